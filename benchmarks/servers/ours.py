@@ -1,0 +1,105 @@
+"""twisted-smtpd on Twisted's default reactor (epoll on Linux)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import common
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
+from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.task import deferLater
+from twisted.internet.testing import StringTransport
+
+import twisted_smtpd.smtp
+from twisted_smtpd.factory import SMTPFactory
+
+
+class Counter:
+    """Knows how many messages arrived."""
+
+    messages = 0
+
+
+class Handler(Counter):
+    """Answers at once."""
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        self.messages += 1
+        return "250 OK"
+
+
+class WaitingHandler(Handler):
+    """Answers in a later turn of the reactor."""
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        await deferLater(reactor, 0)
+        return await super().handle_DATA(server, session, envelope)
+
+
+class StreamHandler(Counter):
+    """Reads the content in chunks as it arrives."""
+
+    async def handle_DATA_STREAM(self, server: Any, session: Any, envelope: Any, stream: AsyncIterator[bytes]) -> str:
+        async for _ in stream:
+            pass
+        self.messages += 1
+        return "250 OK"
+
+
+def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> Any:
+    """Know the one user."""
+    known = (data.login, data.password) == (common.USER, common.PASSWORD)
+    return twisted_smtpd.smtp.AuthResult(success=known)
+
+
+def has_stream_hook() -> bool:
+    """Whether this version of the server calls handle_DATA_STREAM."""
+    handler = StreamHandler()
+    protocol = SMTPFactory(handler).buildProtocol(IPv4Address("TCP", common.HOST, 1))
+    protocol.makeConnection(StringTransport())  # type: ignore[no-untyped-call]
+    protocol.dataReceived(b"EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nDATA\r\n.\r\n")
+    return handler.messages == 1
+
+
+def make_factory(handler: Counter, settings: dict[str, Any]) -> SMTPFactory:
+    """A factory with these settings, or the end of this process if this version does not know one of them."""
+    try:
+        return SMTPFactory(handler, **settings)
+    except TypeError as error:
+        if "unexpected keyword argument" in str(error):
+            common.unsupported(str(error))
+        raise
+
+
+def main(options: common.Options) -> None:
+    """Serve until SIGTERM."""
+    if options.hook == "stream" and not has_stream_hook():
+        common.unsupported("handle_DATA_STREAM is not called")
+    handlers: dict[str, type[Counter]] = {"plain": Handler, "wait": WaitingHandler, "stream": StreamHandler}
+    handler = handlers[options.hook]()
+    settings: dict[str, Any] = {
+        "data_size_limit": common.SIZE_LIMIT,
+        "hostname": common.HOSTNAME,
+        "max_connections": 2 * common.BACKLOG,
+    }
+    creator = None
+    if options.tls != "none":
+        with open(options.certificate) as file:
+            creator = PrivateCertificate.loadPEM(file.read()).options()
+    if options.tls == "starttls":
+        settings["tls_context"] = creator
+    if options.auth:
+        settings |= {"authenticator": authenticate, "auth_require_tls": False}
+    factory = make_factory(handler, settings)
+    if options.tls == "implicit":
+        SSL4ServerEndpoint(reactor, options.port, creator, common.BACKLOG, common.HOST).listen(factory)
+    else:
+        TCP4ServerEndpoint(reactor, options.port, common.BACKLOG, common.HOST).listen(factory)
+    reactor.run()
+    common.report(handler.messages)
+
+
+main(common.options())

@@ -1,0 +1,48 @@
+"""What ``import twisted_smtpd`` gives, and costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+import twisted_smtpd
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after a statement."""
+    code = f"import sys; sys.path[:] = {sys.path!r}; {statement}; print(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+
+
+class PackageTests(SynchronousTestCase):
+    def test_each_public_name_is_there_and_listed(self) -> None:
+        self.assertLessEqual(set(twisted_smtpd.__all__), set(dir(twisted_smtpd)))
+        for name in set(twisted_smtpd.__all__) - {"__version__"}:
+            self.assertEqual(getattr(twisted_smtpd, name).__name__, name)
+
+    def test_an_unknown_name_is_an_attribute_error(self) -> None:
+        error = self.assertRaises(AttributeError, getattr, twisted_smtpd, "nonesuch")
+        self.assertEqual(str(error), "module 'twisted_smtpd' has no attribute 'nonesuch'")
+
+    def test_the_version_is_in_one_place(self) -> None:
+        try:
+            installed = version("twisted-smtpd")
+        except PackageNotFoundError:
+            raise SkipTest("not installed") from None
+        self.assertEqual(installed, twisted_smtpd.__version__)
+
+    def test_wire_loads_nothing_of_twisted(self) -> None:
+        modules = loaded_by(
+            "import twisted_smtpd.wire.commands, twisted_smtpd.wire.content, twisted_smtpd.wire.replies,"
+            " twisted_smtpd.wire.addresses"
+        )
+        self.assertIn("twisted_smtpd.wire.content", modules)
+        self.assertNotIn("twisted", modules)
+
+    def test_no_import_installs_a_reactor(self) -> None:
+        modules = loaded_by("import twisted_smtpd.tap, twisted_smtpd.factory, twisted_smtpd.handlers")
+        self.assertIn("twisted_smtpd.tap", modules)
+        self.assertNotIn("twisted.internet.reactor", modules)

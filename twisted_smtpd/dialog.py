@@ -1,0 +1,586 @@
+"""The machine under the commands: lines in, one command at a time, replies out, and what may go wrong with them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_smtpd.hooks import InputWait, NeedsAsyncioReactor
+from twisted_smtpd.outflow import Outflow
+from twisted_smtpd.settings import RATE_WINDOW, Settings
+from twisted_smtpd.traffic import limited_address
+from twisted_smtpd.wire.content import ContentReader
+from twisted_smtpd.wire.replies import Reply, SMTPReplyError, encode_status
+
+__all__ = ["Dialog"]
+
+log = Logger()
+
+# What a client may send ahead while its command is being worked on; beyond, TCP makes it wait.
+MAX_SENT_AHEAD = 2**16
+
+# How long a connection that is to be closed may take to take in its last reply, and a hook to end when cancelled.
+CLOSING_TIME = 10.0
+
+# Replies of one read go out in one write, but a hook may push without end.
+MAX_REPLIES_HELD = 1000
+
+HYPHEN = ord("-")
+
+LINE_TOO_LONG = Reply(500, "5.5.2", ("Line too long",))
+BARE_LINE_FEED = Reply(500, "5.5.2", ("Lines end with CR LF, not with LF alone",))
+
+
+@implementer(IHalfCloseableProtocol)
+class Dialog(LineReceiver):
+    """One connection: reads commands, runs one at a time, sends the replies in order.
+
+    A subclass says what a command line means (:meth:`command`), what the dialog opens with (:meth:`opening`), and what
+    a defect answers (:meth:`failure_status`).
+
+    :param settings: what this connection shares with others.
+    :ivar traffic: the server's connections; a factory sets its own before the connection is made.
+    """
+
+    delimiter = b"\r\n"
+    enhanced_status_codes: bool
+    timeout: float
+    session_timeout: float
+    hook_timeout: float
+    min_data_rate: float
+    max_errors: int
+    max_buffered: int
+
+    # What isn't in use at the start of a connection is a class attribute: it costs nothing to make.
+    _buffer = b""
+    _offset = 0
+    _skipping_line = False
+    _verb = ""
+    _input: InputWait | None = None
+    _line_limit = 0
+    _reader: ContentReader | None = None
+    _counted = 0
+    _out_of_memory = False
+    _running: Coroutine[Any, Any, Any] | None = None
+    _pending: Deferred[Any] | None = None
+    _pending_since = 0.0
+    _keep_when_gone = False
+    _timed_out = False
+    _advancing = False
+    _inside = False
+    _open_lines = b""
+    _open_code = 0
+    _outflow: Outflow
+    _input_stopped = False
+    _peer_finished = False
+    _finish = False
+    _last_command = False
+    _closing_since: float | None = None
+    _gone = False
+    _errors = 0
+    _rate_mark = (0.0, 0)
+    _content_octets = 0
+    _address: str | None = None
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.traffic = settings.traffic
+        self._out: list[bytes] = []
+
+    # -- for the subclass ----------------------------------------------------------------------------------------------
+
+    def opening(self) -> Coroutine[Any, Any, None]:
+        """What is run when the connection stands: the greeting."""
+        raise NotImplementedError
+
+    def command(self, line: bytes) -> Coroutine[Any, Any, None]:
+        """The coroutine that carries out a command line.
+
+        :raises SMTPReplyError: if it isn't one.
+        """
+        raise NotImplementedError
+
+    def failure_status(self, error: BaseException) -> Coroutine[Any, Any, Any]:
+        """The status for a command that failed with this."""
+        raise NotImplementedError
+
+    def peer_gone(self, reason: Failure) -> Coroutine[Any, Any, None] | None:
+        """What is run when the connection has ended."""
+        return None
+
+    @property
+    def utf8_replies(self) -> bool:
+        """Whether the client may be sent UTF-8."""
+        return False
+
+    # -- connection ----------------------------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        self._context: Context = copy_context()
+        transport: Any = self.transport
+        try:
+            self.loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            self.loop = None
+        watch = self.traffic.watch
+        self._now = watch.clock.seconds
+        self._outflow = Outflow(transport, self._now, self._outflow_blocked, self._outflow_free)
+        self._active = self._connected_at = self._now()
+        self._address = limited_address(getattr(transport.getPeer(), "host", ""))
+        refusal = self.traffic.admit(self, self._address, self._settings.values)
+        watch.add(self, self._settings.shortest_limit)
+        if refusal is None:
+            self._enter(self._start, self.opening())
+        else:
+            self._verb = ""
+            self.send_reply(refusal.format(hostname=self._settings.values["hostname"]))
+            self.close()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._gone = True
+        self.traffic.watch.remove(self)
+        self.traffic.dismiss(self, self._address)
+        self._out.clear()
+        self._buffer, self._offset = b"", 0
+        self._enter(self._abandon)
+        farewell = self.peer_gone(reason)
+        if farewell is not None:
+            self._enter(self._start_farewell, farewell)
+
+    def _abandon(self) -> None:
+        """The client is gone: end what is under way, save a hook that has the whole message."""
+        self._outflow.stop()
+        self._drop_reader()
+        if self._pending is not None:
+            if not self._keep_when_gone:
+                self._pending.cancel()
+        elif self._input is not None and self._running is not None:
+            running, self._running = self._running, None
+            running.close()
+        self._input = None
+
+    def readConnectionLost(self) -> None:
+        """The client has shut down its side: answer what has arrived, then close."""
+        self._peer_finished = True
+        if not self.paused:
+            self._enter(self._advance)
+
+    def writeConnectionLost(self) -> None:
+        """We never shut down one side only."""
+
+    def close(self) -> None:
+        """Send the replies that are due, then close; whatever else the client sends is not read."""
+        if self._closing_since is not None or self._gone:
+            return
+        self._flush()
+        self._closing_since = self._now()
+        self._buffer, self._offset = b"", 0
+        self._outflow.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        transport: Any = self.transport
+        if not self._gone:
+            transport.abortConnection()
+
+    # -- what arrives --------------------------------------------------------------------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        self._active = self._now()
+        if self._offset == len(self._buffer):
+            self._buffer = data
+        else:
+            self._buffer = self._buffer[self._offset :] + data
+        self._offset = 0
+        if not self.paused:
+            self._enter(self._advance)
+        if len(self._buffer) - self._offset > MAX_SENT_AHEAD and not self._input_stopped and not self._gone:
+            self._input_stopped = True
+            self.transport.pauseProducing()  # type: ignore[union-attr]
+
+    def _enter(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Run in this connection's context: what a hook sets in a context variable holds for the connection."""
+        if self._inside:
+            function(*arguments)
+            return
+        self._inside = True
+        try:
+            self._context.run(function, *arguments)
+        finally:
+            self._inside = False
+
+    def _advance(self) -> None:
+        """Work through what has arrived, as far as it goes."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while not self.paused and self._closing_since is None and not self._gone:
+                if self._finish:
+                    self.close()
+                elif self._last_command and self._running is None:
+                    self.shut_down()
+                elif not (self._next_content() if self._reader is not None else self._next_line()):
+                    break
+        finally:
+            self._advancing = False
+        if self._gone:
+            return
+        if self._out:
+            self._flush()
+        if self._input_stopped and len(self._buffer) - self._offset <= MAX_SENT_AHEAD and not self.paused:
+            self._input_stopped = False
+            if self._closing_since is None:
+                self.transport.resumeProducing()  # type: ignore[union-attr]
+        if self._peer_finished and not self.paused:
+            self.close()
+
+    def _next_line(self) -> bool:
+        start = self._offset
+        end = self._buffer.find(b"\r\n", start)
+        if end < 0:
+            if start != len(self._buffer):
+                self._part_of_line()
+            return False
+        self._offset = end + 2
+        if self._skipping_line:
+            self._skipping_line = False
+        else:
+            self.lineReceived(self._buffer[start:end])
+        return True
+
+    def _part_of_line(self) -> None:
+        """Judge a line whose end has not arrived: it must not grow without bound, nor hang on a line feed."""
+        part = self._buffer[self._offset :]
+        if not self._skipping_line:
+            reply = self._unfit_line(part[:-1] if part.endswith(b"\r") else part)
+            if reply is None:
+                return
+            self._skipping_line = True
+            self._refuse_line(reply)
+        # The CR may belong to the CRLF that ends the line.
+        self._buffer, self._offset = (b"\r" if part.endswith(b"\r") else b""), 0
+
+    def _unfit_line(self, line: bytes) -> Reply | None:
+        # A command's limit counts the CRLF, which isn't here.
+        limit = self._line_limit or self._settings.longest_command - 2
+        if b"\n" in line[:limit]:
+            return BARE_LINE_FEED
+        return LINE_TOO_LONG if len(line) > limit else None
+
+    def _refuse_line(self, reply: Reply) -> None:
+        if self._input is not None:
+            self._hand_over(reply)
+        else:
+            self._verb = "?"
+            self.refuse(reply)
+
+    def lineReceived(self, line: bytes) -> None:
+        """A line, without its CRLF: a command, or what a command waits for."""
+        if b"\n" in line or len(line) + 2 > self._settings.longest_command or self._input is not None:
+            reply = self._unfit_line(line)
+            if reply is not None:
+                self._refuse_line(reply)
+                return
+            if self._input is not None:
+                self._hand_over(line)
+                return
+        try:
+            coroutine = self.command(line)
+        except SMTPReplyError as error:
+            self.refuse(error.reply)
+        else:
+            self._start(coroutine)
+
+    async def read_line(self, limit: int) -> bytes:
+        """The client's next line, without its CRLF.
+
+        :param limit: octets it may have.
+        :raises SMTPReplyError: if it has more, or is none.
+        """
+        self._line_limit = limit
+        self._input = InputWait(self._input_awaited)
+        line = await self._input
+        if isinstance(line, Reply):
+            raise SMTPReplyError(line.code, line.enhanced, line.lines[0])
+        return line  # type: ignore[no-any-return]
+
+    def _hand_over(self, value: Any) -> None:
+        wait, self._input, self._line_limit = self._input, None, 0
+        assert wait is not None
+        self.paused = True
+        self._pending_since = self._active
+        wait.resume(value)
+
+    def _input_awaited(self) -> None:
+        """A command waits for input: read on, though it isn't done."""
+        self.paused = self._outflow.blocked_since is not None
+        if not self.paused:
+            self._enter(self._advance)
+
+    # -- content -------------------------------------------------------------------------------------------------------
+
+    async def read_content(self, reader: ContentReader) -> None:
+        """Feed what the client sends to a reader, until the reader has seen the end.
+
+        The memory it takes is counted for the whole server until :meth:`release_content`.
+        """
+        self._reader = reader
+        self._rate_mark = (self._now(), self._content_octets)
+        self._input = InputWait(self._input_awaited)
+        await self._input
+
+    def _next_content(self) -> bool:
+        data = self._buffer[self._offset :] if self._offset else self._buffer
+        self._buffer, self._offset = b"", 0
+        if not data:
+            return False
+        self.rawDataReceived(data)
+        return True
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Some content, and what follows it."""
+        reader = self._reader
+        assert reader is not None
+        rest = reader.feed(data)
+        self._content_octets += len(data)
+        if reader.error is not None:
+            self.release_content()
+        elif not self._out_of_memory:
+            self.traffic.buffered += reader.size - self._counted
+            self._counted = reader.size
+            if self.traffic.buffered > self.max_buffered > 0:
+                self._out_of_memory = True
+                reader.discard()
+                self.release_content()
+        if rest is not None:
+            self._reader = None
+            self._buffer = rest
+            self._hand_over(None)
+
+    def release_content(self) -> None:
+        """The content that was read is no longer kept."""
+        self.traffic.buffered -= self._counted
+        self._counted = 0
+
+    def _drop_reader(self) -> None:
+        if self._reader is not None:
+            self._reader = None
+            self.release_content()
+
+    # -- running a command ---------------------------------------------------------------------------------------------
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._running = coroutine
+        self._step(coroutine, None)
+
+    def _step(self, coroutine: Coroutine[Any, Any, Any], value: Any) -> None:
+        """Run a command until it is done, or waits."""
+        self.paused = True
+        try:
+            awaited = coroutine.send(value)
+            while not isinstance(awaited, (Deferred, InputWait)):
+                awaited = coroutine.throw(NeedsAsyncioReactor(awaited))
+        except StopIteration:
+            self._running = None
+            self.paused = self._outflow.blocked_since is not None
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            self._running = None
+            self._failed(error)
+        else:
+            self._suspend(coroutine, awaited)
+
+    def _suspend(self, coroutine: Coroutine[Any, Any, Any], awaited: Deferred[Any] | InputWait) -> None:
+        if isinstance(awaited, InputWait):
+            if self._gone:
+                self._running = self._input = None
+                coroutine.close()
+            else:
+                awaited.listen(lambda value: self._step(coroutine, value))
+            return
+        self._pending = awaited
+        self._pending_since = self._now()
+        awaited.addBoth(self._resume, coroutine)
+        if self._gone and self._pending is not None and not self._keep_when_gone:
+            self._pending.cancel()
+
+    def _resume(self, _result: object, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._enter(self._resumed, coroutine)
+
+    def _resumed(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        # The coroutine reads the result, or the failure, from the Deferred itself.
+        self._pending = None
+        self._active = self._now()
+        self._step(coroutine, None)
+        if not self.paused:
+            self._advance()
+
+    def _failed(self, error: BaseException) -> None:
+        """A command ended with an error: answer it."""
+        if isinstance(error, SMTPReplyError):
+            self.paused = self._outflow.blocked_since is not None
+            self.refuse(error.reply)
+        elif self._timed_out and isinstance(error, (CancelledError, asyncio.CancelledError)):
+            self._timed_out = False
+            self.paused = self._outflow.blocked_since is not None
+            self.send_reply(Reply(451, "4.3.0", ("Processing took too long, try again later",)))
+        elif self._gone and isinstance(error, (CancelledError, asyncio.CancelledError)):
+            log.debug("client gone while a hook was pending")
+        else:
+            self._start(self._answer_failure(error))
+
+    async def _answer_failure(self, error: BaseException) -> None:
+        self.send_reply(await self.failure_status(error))
+
+    def _start_farewell(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        if self._running is None:
+            self._start(coroutine)
+        else:
+            # A hook that has the whole message is still at work.
+            Deferred.fromCoroutine(coroutine).addErrback(lambda failure: log.failure("handle_DISCONNECT", failure))
+
+    # -- replies -------------------------------------------------------------------------------------------------------
+
+    def send_reply(self, status: str | Reply, more: bool = False) -> int:
+        """Put a reply behind those that are due; they go out together.
+
+        :param status: see :meth:`Reply.parse`.
+        :param more: whether a status that ends in a ``250-`` line is to be continued by the next one.
+        :returns: its code.
+        :raises BadStatus: if it is no status.
+        """
+        code, wire = encode_status(status, self._verb, self.enhanced_status_codes, self.utf8_replies, more)
+        if self._gone or self._closing_since is not None:
+            return code
+        if more and wire[wire.rfind(b"\n", 0, -1) + 4] == HYPHEN:
+            self._open_lines += wire
+            self._open_code = code
+            return code
+        if self._open_lines:
+            # Lines that a hook pushed before it changed its mind must not stand in front of another code.
+            if self._open_code == code:
+                wire = self._open_lines + wire
+            self._open_lines = b""
+        self._out.append(wire)
+        if code in (421, 521):
+            self._finish = True
+        if not self._advancing or len(self._out) >= MAX_REPLIES_HELD:
+            self._flush()
+        return code
+
+    def refuse(self, reply: Reply) -> None:
+        """Send a reply for the client's own mistake, and hang up on a client that makes too many."""
+        self.send_reply(reply)
+        self._errors += 1
+        if self._errors >= self.max_errors and not self._finish:
+            self._verb = "?"
+            self.send_reply("421 4.7.0 Too many errors, closing the connection")
+
+    def forgive(self) -> None:
+        """The client has got something right: earlier mistakes no longer count."""
+        self._errors = 0
+
+    def finish(self) -> None:
+        """Close the connection after the command in progress."""
+        self._finish = True
+
+    async def drain(self) -> None:
+        """Wait until the client reads what it is sent."""
+        await self._outflow.drained()
+
+    def _flush(self) -> None:
+        out = self._out
+        if out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            self._outflow.write(data)
+
+    def _outflow_blocked(self) -> None:
+        self.paused = True
+
+    def _outflow_free(self) -> None:
+        if self._running is None or self._input is not None:
+            self.paused = False
+            self._enter(self._advance)
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def visit(self, now: float) -> float:
+        """Do what is overdue; return the next deadline."""
+        if self._closing_since is not None:
+            return self._due(now, self._closing_since + CLOSING_TIME, self.abort)
+        blocked_since = self._outflow.blocked_since
+        if blocked_since is not None:
+            return self._due(now, blocked_since + self.timeout, self.abort)
+        if self._pending is not None and self._input is None:
+            deadline = self._pending_since + self.hook_timeout
+            if not self._timed_out:
+                return self._due(now, deadline, self._hook_overdue)
+            return self._due(now, deadline + CLOSING_TIME, self._hook_stuck)
+        deadline = min(
+            self._due(now, self._active + self.timeout, self._idle),
+            self._due(now, self._connected_at + self.session_timeout, self._open_too_long),
+        )
+        if self._reader is not None:
+            deadline = min(deadline, self._due(now, self._rate_mark[0] + RATE_WINDOW, self._check_rate))
+        return deadline
+
+    def _due(self, now: float, deadline: float, act: Callable[[], None]) -> float:
+        if now < deadline:
+            return deadline
+        act()
+        return now + CLOSING_TIME
+
+    def _idle(self) -> None:
+        self._hang_up("421 4.4.2 Idle for too long, closing the connection")
+
+    def _open_too_long(self) -> None:
+        self._hang_up("421 4.4.2 Connection was open for too long, closing it")
+
+    def _check_rate(self) -> None:
+        now = self._now()
+        since, octets = self._rate_mark
+        if self._content_octets - octets < self.min_data_rate * (now - since):
+            self._hang_up("421 4.4.2 Too slow, closing the connection")
+        self._rate_mark = now, self._content_octets
+
+    def _hook_overdue(self) -> None:
+        self._timed_out = True
+        assert self._pending is not None
+        self._pending.cancel()
+
+    def _hook_stuck(self) -> None:
+        log.error("a hook went on after it was cancelled for taking over {limit} s", limit=self.hook_timeout)
+        self._hang_up("421 4.3.0 Processing took too long, try again later")
+
+    def _hang_up(self, status: str) -> None:
+        if self._closing_since is not None:
+            return
+        self._verb = "?"
+        self._open_lines = b""
+        self.send_reply(status)
+        self._drop_reader()
+        self.close()
+
+    def shut_down(self) -> bool:
+        """The server is stopping: say so, unless a message is being taken in.
+
+        :returns: whether the connection is ending.
+        """
+        if self._running is not None:
+            self._last_command = True
+            return False
+        self._hang_up("421 4.3.2 Shutting down, try again later")
+        return True

@@ -1,0 +1,60 @@
+"""The server as a Twisted factory, for any endpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import ServerFactory
+
+from twisted_smtpd.settings import SMTPOptions, settings_for
+from twisted_smtpd.smtp import SMTP
+from twisted_smtpd.traffic import Traffic
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["SMTPFactory"]
+
+
+class SMTPFactory(ServerFactory):
+    """Makes an :class:`SMTP` protocol for each connection to an endpoint.
+
+    :param handler: the object whose hooks decide what happens.
+    :param protocol: the protocol class.
+    :param options: see :class:`twisted_smtpd.smtp.SMTP`.
+    :raises TypeError: for an option that does not exist, or a value of the wrong type.
+    :raises ValueError: for a value out of bounds.
+    """
+
+    noisy = False
+
+    def __init__(self, handler: object, *, protocol: type[SMTP] = SMTP, **options: Unpack[SMTPOptions]) -> None:
+        self.handler = handler
+        self.protocol: Any = protocol
+        self.options = options
+        # Held here, or each connection that is alone would make them anew.
+        self.settings = settings_for(protocol, handler, options)
+        # Of its own: another factory for the same handler is another server.
+        self.traffic = Traffic(self.settings.values["clock"])
+
+    def buildProtocol(self, addr: IAddress | None) -> SMTP:
+        protocol: SMTP = self.protocol(self.handler, **self.options)
+        protocol.factory = self
+        protocol.traffic = self.traffic
+        return protocol
+
+    def stopFactory(self) -> None:
+        self.traffic.watch.retire()
+
+    def drain(self, grace: float = 10.0) -> Deferred[None]:
+        """Shut down: idle clients hear 421, messages being taken in are finished.
+
+        Stop listening first; a client that connects all the same hears 421.
+
+        :param grace: seconds to wait for messages in progress; then their connections are aborted, without an answer,
+            so that the client tries again.
+        :returns: fires when no connection is left.
+        """
+        return self.traffic.drain(grace)

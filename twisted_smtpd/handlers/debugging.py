@@ -1,0 +1,110 @@
+"""The handler that prints messages."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING, Any, TextIO
+
+from zope.interface import implementer
+
+from twisted_smtpd.interfaces import IDATAHandler
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from twisted_smtpd.session import Envelope, Session
+
+__all__ = ["Debugging"]
+
+_BEGIN = "---------- MESSAGE FOLLOWS ----------"
+_END = "------------ END MESSAGE ------------"
+
+# Whoever sends a message must not be able to draw a frame: it would hide where this message ends, or invent another.
+_FRAME = re.compile(f"^(?={re.escape(_BEGIN)}|{re.escape(_END)})", re.MULTILINE)
+# A terminal obeys what is in C0 and C1, and the bidirectional controls make it show something else than is there.
+_DANGEROUS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _harmless(text: str) -> str:
+    return _DANGEROUS.sub(_escape, text)
+
+
+def _word(text: object) -> str:
+    """Part of a line of the envelope: no line end in it."""
+    return _harmless(str(text)).replace("\n", "\\x0a")
+
+
+@implementer(IDATAHandler)
+class Debugging:
+    """Prints each message with its envelope.
+
+    What a terminal would obey (escape sequences, other control characters, bidirectional controls) and bytes that are
+    not UTF-8 are shown as ``\\x1b`` or the like.  A line of the message that looks like the frame around it gets a dash
+    and a blank before it.
+
+    :param stream: where to print; ``None`` is the standard output there is now.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream: TextIO = sys.stdout if stream is None else stream
+
+    @classmethod
+    def from_cli(cls, parser: ArgumentParser, *args: str) -> Debugging:
+        """The handler for the command line.
+
+        :param parser: says what is wrong with the arguments.
+        :param args: none, ``stdout`` or ``stderr``.
+        """
+        if len(args) > 1 or (args and args[0] not in ("stdout", "stderr")):
+            parser.error(f"it takes stdout or stderr, not {' '.join(args)!r}")
+        return cls(sys.stderr if args == ("stderr",) else sys.stdout)
+
+    async def handle_DATA(self, server: Any, session: Session, envelope: Envelope) -> str:
+        """Print a message.
+
+        :returns: ``"250 OK"``.
+        :raises OSError: if the stream is broken.
+        :raises ValueError: if the stream is closed.
+        """
+        content = envelope.content or ""
+        if not isinstance(content, str):
+            content = content.decode("utf-8", "backslashreplace")
+        content = _FRAME.sub("- ", _harmless(content.replace("\r\n", "\n")))
+        if content and not content.endswith("\n"):
+            content += "\n"
+        lines = [_BEGIN, *self._envelope_lines(session, envelope), "", content + _END, ""]
+        text = "\n".join(lines)
+        encoding = getattr(self.stream, "encoding", None)
+        if encoding:
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
+        # In one piece, so that nothing another thread prints comes to stand in the middle.
+        self.stream.write(text)
+        flush = getattr(self.stream, "flush", None)
+        if flush is not None:
+            flush()
+        return "250 OK"
+
+    def _envelope_lines(self, session: Session, envelope: Envelope) -> list[str]:
+        def line(*words: object) -> str:
+            return " ".join(_word(word) for word in words)
+
+        lines = [
+            line("X-Peer:", session.peer),
+            line(f"MAIL FROM:<{envelope.mail_from or ''}>", *envelope.mail_options),
+        ]
+        if [recipient.address for recipient in envelope.recipients] == envelope.rcpt_tos:
+            lines += [line(f"RCPT TO:<{recipient.address}>", *recipient.options) for recipient in envelope.recipients]
+        else:
+            # A handle_RCPT has put in other addresses than the client's: whose options these are is not known.
+            lines += [line(f"RCPT TO:<{address}>") for address in envelope.rcpt_tos]
+            if envelope.rcpt_options:
+                lines.append(line("rcpt options:", *envelope.rcpt_options))
+        return lines

@@ -1,0 +1,140 @@
+"""Base classes for handlers that want a message object."""
+
+from __future__ import annotations
+
+import asyncio
+import email
+import email.message
+import email.policy
+import inspect
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from zope.interface import implementer
+
+from twisted_smtpd.handlers.trace import TRACE_HEADERS, split_header, trace_values
+from twisted_smtpd.interfaces import IDATAHandler
+from twisted_smtpd.wire.replies import BadStatus, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from email.policy import Policy
+
+    from twisted_smtpd.session import Envelope, Session
+
+__all__ = ["AsyncMessage", "Message", "status_of"]
+
+
+def status_of(result: object) -> str | Reply:
+    """The status a ``handle_message`` asks for by what it returned.
+
+    :returns: the result if it is a :class:`~twisted_smtpd.wire.replies.Reply` or a ``str`` that is a status, and
+        ``"250 OK"`` for anything else.
+    """
+    if isinstance(result, (str, Reply)):
+        try:
+            Reply.parse(result)
+        except BadStatus:
+            return "250 OK"
+        return result
+    return "250 OK"
+
+
+@implementer(IDATAHandler)
+class Message(ABC):
+    """Makes a message object of each message and calls :meth:`handle_message`, which a subclass must have.
+
+    :param message_class: the class of the message objects; ``None`` is :class:`email.message.Message`, or what the
+        policy says.
+    :param policy: the :mod:`email.policy` of the message objects; ``None`` is :data:`email.policy.compat32`.  With
+        :data:`email.policy.default` they are of class :class:`email.message.EmailMessage`.
+    """
+
+    def __init__(
+        self, message_class: Callable[..., email.message.Message] | None = None, *, policy: Policy[Any] | None = None
+    ) -> None:
+        self.message_class = message_class
+        self.policy = policy
+
+    async def handle_DATA(self, server: Any, session: Session, envelope: Envelope) -> str | Reply:
+        """Prepare the message and hand it over.
+
+        :returns: the status that :meth:`handle_message` returned, else ``"250 OK"``.
+        """
+        result = self.handle_message(self.prepare_message(session, envelope))
+        # One written as `async def` by mistake would otherwise never run, and its message be lost.
+        if inspect.isawaitable(result):
+            result = await result
+        return status_of(result)
+
+    def prepare_message(self, session: Session, envelope: Envelope) -> email.message.Message:
+        """Make a message object.
+
+        The headers ``X-Peer``, ``X-MailFrom`` and ``X-RcptTo`` come first and say what the server knows; headers of
+        these names that the client sent are left out.
+
+        :raises TypeError: if the envelope has no content.
+        """
+        content = envelope.content
+        policy = email.policy.compat32 if self.policy is None else self.policy
+        # Parsed with places for the trace headers at the top: the email package can only add headers at the end.
+        places = "".join(f"{name}: \r\n" for name in TRACE_HEADERS)
+        message_class: Any = self.message_class
+        message: email.message.Message
+        if isinstance(content, bytes):
+            header, body = split_header(content)
+            message = email.message_from_bytes(places.encode() + header + body, message_class, policy=policy)
+        elif isinstance(content, str):
+            text_header, text_body = split_header(content)
+            message = email.message_from_string(places + text_header + text_body, message_class, policy=policy)
+        else:
+            raise TypeError(f"envelope.content is bytes or str, not {type(content).__name__}")
+        for name, value in trace_values(session, envelope).items():
+            message.replace_header(name, value)
+        return message
+
+    @abstractmethod
+    def handle_message(self, message: email.message.Message) -> Any:
+        """Do something with a message.
+
+        :param message: what :meth:`prepare_message` made.
+        :returns: ``None``, or a status that the client is to get: a ``str`` such as ``"550 5.7.1 not wanted"`` or a
+            :class:`~twisted_smtpd.wire.replies.Reply`.
+        """
+
+
+class AsyncMessage(Message):
+    """A :class:`Message` whose ``handle_message`` is an ``async def``, or returns a Deferred or an asyncio awaitable.
+
+    :param message_class: see :class:`Message`.
+    :param loop: kept as :attr:`loop`; nothing here needs it.
+    :param policy: see :class:`Message`.
+    """
+
+    def __init__(
+        self,
+        message_class: Callable[..., email.message.Message] | None = None,
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        policy: Policy[Any] | None = None,
+    ) -> None:
+        super().__init__(message_class, policy=policy)
+        self._loop = loop
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop that was given, else the running one, else ``None``: not every reactor has one."""
+        if self._loop is not None:
+            return self._loop
+        try:
+            return asyncio.get_running_loop()
+        except RuntimeError:
+            return None
+
+    @loop.setter
+    def loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._loop = loop
+
+    @abstractmethod
+    def handle_message(self, message: email.message.Message) -> Awaitable[Any]:
+        """Do something with a message; see :meth:`Message.handle_message`."""

@@ -1,0 +1,172 @@
+"""Handlers by name, for the command line."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import traceback
+from argparse import ArgumentParser
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from twisted.plugin import IPlugin, getPlugins
+from zope.interface import implementer
+
+from twisted_smtpd.interfaces import IHandlerPlugin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["HandlerError", "HandlerPlugin", "handler_names", "make_handler"]
+
+
+class HandlerError(ValueError):
+    """A handler can't be made of what the command line says; the text is one line for whoever typed it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(" ".join(text.split()))
+
+
+@implementer(IPlugin, IHandlerPlugin)
+@dataclass(frozen=True)
+class HandlerPlugin:
+    """A handler's name, given by another package in a module of its own under ``twisted/plugins/``.
+
+    :param name: the name, a word.
+    :param summary: what the handler does, and its arguments, in a line.
+    :param handler: its class, or its dotted path.
+    """
+
+    name: str
+    summary: str
+    handler: str | Callable[..., Any]
+
+
+_BUILT_IN = (
+    HandlerPlugin(
+        "debugging",
+        "prints each message with its envelope [stdout|stderr]",
+        "twisted_smtpd.handlers.debugging:Debugging",
+    ),
+    HandlerPlugin("mailbox", "stores each message in a Maildir FOLDER", "twisted_smtpd.handlers.maildir:Mailbox"),
+    HandlerPlugin("sink", "accepts each message and throws it away", "twisted_smtpd.handlers.sink:Sink"),
+)
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise HandlerError(f"{self.prog}: {message}")
+
+
+def _registered() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for plugin in (*_BUILT_IN, *getPlugins(IHandlerPlugin)):
+        found.setdefault(plugin.name, plugin)
+    return found
+
+
+def handler_names() -> list[tuple[str, str]]:
+    """The names ``-c`` knows besides dotted paths.
+
+    :returns: name and summary of each: the built-in ones, then what plugins of other packages register.
+    """
+    return [(name, plugin.summary) for name, plugin in _registered().items()]
+
+
+def make_handler(name: str, arguments: Sequence[str]) -> Any:
+    """Make a handler as the command line names it.
+
+    :param name: a built-in name, a name registered by an :class:`~twisted_smtpd.interfaces.IHandlerPlugin`, or a dotted
+        path such as ``package.module.Class`` or ``package.module:Class``.
+    :param arguments: what its ``from_cli(parser, *arguments)`` gets.
+    :raises HandlerError: if there is no such handler, or it can't be imported, or it does not take these arguments.
+    """
+    handler: Any = name
+    if "." not in name and ":" not in name:
+        known = _registered()
+        if name not in known:
+            raise HandlerError(
+                f"there is no handler {name!r}: it is one of {', '.join(known)}, or a class as package.module.Class"
+            )
+        handler = known[name].handler
+    if isinstance(handler, str):
+        handler = _import(handler, name)
+    return _construct(handler, name, arguments)
+
+
+def _import(path: str, name: str) -> Any:
+    module_name, _, attribute = path.partition(":") if ":" in path else path.rpartition(".")
+    if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
+        raise HandlerError(f"{path!r} is no path to a class: write it as package.module.Class")
+    found = _import_module(module_name, name)
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            where = getattr(sys.modules[module_name], "__file__", None) or module_name
+            raise HandlerError(f"handler {name}: there is no {attribute} in {where}") from None
+    return found
+
+
+def _import_module(module_name: str, name: str) -> Any:
+    try:
+        return import_module(module_name)
+    except KeyboardInterrupt:
+        raise
+    # Whatever a stranger's module raises while it is imported: a script may even call sys.exit().
+    except BaseException as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
+            text = f"there is no module {error.name}: start in the folder it is in, or install it, or set PYTHONPATH"
+        else:
+            text = f"importing {module_name} failed: {type(error).__name__}: {error}{_where(error)}"
+        raise HandlerError(f"handler {name}: {text}") from error
+
+
+def _where(error: BaseException) -> str:
+    """The line of the imported module that failed; a SyntaxError says it by itself."""
+    if isinstance(error, SyntaxError):
+        return ""
+    # Not the import machinery, which may be the innermost.
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen ")]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})"
+
+
+def _construct(handler: Any, name: str, arguments: Sequence[str]) -> Any:
+    if not callable(handler):
+        raise HandlerError(f"handler {name} is not a class but {type(handler).__name__}")
+    if inspect.isabstract(handler):
+        missing = ", ".join(sorted(handler.__abstractmethods__))
+        raise HandlerError(f"handler {name} is a base class: name a subclass of it that has {missing}")
+    from_cli = getattr(handler, "from_cli", None)
+    if from_cli is None and arguments:
+        raise HandlerError(f"handler {name} takes no arguments (it has no from_cli), not {' '.join(arguments)!r}")
+    make, given = (handler, ()) if from_cli is None else (from_cli, (_Parser(prog=f"handler {name}"), *arguments))
+    _check_call(make, given, name)
+    try:
+        made = make(*given)
+    except HandlerError:
+        raise
+    except OSError as error:
+        text = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error)
+        raise HandlerError(f"handler {name}: {text}") from error
+    except ValueError as error:
+        raise HandlerError(f"handler {name}: {error}") from error
+    # A handler without hooks accepts all mail and drops it.
+    if made is None:
+        raise HandlerError(f"handler {name}: its from_cli returned None: did it forget `return`?")
+    return made
+
+
+def _check_call(make: Callable[..., Any], given: tuple[Any, ...], name: str) -> None:
+    """Tell a wrong number of arguments from a TypeError inside the handler, which is a defect to be seen."""
+    try:
+        signature = inspect.signature(make)
+    except ValueError:
+        # Some classes written in C have none.
+        return
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        hint = "" if given else "; on the command line a class is made by its classmethod from_cli(cls, parser, *args)"
+        raise HandlerError(f"handler {name}: {error} in {getattr(make, '__name__', name)}{signature}{hint}") from error

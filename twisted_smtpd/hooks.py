@@ -1,0 +1,171 @@
+"""Call a hook: a plain function, a coroutine function, or one that returns a Deferred or an asyncio awaitable."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import ContextVar
+from enum import Enum
+from typing import Any, Final, TypeVar
+
+from twisted.internet.defer import Deferred
+
+__all__ = ["MISSING", "InputWait", "NeedsAsyncioReactor", "hook_names", "settle", "takes_responses"]
+
+T = TypeVar("T")
+
+
+class _Missing(Enum):
+    MISSING = "MISSING"
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+#: What a hook that does not exist "returned"; an ``auth_*`` hook returns it when the credentials are rejected.
+MISSING: Final = _Missing.MISSING
+
+_in_hook: ContextVar[bool] = ContextVar("twisted_smtpd_in_hook", default=False)
+
+
+class NeedsAsyncioReactor(RuntimeError):
+    """A hook awaited something of asyncio's on a reactor that does not run asyncio."""
+
+    def __init__(self, awaited: object) -> None:
+        super().__init__(
+            f"the hook awaits {type(awaited).__qualname__}, which only the asyncio reactor can run: start with "
+            "`twist --reactor=asyncio smtpd`, or install twisted.internet.asyncioreactor before the reactor is imported"
+        )
+
+
+class InputWait:
+    """Awaited by a command that waits for what the client sends next.
+
+    Whoever drives the coroutine calls :meth:`listen`; the dialog calls ``resume`` with what was read.
+
+    :param ready: called when somebody listens: the dialog may read on.
+    """
+
+    __slots__ = ("_ready", "resume")
+    resume: Callable[[Any], object]
+
+    def __init__(self, ready: Callable[[], None]) -> None:
+        self._ready = ready
+
+    def listen(self, resume: Callable[[Any], object]) -> None:
+        """Have ``resume`` called with what the client sends."""
+        self.resume = resume
+        self._ready()
+
+    def __await__(self) -> Generator[InputWait, Any, Any]:
+        return (yield self)
+
+
+def hook_names(handler: object) -> frozenset[str]:
+    """The hooks a handler has: ``handle_MAIL`` gives ``MAIL``."""
+    return frozenset(name[7:] for name in dir(handler) if name.startswith("handle_"))
+
+
+def takes_responses(hook: Callable[..., object]) -> bool:
+    """Whether a ``handle_EHLO`` has the fifth argument, the list of responses."""
+    try:
+        inspect.signature(hook).bind(None, None, None, None, None)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+async def settle(result: Any, loop: asyncio.AbstractEventLoop | None) -> Any:
+    """What a hook returned, once it is there.
+
+    :param result: what calling the hook gave: a value, or an awaitable of one.
+    :param loop: the running asyncio loop, or ``None`` where the reactor is another one.
+    """
+    if not hasattr(result, "__await__"):
+        return result
+    if loop is None or isinstance(result, (Deferred, InputWait)):
+        return await result
+    if asyncio.isfuture(result):
+        return await Deferred.fromFuture(result)
+    task = _start_task(result if inspect.iscoroutine(result) else _await(result), loop)
+    return task.result() if task.done() else await Deferred.fromFuture(task)
+
+
+async def _await(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+def _start_task(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> asyncio.Future[T]:
+    token = _in_hook.set(True)
+    try:
+        _bridge_child_tasks(loop)
+        bridged = _bridged(coroutine, loop)
+        if sys.version_info >= (3, 12):
+            # A hook that doesn't really wait is done when this returns, without a turn of the loop.
+            return asyncio.Task(bridged, loop=loop, eager_start=True)
+        return asyncio.Task(bridged, loop=loop)
+    finally:
+        _in_hook.reset(token)
+
+
+def _bridge_child_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Let the tasks that a hook starts await Deferreds too: ``asyncio.gather(deferred)`` makes a task of it."""
+    inner = loop.get_task_factory()
+    if getattr(inner, "bridges_deferreds", False):
+        return
+
+    def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Future[Any]:
+        if _in_hook.get():
+            coroutine = _bridged(coroutine, loop)
+        if inner is not None:
+            return inner(loop, coroutine, **options)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    factory.bridges_deferreds = True  # type: ignore[attr-defined]
+    loop.set_task_factory(factory)
+
+
+async def _bridged(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
+    return await _bridge(coroutine, loop)
+
+
+@types.coroutine
+def _bridge(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> Generator[Any, Any, T]:
+    """Run inside an asyncio task a coroutine that may await Deferreds and :class:`InputWait` as well."""
+    step: Callable[[Any], Any] = coroutine.send
+    argument: Any = None
+    while True:
+        try:
+            awaited = step(argument)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        step, argument = coroutine.send, None
+        try:
+            if isinstance(awaited, Deferred):
+                # The coroutine reads the result from the Deferred itself.
+                yield from _future_of(awaited.addBoth, loop)
+            elif isinstance(awaited, InputWait):
+                argument = yield from _future_of(awaited.listen, loop)
+            else:
+                yield awaited
+        except BaseException as error:
+            if isinstance(awaited, Deferred):
+                awaited.cancel()
+            step, argument = coroutine.throw, error
+
+
+def _future_of(subscribe: Callable[[Callable[[Any], Any]], object], loop: asyncio.AbstractEventLoop) -> Any:
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def arrived(value: Any) -> Any:
+        if future.done():
+            # The task was cancelled: nobody is left to hear how the Deferred took it.
+            return None
+        future.set_result(value)
+        return value
+
+    subscribe(arrived)
+    return future

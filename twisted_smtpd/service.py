@@ -1,0 +1,154 @@
+"""A server as a Twisted service: several listeners, one factory, an orderly end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_smtpd import __version__
+
+if TYPE_CHECKING:
+    from twisted_smtpd.factory import SMTPFactory
+    from twisted_smtpd.options import Listener
+
+__all__ = ["BindError", "ServerService"]
+
+# What a machine without IPv6 says, in its two forms: no such family, or no such address.
+_NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+_LOOPBACK_FOR_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class BindError(Exception):
+    """A port can't be bound; its text says which, and why."""
+
+
+class ServerService(Service):
+    """Listens while it runs; when stopped, lets the factory end what is in progress.
+
+    Unlike ``strports.service`` it knows its ports (to say where it listens), and a port that can't be bound is fatal
+    even when the endpoint finds that out later.
+
+    :param factory: the server.
+    :param listeners: where to listen.
+    :param reactor: is stopped when a port can't be bound after the start.
+    :param grace: seconds that messages in progress have to finish in :meth:`stopService`.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, factory: SMTPFactory, listeners: Sequence[Listener], *, reactor: Any, grace: float = 10.0
+    ) -> None:
+        self.factory = factory
+        self.listeners = listeners
+        self.reactor = reactor
+        self.grace = grace
+        self.ports: list[tuple[Listener, IListeningPort]] = []
+        self._waiting: list[Deferred[Any]] = []
+        self._refusals: list[BindError] | None = None
+
+    def privilegedStartService(self) -> None:
+        """Bind the ports; ``twistd`` calls this before it gives up root's rights.
+
+        :raises BindError: a port can't be bound.
+        """
+        super().privilegedStartService()
+        self._listen()
+
+    def startService(self) -> None:
+        """Bind the ports, if that isn't done, and say where they are.
+
+        A port that can't be bound ends the process with status 1 and the reason on stderr.
+        """
+        super().startService()
+        if not self._waiting:
+            try:
+                self._listen()
+            except BindError as error:
+                sys.exit(f"twist smtpd: {error}")
+        self._announce()
+
+    def stopService(self) -> Deferred[None]:
+        """Close the ports, then drain the factory.
+
+        :returns: fires when no connection is left, or the grace period is over.
+        """
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        for waiting in self._waiting:
+            waiting.cancel()
+        for _, port in self.ports:
+            await maybeDeferred(port.stopListening)
+        await self.factory.drain(self.grace)
+
+    def _listen(self) -> None:
+        refusals: list[BindError] = []
+        self._refusals = refusals
+        for listener in self.listeners:
+            waiting = maybeDeferred(listener.endpoint.listen, self.factory)
+            waiting.addCallbacks(partial(self._bound, listener), partial(self._refused, listener))
+            self._waiting.append(waiting)
+        self._refusals = None
+        if refusals:
+            for _, port in self.ports:
+                port.stopListening()
+            raise refusals[0]
+
+    def _bound(self, listener: Listener, port: IListeningPort) -> None:
+        # The stdio: endpoint connects at once instead, and there is nothing to close or to tell about.
+        if IListeningPort.providedBy(port):
+            self.ports.append((listener, port))
+
+    def _refused(self, listener: Listener, failure: Failure) -> None:
+        reason = getattr(failure.value, "socketError", failure.value)
+        error = BindError(f"can't listen on {listener.name}: {reason}")
+        if listener.optional and getattr(reason, "errno", None) in _NO_SUCH_FAMILY:
+            self.log.info("Going on without {where}: {reason}", where=listener.name, reason=reason)
+        elif self._refusals is not None:
+            self._refusals.append(error)
+        elif self.running:
+            self.log.critical("{error}", error=error)
+            self.reactor.stop()
+
+    def _announce(self) -> None:
+        if not self.ports:
+            return
+        places = " and ".join(_place(port.getHost()) for _, port in self.ports)
+        self.log.info("twisted-smtpd {version} listens on {places}", version=__version__, places=places)
+        listener, port = self.ports[0]
+        self.log.info("To try it: {command}", command=_first_message(listener, port.getHost()))
+
+
+def _place(address: Any) -> str:
+    if isinstance(address, UNIXAddress):
+        return f"unix:{_path(address)}"
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"
+
+
+def _path(address: UNIXAddress) -> str:
+    # An address in Linux's abstract namespace has a name, but no path; and a socket may have neither.
+    return shlex.quote(os.fsdecode(address.name or b""))
+
+
+def _first_message(listener: Listener, address: Any) -> str:
+    to = "--to you@example.com"
+    if isinstance(address, UNIXAddress):
+        return f"swaks --socket {_path(address)} {to}"
+    host = _LOOPBACK_FOR_ANY.get(address.host, address.host)
+    tls = " --tls-on-connect" if listener.name.startswith(("ssl:", "tls:")) else ""
+    return f"swaks --server {f'[{host}]' if ':' in host else host}:{address.port}{tls} {to}"

@@ -1,0 +1,164 @@
+"""The SMTP server protocol (RFC 5321), and the names that aiosmtpd has in ``aiosmtpd.smtp``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted_smtpd.hooks import MISSING
+from twisted_smtpd.server import Status, syntax
+from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.transaction import Transaction
+from twisted_smtpd.wire.addresses import parse_mailbox
+from twisted_smtpd.wire.commands import parse_helo_name
+from twisted_smtpd.wire.replies import Reply, SMTPReplyError
+
+__all__ = ["MISSING", "SMTP", "Envelope", "Reply", "SMTPReplyError", "Session", "syntax"]
+
+
+class SMTP(Transaction):
+    """One SMTP connection.
+
+    A subclass adds a command with a coroutine method ``smtp_VERB(self, arg)``, decorated with :func:`syntax`, that
+    answers with ``await self.push(status)``; or changes one, calling ``await super().smtp_MAIL(arg)``.
+
+    :param handler: the object whose hooks decide what happens.
+    :param data_size_limit: octets a message may have; ``None`` or 0 for any number.
+    :param enable_SMTPUTF8: whether to offer SMTPUTF8 (RFC 6531).
+    :param decode_data: whether ``envelope.content`` is a ``str``, decoded from UTF-8 with ``surrogateescape``.
+    :param hostname: the server's name in the greeting; by default the host's fully qualified name.
+    :param ident: what follows the name in the greeting.
+    :param timeout: seconds a client may be silent, above 0.
+    :param command_call_limit: how often a client may send each command: an int, or a dict of verb to int in which
+        ``"*"`` (20 unless given) is for the rest; ``None`` for no limit.
+    :param line_length_limit: octets a line of the message may have, CRLF included; ``None`` or 0 for any number.
+    :param max_recipients: recipients a message may have (452 beyond).
+    :param session_timeout: seconds a connection may last.
+    :param min_data_rate: octets a second a client must send of its message, over 60 seconds; 0 for any.
+    :param max_errors: mistakes after which the client is hung up on.
+    :param max_connections: connections the server has at the same time (421 beyond).
+    :param max_connections_per_address: the same from one IPv4 address or IPv6 /64; loopback and Unix sockets are
+        exempt; 0 for any number.
+    :param max_buffered: octets of messages the server keeps in memory over all connections (452 beyond); 0 for
+        any number.
+    :param hook_timeout: seconds a hook may take (451 beyond).
+    :param bare_newline: what becomes of a CR or LF alone in a message: ``"normalize"`` stores CRLF, ``"reject"``
+        refuses the message with 550.
+    :param enhanced_status_codes: whether replies carry enhanced status codes (RFC 2034).
+    :param loop: accepted for programs that pass one; the reactor decides.
+    :param clock: the provider of time, if not the global reactor.
+    :raises TypeError: for an option that does not exist, or a value of the wrong type.
+    :raises ValueError: for a value out of bounds.
+    """
+
+    @syntax("HELO hostname")
+    async def smtp_HELO(self, arg: str | None) -> None:
+        await self._greet(arg, extended=False)
+
+    @syntax("EHLO hostname")
+    async def smtp_EHLO(self, arg: str | None) -> None:
+        await self._greet(arg, extended=True)
+
+    async def _greet(self, arg: str | None, extended: bool) -> None:
+        if arg is None:
+            raise SMTPReplyError(501, "5.5.4", f"Syntax: {self._verb} hostname")
+        name = parse_helo_name(arg)
+        session = self.session
+        before = session.host_name, session.extended_smtp
+        session.extended_smtp = extended
+        accepted = False
+        try:
+            status = await (self._ehlo_status(name) if extended else self._helo_status(name))
+            await self.push(status)
+            accepted = self._code < 300
+        finally:
+            if accepted:
+                session.host_name = session.host_name or name
+                self._set_rset_state()
+            else:
+                # RFC 5321 section 4.1.4: a refused EHLO leaves the state as it was.
+                session.host_name, session.extended_smtp = before
+
+    async def _helo_status(self, name: str) -> Status:
+        status = await self._call_handler_hook("HELO", name)
+        if status is MISSING:
+            self.session.host_name = name
+            return f"250 {self.hostname}"
+        return status  # type: ignore[no-any-return]
+
+    async def _ehlo_status(self, name: str) -> Status:
+        lines = [f"250-{self.hostname}"]
+        for extension in self._settings.extensions:
+            keyword = extension.keyword(self)
+            if keyword is not None:
+                lines.append(f"250-{keyword}")
+        if "EHLO" not in self._settings.hooks:
+            self.session.host_name = name
+            return "\n".join((*lines, "250 HELP"))
+        if self._settings.ehlo_takes_responses:
+            answer = await self._call_handler_hook("EHLO", name, [*lines, "250 HELP"])
+            return Reply.parse("\n".join(answer)) if isinstance(answer, (list, tuple)) else answer
+        await self.push("\n".join(lines))
+        return await self._call_handler_hook("EHLO", name)  # type: ignore[no-any-return]
+
+    @syntax("NOOP [ignored]")
+    async def smtp_NOOP(self, arg: str | None) -> None:
+        status = await self._call_handler_hook("NOOP", arg)
+        await self.push("250 OK" if status is MISSING else status)
+
+    @syntax("QUIT")
+    async def smtp_QUIT(self, arg: str | None) -> None:
+        self._no_argument(arg)
+        try:
+            status = await self._call_handler_hook("QUIT")
+            await self.push("221 Bye" if status is MISSING else status)
+        finally:
+            self.finish()
+
+    @syntax("RSET")
+    async def smtp_RSET(self, arg: str | None) -> None:
+        self._no_argument(arg)
+        self._set_rset_state()
+        status = await self._call_handler_hook("RSET")
+        await self.push("250 OK" if status is MISSING else status)
+
+    @syntax("HELP [command]")
+    async def smtp_HELP(self, arg: str | None) -> None:
+        if arg is not None:
+            command = self._settings.commands.get(arg.upper())
+            if command is None or not self._syntax_available(command.method):
+                raise SMTPReplyError(504, "5.5.4", f"No help on this; supported commands: {self._help_commands()}")
+            text = command.method.__smtp_syntax__  # type: ignore[attr-defined]
+            if self.session.extended_smtp and command.method.__smtp_syntax_extended__:  # type: ignore[attr-defined]
+                text += command.method.__smtp_syntax_extended__  # type: ignore[attr-defined]
+            await self.push(f"214 Syntax: {text}")
+            return
+        await self.push(f"214 Supported commands: {self._help_commands()}")
+
+    def _help_commands(self) -> str:
+        return " ".join(sorted(v for v, c in self._settings.commands.items() if self._syntax_available(c.method)))
+
+    def _syntax_available(self, method: Callable[..., Any]) -> bool:
+        if not hasattr(method, "__smtp_syntax__"):
+            return False
+        when = method.__smtp_syntax_when__  # type: ignore[attr-defined]
+        return not when or bool(getattr(self, when, None))
+
+    @syntax("VRFY <address>")
+    async def smtp_VRFY(self, arg: str | None) -> None:
+        if arg is None:
+            raise SMTPReplyError(501, "5.5.4", "Syntax: VRFY <address>")
+        text, utf8 = arg, False
+        if self.enable_SMTPUTF8 and arg.upper().endswith(" SMTPUTF8"):
+            # RFC 6531 section 3.7.4.2
+            text, utf8 = arg[: -len(" SMTPUTF8")], True
+        address = parse_mailbox(text, bare_local_part=True, local_part_limit=self.local_part_limit)
+        self._check_ascii(address, utf8)
+        status = await self._call_handler_hook("VRFY", address)
+        await self.push(
+            "252 Cannot VRFY user, but will accept message and attempt delivery" if status is MISSING else status
+        )
+
+    @syntax("EXPN <list>")
+    async def smtp_EXPN(self, arg: str | None) -> None:
+        raise SMTPReplyError(502, "5.5.1", "EXPN is not implemented")

@@ -1,0 +1,296 @@
+"""Certificates in files, reloaded when they change and chosen by the name the client asks for; or a throw-away one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from OpenSSL import SSL, crypto
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from twisted_smtpd.tls.errors import TLSConfigurationError, openssl_reason
+from twisted_smtpd.tls.pem import Credentials, Path, generate, load_authorities, load_credentials
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from twisted.internet.interfaces import IReactorTime
+    from twisted.protocols.tls import TLSMemoryBIOProtocol
+
+__all__ = ["CertificateFiles", "SelfSigned", "ServerCertificates", "ServerConnection", "self_signed"]
+
+_log = Logger()
+
+# Renegotiation let a client make the server work at no cost of its own; compression leaks secrets (CRIME).
+_OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | getattr(SSL, "OP_NO_RENEGOTIATION", 0)
+
+
+class ServerConnection(SSL.Connection):
+    """A server's connection.
+
+    :ivar peer_untrusted: whether the client sent a certificate that can't be verified.
+    """
+
+    peer_untrusted = False
+
+    def __init__(self, context: SSL.Context, origin: _Contexts) -> None:
+        super().__init__(context, None)
+        # OpenSSL calls the first context's SNI callback again after a HelloRetryRequest, when pyOpenSSL knows only the
+        # context chosen: were the first one gone with a reload in between, the call would go to freed memory.
+        self._origin = origin
+
+    def bio_read(self, bufsiz: int) -> bytes:
+        """All octets that wait for the network.
+
+        Twisted asks once for 32 KiB after each step; what a longer flight (names of client authorities) left behind
+        would stay here while the client waits for it.
+        """
+        data = super().bio_read(bufsiz)
+        if len(data) < bufsiz:
+            return data
+        pieces = [data]
+        with contextlib.suppress(SSL.WantReadError):
+            while True:
+                pieces.append(super().bio_read(bufsiz))
+        return b"".join(pieces)
+
+
+@dataclass(frozen=True)
+class _Policy:
+    """What all certificates of one server have in common."""
+
+    minimum_version: ssl.TLSVersion
+    ciphers: str | None
+    require_client_certificate: bool
+    session_id: bytes
+
+
+def _note_untrusted(connection: Any, certificate: Any, error: int, depth: int, ok: int) -> bool:
+    """Let an optional certificate pass that can't be verified, but remember it.
+
+    Mail servers present the certificate they have to whoever asks (RFC 7672 section 3.1.3 has them not refuse for it):
+    refusing it would refuse their mail.
+    """
+    if not ok:
+        connection.peer_untrusted = True
+    return True
+
+
+def _context(credentials: Credentials, policy: _Policy, authorities: Sequence[x509.Certificate]) -> SSL.Context:
+    """Make the OpenSSL context for one certificate.
+
+    :raises TLSConfigurationError: if OpenSSL refuses the certificate, the key or the ciphers.
+    """
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(policy.minimum_version)
+    context.set_options(_OPTIONS)
+    # Tickets need no memory here and serve both TLS versions; a cache would hold 20,480 sessions.
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    # Without it OpenSSL ends a resumption with an error where clients are asked for certificates.
+    context.set_session_id(policy.session_id)
+    if policy.ciphers is not None:
+        try:
+            context.set_cipher_list(policy.ciphers.encode("ascii"))
+        except (SSL.Error, UnicodeError) as error:
+            raise TLSConfigurationError(f"ciphers {policy.ciphers!r}: OpenSSL knows none of them") from error
+    try:
+        context.use_certificate(credentials.certificate)
+        context.use_privatekey(credentials.key)
+        for certificate in credentials.chain:
+            context.add_extra_chain_cert(certificate)
+    except SSL.Error as error:
+        raise TLSConfigurationError(f"{credentials.source}: OpenSSL refuses it: {openssl_reason(error)}") from error
+    if authorities:
+        _ask_for_certificates(context, policy, authorities)
+    return context
+
+
+def _ask_for_certificates(context: SSL.Context, policy: _Policy, authorities: Sequence[x509.Certificate]) -> None:
+    """Have clients asked for a certificate of these authorities."""
+    store = context.get_cert_store()
+    assert store is not None
+    for authority in authorities:
+        store.add_cert(crypto.X509.from_cryptography(authority))
+        context.add_client_ca(authority)
+    # A resumed session doesn't verify again, so what _note_untrusted noted would be forgotten.
+    context.set_options(SSL.OP_NO_TICKET)
+    if policy.require_client_certificate:
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
+    else:
+        context.set_verify(SSL.VERIFY_PEER, _note_untrusted)
+
+
+class _Contexts:
+    """The contexts of one load: the first certificate's is the default, the others are found by name."""
+
+    def __init__(
+        self, loaded: Sequence[Credentials], policy: _Policy, authorities: Sequence[x509.Certificate] = ()
+    ) -> None:
+        contexts = [_context(credentials, policy, authorities) for credentials in loaded]
+        self._by_name: dict[bytes, SSL.Context] = {}
+        for credentials, context in zip(loaded, contexts, strict=True):
+            for name in credentials.names:
+                self._by_name.setdefault(name, context)
+        self._default = contexts[0]
+        if len(contexts) > 1:
+            self._default.set_tlsext_servername_callback(self._choose)
+
+    def connection(self) -> ServerConnection:
+        return ServerConnection(self._default, self)
+
+    def _choose(self, connection: SSL.Connection) -> None:
+        """Switch to the certificate for the name the client asked for (RFC 6066 section 3), if there is one."""
+        name = (connection.get_servername() or b"").lower().rstrip(b".")
+        # RFC 6125 section 6.4.3: the wildcard stands for exactly the leftmost label.
+        context = self._by_name.get(name) or self._by_name.get(b"*." + name.partition(b".")[2])
+        if context is not None:
+            connection.set_context(context)
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerCertificates:
+    """TLS for a server from PEM files: TLS 1.2 and newer, OpenSSL's own choice of ciphers.
+
+    The first certificate serves clients that name no server, or one that no certificate is for.  When a file has
+    changed, new connections get the new certificate; if it can't be used, they get the old one, and the log says why,
+    once.  Established connections go on as they are.
+
+    :param certificates: ``(certificate file, key file)`` pairs.  The certificate file holds the server's own
+        certificate first, then those of the authorities between it and the root; the key may be in it as well, then
+        the key file is ``None``.  A third entry is a file with the rest of the chain.
+    :param client_ca: a file with the certificates of the authorities whose clients are known; without it, no client is
+        asked for a certificate.
+    :param require_client_certificate: whether a client without a valid certificate is turned away.  If not, one that
+        can't be verified is let in, and :attr:`TLSInfo.peer_verified <twisted_smtpd.tls.TLSInfo>` is false.
+    :param minimum_version: TLS 1.2 or TLS 1.3.  Older versions (RFC 8996) need an ``ssl.SSLContext`` of your own.
+    :param ciphers: an OpenSSL cipher list for TLS 1.2, instead of OpenSSL's default.
+    :param check_interval: how often the files are looked at, at most, in seconds; 0 is at each connection.  They are
+        looked at when a connection is made.
+    :param clock: where the time comes from; the reactor, or a ``Clock``.
+    :raises TLSConfigurationError: if a file or an argument can't be used; it names the first one found.
+    """
+
+    def __init__(
+        self,
+        certificates: Sequence[tuple[Path, Path | None] | tuple[Path, Path | None, Path | None]],
+        *,
+        client_ca: Path | None = None,
+        require_client_certificate: bool = False,
+        minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
+        ciphers: str | None = None,
+        check_interval: float = 10.0,
+        clock: IReactorTime | None = None,
+    ) -> None:
+        if not certificates:
+            raise TLSConfigurationError("no certificate given")
+        if require_client_certificate and client_ca is None:
+            raise TLSConfigurationError("to require client certificates, client_ca must name their authorities")
+        if minimum_version not in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            raise TLSConfigurationError(f"minimum_version: TLS 1.2 or TLS 1.3, not {minimum_version!r}")
+        self._certificates = [(entry[0], entry[1], entry[2] if len(entry) > 2 else None) for entry in certificates]
+        self._client_ca = client_ca
+        self._policy = _Policy(minimum_version, ciphers, require_client_certificate, secrets.token_bytes(16))
+        self._seconds = time.monotonic if clock is None else clock.seconds
+        self._check_interval = check_interval
+        # Looked at before they are read, so that a change in between is seen the next time.
+        self._seen = self._look()
+        self._next_check = self._seconds() + check_interval
+        self._contexts = self._load()
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """A connection with the certificates as they are now; called by Twisted for each new one."""
+        now = self._seconds()
+        if now >= self._next_check:
+            self._next_check = now + self._check_interval
+            seen = self._look()
+            if seen != self._seen:
+                self._seen = seen
+                self._replace()
+        return self._contexts.connection()
+
+    def reload(self) -> bool:
+        """Read the files now, whether they have changed or not (for SIGHUP).
+
+        :returns: whether they could be used; if not, the log says why and the old ones stay in use.
+        """
+        self._seen = self._look()
+        return self._replace()
+
+    def _replace(self) -> bool:
+        try:
+            self._contexts = self._load()
+        except TLSConfigurationError as error:
+            _log.error("TLS goes on with the old certificates: {reason}", reason=str(error))
+            return False
+        _log.info("TLS certificates reloaded: {files}", files=", ".join(os.fspath(c[0]) for c in self._certificates))
+        return True
+
+    def _load(self) -> _Contexts:
+        authorities = () if self._client_ca is None else load_authorities(self._client_ca)
+        return _Contexts([load_credentials(*files) for files in self._certificates], self._policy, authorities)
+
+    def _look(self) -> list[tuple[int, ...] | None]:
+        """What tells that a file has changed."""
+        files = {
+            file: None for entry in (*self._certificates, (self._client_ca,)) for file in entry if file is not None
+        }
+        return [_stat(file) for file in files]
+
+
+def _stat(file: Path) -> tuple[int, ...] | None:
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError):
+        return None
+    # st_ctime tells of changed permissions as well: a file that could not be read is tried again.
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
+
+
+class CertificateFiles(ServerCertificates):
+    """TLS for a server with one certificate; :class:`ServerCertificates` has the details.
+
+    :param cert_path: a PEM file with the server's certificate, and the rest of its chain after it.
+    :param key_path: a PEM file with its key, if that is not in ``cert_path``.
+    :param chain: a PEM file with the rest of the chain, if that is not in ``cert_path``.
+    :param options: the keyword arguments of :class:`ServerCertificates`.
+    :raises TLSConfigurationError: if a file or an argument can't be used.
+    """
+
+    def __init__(self, cert_path: Path, key_path: Path | None = None, *, chain: Path | None = None, **options: Any):
+        super().__init__([(cert_path, key_path, chain)], **options)
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class SelfSigned:
+    """TLS with a certificate that nobody vouches for, made anew each time: for trying things out.
+
+    :param hostname: the server's name.
+    :ivar certificate_pem: the certificate, for clients that are to trust it.
+    """
+
+    def __init__(self, hostname: str) -> None:
+        credentials = generate(hostname)
+        self.certificate_pem = credentials.pem
+        policy = _Policy(ssl.TLSVersion.TLSv1_2, None, False, secrets.token_bytes(16))
+        self._contexts = _Contexts([credentials], policy)
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """A connection with this certificate; called by Twisted for each new one."""
+        return self._contexts.connection()
+
+
+def self_signed(hostname: str) -> SelfSigned:
+    """Make a throw-away certificate for ``hostname``, ``localhost``, ``127.0.0.1`` and ``::1``, valid for 90 days.
+
+    It is kept in memory only.  Clients that check certificates refuse it, unless given its ``certificate_pem``.
+
+    :raises TLSConfigurationError: if the host name can't stand in a certificate.
+    """
+    return SelfSigned(hostname)

@@ -1,0 +1,202 @@
+"""Certificates and keys: read from PEM files, with errors that tell a person what is wrong; or generated."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Union
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from twisted_smtpd.tls.errors import TLSConfigurationError
+
+__all__ = ["Credentials", "Path", "generate", "load_authorities", "load_credentials"]
+
+Path = Union[str, "os.PathLike[str]"]
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+
+# A chain is some kilobytes, a bundle of all the authorities there are some hundred.
+MAX_FILE = 4 * 1024 * 1024
+
+_KEY = re.compile(rb"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
+_CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A server's certificate with its key.
+
+    :ivar chain: the authorities' certificates after it.
+    :ivar source: what to call it in errors: its file.
+    """
+
+    certificate: x509.Certificate
+    key: PrivateKey = field(repr=False)
+    chain: tuple[x509.Certificate, ...]
+    source: str
+
+    @property
+    def names(self) -> set[bytes]:
+        """The DNS names it is for, in lower case (RFC 6125 section 6.4.4: the common name only if there are none)."""
+        try:
+            alternatives = self.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            names = alternatives.get_values_for_type(x509.DNSName)
+        except (x509.ExtensionNotFound, ValueError):
+            names = []
+        if not names:
+            names = [str(a.value) for a in self.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        return {name.lower().rstrip(".").encode("utf-8", "replace") for name in names}
+
+    @property
+    def pem(self) -> bytes:
+        """The certificate, in PEM."""
+        return self.certificate.public_bytes(Encoding.PEM)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise TLSConfigurationError(f"{os.fspath(path)}: can't be read: {reason}") from error
+    if len(data) > MAX_FILE:
+        raise TLSConfigurationError(f"{os.fspath(path)}: too large for certificates (over {MAX_FILE} octets)")
+    return data
+
+
+def _certificates(path: Path, data: bytes) -> list[x509.Certificate]:
+    if not _CERTIFICATE.search(data):
+        if _KEY.search(data):
+            raise TLSConfigurationError(f"{os.fspath(path)}: holds a private key where a certificate is expected")
+        raise TLSConfigurationError(f"{os.fspath(path)}: holds no certificate (PEM is expected)")
+    try:
+        return x509.load_pem_x509_certificates(data)
+    except ValueError as error:
+        raise TLSConfigurationError(f"{os.fspath(path)}: holds a damaged certificate") from error
+
+
+def _private_key(path: Path, data: bytes) -> PrivateKey:
+    found = _KEY.search(data)
+    if found is None:
+        raise TLSConfigurationError(f"{os.fspath(path)}: holds no private key (PEM is expected)")
+    try:
+        key = load_pem_private_key(found[0] + b"\n", None)
+    except TypeError as error:
+        raise TLSConfigurationError(
+            f"{os.fspath(path)}: the private key is encrypted; a server needs it without a passphrase"
+        ) from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise TLSConfigurationError(f"{os.fspath(path)}: holds a damaged or unknown private key") from error
+    if not isinstance(key, PrivateKey):
+        raise TLSConfigurationError(f"{os.fspath(path)}: this kind of key is not for TLS")
+    return key
+
+
+def _spki(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _check_match(cert_path: Path, key_path: Path, certificates: list[x509.Certificate], key: PrivateKey) -> None:
+    wanted = _spki(key.public_key())
+    matches = [_certificate_spki(certificate) == wanted for certificate in certificates]
+    if matches[0]:
+        return
+    if any(matches):
+        raise TLSConfigurationError(
+            f"{os.fspath(cert_path)}: the server's certificate must come first; it is number {matches.index(True) + 1}"
+        )
+    raise TLSConfigurationError(
+        f"{os.fspath(key_path)}: the private key does not match the certificate in {os.fspath(cert_path)}"
+    )
+
+
+def _certificate_spki(certificate: x509.Certificate) -> bytes:
+    try:
+        return _spki(certificate.public_key())
+    except (ValueError, UnsupportedAlgorithm):
+        return b""
+
+
+def load_credentials(cert_path: Path, key_path: Path | None = None, chain_path: Path | None = None) -> Credentials:
+    """Read a certificate, its chain and its key.
+
+    :param cert_path: a PEM file: the server's certificate, then its chain.
+    :param key_path: a PEM file with the key; ``cert_path`` if ``None``.
+    :param chain_path: a PEM file with the rest of the chain, if it is not in ``cert_path``.
+    :raises TLSConfigurationError: if a file can't be read or used, or the key is not the certificate's.
+    """
+    data = _read(cert_path)
+    certificates = _certificates(cert_path, data)
+    key_data = data if key_path is None else _read(key_path)
+    key_path = cert_path if key_path is None else key_path
+    key = _private_key(key_path, key_data)
+    _check_match(cert_path, key_path, certificates, key)
+    chain = certificates[1:]
+    if chain_path is not None:
+        # Some issue a chain file with the server's certificate in it; sent twice, it would break the chain.
+        rest = _certificates(chain_path, _read(chain_path))
+        chain += [certificate for certificate in rest if certificate != certificates[0]]
+    return Credentials(certificates[0], key, tuple(chain), os.fspath(cert_path))
+
+
+def load_authorities(path: Path) -> list[x509.Certificate]:
+    """Read the certificates of authorities from a PEM file.
+
+    :raises TLSConfigurationError: if it can't be read or holds none.
+    """
+    return _certificates(path, _read(path))
+
+
+def generate(hostname: str) -> Credentials:
+    """Make a key and a self-signed certificate for this host, valid for 90 days from yesterday on.
+
+    :param hostname: a host name, Unicode allowed, or an IP address.
+    :raises TLSConfigurationError: if it can't stand in a certificate.
+    """
+    names: list[x509.GeneralName] = [x509.DNSName("localhost")]
+    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
+    own = _general_name(hostname)
+    if own not in names:
+        names.append(own)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "twisted-smtpd self-signed, for tests only")])
+    # Clocks differ: a certificate made this second is not yet valid for half of the clients.
+    start = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + datetime.timedelta(days=91))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return Credentials(certificate, key, (), "the self-signed certificate")
+
+
+def _general_name(hostname: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(hostname.strip("[]")))
+    except ValueError:
+        pass
+    try:
+        ascii_name = hostname.encode("idna").decode("ascii").lower()
+    except UnicodeError as error:
+        raise TLSConfigurationError(f"{hostname!r}: not a host name") from error
+    if not re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?\.?", ascii_name):
+        raise TLSConfigurationError(f"{hostname!r}: not a host name")
+    return x509.DNSName(ascii_name.rstrip("."))

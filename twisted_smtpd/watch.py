@@ -1,0 +1,79 @@
+"""The timers of all connections of one server, on a single DelayedCall."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+__all__ = ["Watch", "Watched"]
+
+# A deadline is met this many times as precisely as the shortest limit is long.
+PRECISION = 64
+
+
+class Watched(Protocol):
+    """Something with deadlines."""
+
+    def visit(self, now: float) -> float:
+        """Do what is overdue; return the next deadline."""
+
+
+class Watch:
+    """Visits its connections when a deadline may be due.
+
+    A connection's deadlines change with each command, but none can come sooner than the shortest limit from now.  So it
+    is enough to look again when the earliest deadline known is due, and at the latest the shortest limit after the last
+    look: a command then costs no timer call at all.
+
+    :param clock: the reactor, or another provider of time.
+    :ivar shortest: the shortest of the limits of all connections there were, in seconds.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.clock = clock
+        self.shortest = inf
+        self.watched: set[Watched] = set()
+        self._call: IDelayedCall | None = None
+        # The timer runs out by itself when nobody is watched: to cancel it after each connection would cost more.
+        self._retired = False
+
+    def add(self, connection: Watched, shortest: float) -> None:
+        """Visit this connection from now on.
+
+        :param shortest: the shortest of its limits, in seconds, above 0.
+        """
+        self.watched.add(connection)
+        self._retired = False
+        if shortest < self.shortest:
+            self.shortest = shortest
+            self._stop()
+        if self._call is None:
+            self._call = self.clock.callLater(self.shortest, self._look)
+
+    def remove(self, connection: Watched) -> None:
+        """Visit this connection no more."""
+        self.watched.discard(connection)
+        if self._retired and not self.watched:
+            self._stop()
+
+    def retire(self) -> None:
+        """No connection will be added: leave no timer behind when the last one has gone."""
+        self._retired = True
+        if not self.watched:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _look(self) -> None:
+        self._call = None
+        now = self.clock.seconds()
+        following = now + self.shortest
+        for connection in tuple(self.watched):
+            following = min(following, connection.visit(now))
+        if self.watched and self._call is None:
+            self._call = self.clock.callLater(max(following - now, self.shortest / PRECISION), self._look)

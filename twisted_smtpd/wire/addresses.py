@@ -1,0 +1,192 @@
+"""Paths and mailboxes: the grammar of RFC 5321 section 4.1.2 and 4.1.3, widened to UTF-8 by RFC 6531 section 3.3.
+
+Beyond the ASCII grammar, a mailbox may have any Unicode character but controls, surrogates, spaces and separators, and
+format characters (category Cf: invisible, and the bidirectional ones make one address look like another).  The two
+joiners U+200C and U+200D are let through, since Persian and Indic labels need them.  No normalization is asked for.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import unicodedata
+
+from twisted_smtpd.wire.replies import SMTPReplyError
+
+__all__ = ["has_hidden_characters", "needs_smtputf8", "parse_mailbox", "parse_path"]
+
+# RFC 5321 section 4.5.3.1.3: a path has 256 octets, the two angle brackets included.
+MAX_MAILBOX = 254
+# RFC 5321 section 4.5.3.1.2.
+MAX_DOMAIN = 255
+# RFC 1035 section 2.3.4; the A-label's octets, if the label is not ASCII (RFC 5890 section 2.3.2.1).
+MAX_LABEL = 63
+
+_UTF8 = "\x80-\U0010ffff"
+# Each expression can match a text in one way only, so a text that fails is given up in linear time.
+_ATOM = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{_UTF8}-]+"
+_DOT_STRING = rf"{_ATOM}(?:\.{_ATOM})*"
+_QUOTED = rf'"[ !#-\[\]-~{_UTF8}]*(?:\\[ -~][ !#-\[\]-~{_UTF8}]*)*"'
+# The underscore is none of RFC 5321's, but hosts named with one do send mail, and no server refuses them for it.
+_LETTERS = rf"[A-Za-z0-9_{_UTF8}]+"
+_LABEL = rf"{_LETTERS}(?:-+{_LETTERS})*"
+_DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
+_LITERAL = r"\[[!-Z^-~]+\]"
+_ROUTE = rf"@{_DOMAIN}(?:,@{_DOMAIN})*:"
+_MAILBOX = rf"(?P<local>{_DOT_STRING}|{_QUOTED})(?:@(?P<domain>{_DOMAIN}|{_LITERAL}))?"
+
+_plain_path = re.compile(rf"[ \t]*<({_DOT_STRING}@{_DOMAIN})>(?:[ \t]+(.*))?".replace(_UTF8, ""))
+_path = re.compile(rf"<(?P<route>{_ROUTE})?{_MAILBOX}>(?:[ \t]+(?P<rest>.*))?")
+_bare_path = re.compile(rf"{_MAILBOX}(?:[ \t]+(?P<rest>.*))?")
+_dot_string = re.compile(_DOT_STRING)
+_quoted_pair = re.compile(r"\\(.)")
+_special = re.compile(r"[\"\\]")
+_tagged_literal = re.compile(r"([A-Za-z0-9-]*[A-Za-z0-9]):(.+)")
+
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
+_JOINERS = frozenset("\u200c\u200d")
+# ASCII but letters, digits, hyphen and underscore; and the ideographic full stop, which IDNA reads as a dot.
+_delimiter = re.compile(r"[\x00-,./:-@\[-^`{-\x7f\u3002]")
+
+
+def has_hidden_characters(text: str) -> bool:
+    """Whether a text has controls, surrogates, format characters but the joiners, or spaces other than U+0020."""
+    if text.isprintable():
+        return False
+    return any(unicodedata.category(c) in _HIDDEN and c not in _JOINERS and c != " " for c in text)
+
+
+def needs_smtputf8(address: str) -> bool:
+    """Whether an address may only be used with SMTPUTF8 (RFC 6531).
+
+    :param address: a mailbox, as the parsers here return it.
+    """
+    return not address.isascii()
+
+
+def parse_path(
+    text: str, *, null: bool = False, bare_local_part: bool = False, sender: bool = False, local_part_limit: int = 0
+) -> tuple[str, str]:
+    """Read the path that follows ``FROM:`` or ``TO:`` (RFC 5321 section 4.1.2).
+
+    Blanks before it are skipped, and the angle brackets may be missing around one mailbox without blanks: devices send
+    both.  A source route is checked and dropped (RFC 5321 appendix C).
+
+    :param text: the path and what follows it.
+    :param null: whether ``<>`` is allowed.
+    :param bare_local_part: whether local parts other than ``postmaster`` may stand without a domain.
+    :param sender: whether it is the reverse-path; it chooses the enhanced code, 5.1.7 for a sender, else 5.1.3.
+    :param local_part_limit: the most octets a local part may have; 0 is no limit but that of the path.
+    :returns: the mailbox in its shortest spelling (``""`` for ``<>``), and what follows the path.
+    :raises SMTPReplyError: 501 for what is no path, 553 for a missing domain.
+    """
+    match = _plain_path.fullmatch(text)
+    if match is not None and not local_part_limit:
+        address = match[1]
+        # In an address this short no label can be too long.
+        if len(address) <= MAX_LABEL or (len(address) <= MAX_MAILBOX and _is_domain(address.rpartition("@")[2])):
+            return address, (match[2] or "").rstrip(" \t")
+    text = text.strip(" \t")
+    if null and text.startswith("<>") and text[2:3] in ("", " ", "\t"):
+        return "", text[2:].lstrip(" \t")
+    return _read(text, bare_local_part, sender, local_part_limit)
+
+
+def parse_mailbox(text: str, *, bare_local_part: bool = False, sender: bool = False, local_part_limit: int = 0) -> str:
+    """Read a text that is one mailbox and nothing else, with or without angle brackets around it.
+
+    :param text: the mailbox; blanks around it are skipped.
+    :param bare_local_part: see :func:`parse_path`.
+    :param sender: see :func:`parse_path`.
+    :param local_part_limit: see :func:`parse_path`.
+    :returns: the mailbox in its shortest spelling.
+    :raises SMTPReplyError: 501 for what is no mailbox, 553 for a missing domain.
+    """
+    address, rest = _read(text.strip(" \t"), bare_local_part, sender, local_part_limit)
+    if rest:
+        raise _malformed(sender)
+    return address
+
+
+def _read(text: str, bare_local_part: bool, sender: bool, local_part_limit: int) -> tuple[str, str]:
+    angle = text.startswith("<")
+    match = (_path if angle else _bare_path).fullmatch(text)
+    if match is None:
+        raise _malformed(sender)
+    local, domain = match["local"], match["domain"]
+    # Without brackets a blank ends the mailbox, even in a quoted string.
+    if not angle and " " in local:
+        raise _malformed(sender)
+    if local.startswith('"'):
+        local = _requote(local)
+    address = local if domain is None else f"{local}@{domain}"
+    if has_hidden_characters(address):
+        raise _malformed(sender, "has invisible characters")
+    if _octets(address) > MAX_MAILBOX or 0 < local_part_limit < _octets(local):
+        raise _malformed(sender, "is too long")
+    domains = match["route"][1:-1].split(",@") if text.startswith("<@") else []
+    if domain is not None:
+        domains.append(domain)
+    elif not bare_local_part and local.lower() != "postmaster":
+        raise SMTPReplyError(553, _enhanced(sender), f"The {_role(sender)}'s address needs a domain")
+    if not all(_is_literal(name) if name.startswith("[") else _is_domain(name) for name in domains):
+        raise _malformed(sender, "has a bad domain")
+    return address, match["rest"] or ""
+
+
+def _role(sender: bool) -> str:
+    return "sender" if sender else "recipient"
+
+
+def _enhanced(sender: bool) -> str:
+    return "5.1.7" if sender else "5.1.3"
+
+
+def _malformed(sender: bool, why: str = "is malformed") -> SMTPReplyError:
+    return SMTPReplyError(501, _enhanced(sender), f"The {_role(sender)}'s address {why}")
+
+
+def _octets(text: str) -> int:
+    return len(text.encode("utf-8"))
+
+
+def _requote(quoted: str) -> str:
+    """The shortest spelling of a quoted string, so that one mailbox has one (RFC 5321 section 4.1.2)."""
+    content = _quoted_pair.sub(r"\1", quoted[1:-1])
+    if _dot_string.fullmatch(content):
+        return content
+    return '"' + _special.sub(r"\\\g<0>", content) + '"'
+
+
+def _is_domain(domain: str) -> bool:
+    """Whether a text the grammar takes for a domain has no label that is too long, or that IDNA would split."""
+    if domain.isascii():
+        return len(domain) <= MAX_DOMAIN and all(len(label) <= MAX_LABEL for label in domain.split("."))
+    if has_hidden_characters(domain) or _octets(domain) > MAX_DOMAIN:
+        return False
+    return all(_is_label(label) for label in domain.split("."))
+
+
+def _is_label(label: str) -> bool:
+    if label.isascii():
+        return len(label) <= MAX_LABEL
+    # A full-width dot or solidus becomes a real one when the name is looked up: a handler that judged the address by
+    # its domain would have judged another one.
+    if _delimiter.search(unicodedata.normalize("NFKC", label)):
+        return False
+    return len("xn--") + len(label.encode("punycode")) <= MAX_LABEL
+
+
+def _is_literal(literal: str) -> bool:
+    """Whether a text in brackets is an address literal (RFC 5321 section 4.1.3)."""
+    content = literal[1:-1]
+    tagged = _tagged_literal.fullmatch(content)
+    try:
+        if tagged is None:
+            ipaddress.IPv4Address(content)
+        elif tagged[1].lower() == "ipv6":
+            # A scope belongs to one host's interfaces; it is not in the grammar.
+            return ipaddress.IPv6Address(tagged[2]).scope_id is None
+    except ValueError:
+        return False
+    return True

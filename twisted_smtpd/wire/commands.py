@@ -1,0 +1,151 @@
+"""Command lines: verb and argument, ESMTP parameters, and the small grammars of their values.
+
+Paths and mailboxes are in :mod:`twisted_smtpd.wire.addresses`; they can be imported from here as well.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from twisted_smtpd.wire.addresses import has_hidden_characters, needs_smtputf8, parse_mailbox, parse_path
+from twisted_smtpd.wire.replies import SMTPReplyError
+
+__all__ = [
+    "needs_smtputf8",
+    "parse_command",
+    "parse_helo_name",
+    "parse_mailbox",
+    "parse_parameters",
+    "parse_path",
+    "parse_size",
+    "xtext_decode",
+    "xtext_encode",
+]
+
+# RFC 5321 section 4.5.3.1.2.
+MAX_HELO_NAME = 255
+
+# What ends a line or steers a terminal somewhere, if not on the wire.
+_CONTROL = frozenset({"Cc", "Zl", "Zp"})
+
+_blanks = re.compile(r"[ \t]+")
+# RFC 5321 section 4.1.2, but "=" is let through in a value: VERP addresses have it, and some clients send ORCPT and
+# AUTH without encoding it.  The keyword ends at the first "=", so nothing becomes ambiguous.
+_parameter = re.compile("([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-~\x80-\U0010ffff]+))?")
+_xtext = re.compile("(?:[!-*,-~\x80-\U0010ffff]|\\+[0-9A-Fa-f]{2})*")
+_hexchar = re.compile(rb"\+([0-9A-Fa-f]{2})")
+_not_xchar = re.compile(rb"[^!-*,-<>-~]")
+_size = re.compile(r"[0-9]{1,20}")
+
+
+def parse_command(line: bytes) -> tuple[str, str | None]:
+    """Split a command line into verb and argument.
+
+    :param line: the line without its CRLF.
+    :returns: the verb in upper case; the argument without the blanks around it, or ``None`` if there is none.
+    :raises SMTPReplyError: 500 5.5.2 if the verb is not made of ASCII letters and digits, if there is a control
+        character other than a tab (a bare CR or LF may be a line end to the next host), or if it is not UTF-8.
+    """
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        raise SMTPReplyError(500, "5.5.2", "A command line is ASCII or UTF-8, and this is neither") from None
+    if not text.isprintable():
+        if any(unicodedata.category(c) in _CONTROL and c != "\t" for c in text):
+            raise SMTPReplyError(500, "5.5.2", "A command line has no control characters")
+        # Only the blank behind the verb: in a quoted string a tab is an error, not a space.
+        text = _blanks.sub(" ", text, count=1)
+    verb, _, argument = text.partition(" ")
+    if not (verb.isalnum() and verb.isascii()):
+        raise SMTPReplyError(500, "5.5.2", "That is not a command")
+    return verb.upper(), argument.strip(" \t") or None
+
+
+def parse_parameters(text: str) -> tuple[list[str], dict[str, str | None]]:
+    """Read the ESMTP parameters behind a path (RFC 5321 section 4.1.2, RFC 6531 section 3.3).
+
+    :param text: words ``KEYWORD`` or ``KEYWORD=value`` between blanks.
+    :returns: the words as sent and a mapping of keyword to value (``None`` where there is none), both with the keyword
+        in upper case.
+    :raises SMTPReplyError: 501 5.5.4 for a word that is no parameter, or a keyword that comes twice.
+    """
+    words: list[str] = []
+    parameters: dict[str, str | None] = {}
+    for word in _blanks.split(text):
+        if not word:
+            continue
+        match = _parameter.fullmatch(word)
+        if match is None or has_hidden_characters(word):
+            raise SMTPReplyError(501, "5.5.4", "A parameter is KEYWORD or KEYWORD=value")
+        keyword, value = match[1].upper(), match[2]
+        if keyword in parameters:
+            raise SMTPReplyError(501, "5.5.4", f"{keyword} is given twice")
+        parameters[keyword] = value
+        words.append(keyword if value is None else f"{keyword}={value}")
+    return words, parameters
+
+
+def parse_helo_name(argument: str | None) -> str:
+    """Check the name a client gives with HELO, EHLO or LHLO.
+
+    Only what could harm a log line or a header is refused: RFC 5321 section 4.1.4 forbids more.
+
+    :param argument: the command's argument.
+    :returns: the name as given.
+    :raises SMTPReplyError: 501 5.5.4 if there is no name, or it is over 255 octets, or not one word of printable ASCII.
+    """
+    if not argument:
+        raise SMTPReplyError(501, "5.5.4", "Your host name is needed")
+    if len(argument) > MAX_HELO_NAME or " " in argument or not (argument.isascii() and argument.isprintable()):
+        raise SMTPReplyError(501, "5.5.4", "A host name is one word of at most 255 ASCII characters")
+    return argument
+
+
+def parse_size(value: str) -> int:
+    """Read the value of a SIZE parameter (RFC 1870 section 4).
+
+    :param value: 1 to 20 digits.
+    :returns: the size in octets.
+    :raises SMTPReplyError: 501 5.5.4 if it is anything else.
+    """
+    if _size.fullmatch(value) is None:
+        raise SMTPReplyError(501, "5.5.4", "A size is a number of 1 to 20 digits")
+    return int(value)
+
+
+def xtext_encode(data: str | bytes) -> str:
+    """Encode a value as xtext (RFC 3461 section 4).
+
+    :param data: the value; a ``str`` is encoded as UTF-8 first.
+    :raises SMTPReplyError: 501 5.5.4 for a ``str`` with surrogates, which is no text.
+    """
+    if isinstance(data, str):
+        try:
+            data = data.encode("utf-8")
+        except UnicodeEncodeError:
+            raise SMTPReplyError(501, "5.5.4", "A surrogate is not a character") from None
+    return _not_xchar.sub(lambda match: b"+%02X" % ord(match[0]), data).decode("ascii")
+
+
+def xtext_decode(text: str) -> str:
+    """Decode xtext (RFC 3461 section 4).
+
+    Hexadecimal digits in lower case, a bare ``=`` and characters other than ASCII are let through: see
+    :func:`parse_parameters`.
+
+    :param text: the value of a parameter.
+    :returns: the text that was encoded, which is UTF-8.
+    :raises SMTPReplyError: 501 5.5.4 if it is not xtext, not UTF-8, or hides a control or format character: decoded and
+        written to a header, a line end would forge one.
+    """
+    if _xtext.fullmatch(text) is None:
+        raise SMTPReplyError(501, "5.5.4", "The value is not xtext")
+    try:
+        encoded = text.encode("utf-8")
+        decoded = _hexchar.sub(lambda match: bytes.fromhex(match[1].decode()), encoded).decode("utf-8")
+    except UnicodeError:
+        raise SMTPReplyError(501, "5.5.4", "The value is not UTF-8") from None
+    if has_hidden_characters(decoded):
+        raise SMTPReplyError(501, "5.5.4", "The value has control characters")
+    return decoded

@@ -1,0 +1,294 @@
+"""Content on its way in: incremental readers for DATA (RFC 5321 section 4.5.2) and BDAT (RFC 3030).
+
+Only CRLF ends a line and only CRLF.CRLF ends DATA, matched on the octets as they came: what any other server takes for
+an end of data (``LF.LF``, ``LF.CRLF``, ``CR.CR`` ...) is content here, so no second message can be smuggled in.
+
+Whatever is wrong with the content, a reader goes on to the real end.  There is no Python step per line: each piece that
+arrives is searched and checked as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from abc import ABC, abstractmethod
+from io import IncrementalNewlineDecoder
+
+__all__ = ["ChunkReader", "ContentReader", "DotReader"]
+
+_CRLF = b"\r\n"
+_LINE_DOT = b"\r\n."
+_END_OF_DATA = b"\r\n.\r\n"
+
+# What may turn out to be the start of an end of data when more arrives; the longest first.
+_UNDECIDED = tuple(_END_OF_DATA[:length] for length in (4, 3, 2, 1))
+
+_BARE_NEWLINE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+_BARE_NEWLINE_POLICIES = ("normalize", "reject")
+
+# A piece shorter than this is gathered with its neighbours, or a client that sends one octet at a time makes the server
+# hold an object for each; and this many octets are gathered.
+_SMALL = 4096
+_GATHERED = 65536
+
+
+def _has_bare_newline(piece: bytes) -> bool:
+    """Whether there is a CR or LF that is no part of a CRLF."""
+    # The decoder notes which kinds of line end it saw: one pass in C, faster than counting or translate().
+    decoder = IncrementalNewlineDecoder(None, False)
+    decoder.decode(piece.decode("latin-1"), True)
+    return decoder.newlines not in (None, "\r\n")
+
+
+def _normalize(piece: bytes) -> bytes:
+    """Make a CRLF of each bare CR and bare LF."""
+    return piece.replace(_CRLF, b"\n").replace(b"\r", b"\n").replace(b"\n", _CRLF)
+
+
+def _find_end_of_data(data: bytes) -> tuple[int, bool]:
+    """Find the first CRLF.CRLF.
+
+    :returns: its index, or -1; and whether there may be stuffed dots before it.
+    """
+    # base64 has no dots at all; and from the right bytes is searched (and split) faster than from the left.
+    if b"." not in data or (last := data.rfind(_LINE_DOT)) < 0:
+        return -1, False
+    if data.startswith(_CRLF, last + 3) and data.rfind(_LINE_DOT, 0, last) < 0:
+        return last, False
+    if data.rfind(_END_OF_DATA) < 0:
+        return -1, True
+    return data.find(_END_OF_DATA), True
+
+
+class ContentReader(ABC):
+    """What the readers have in common: the newline policy, the limits, and keeping what was read.
+
+    :param size_limit: the most octets of content, counted as kept (dots un-stuffed, newlines normalised); ``None`` or 0
+        for no limit.
+    :param line_length_limit: the most octets of a line, counted as kept, its CRLF included; ``None`` or 0 for no limit.
+    :param bare_newline: what becomes of a CR or LF that is no part of a CRLF: ``"normalize"`` makes it a CRLF,
+        ``"reject"`` makes it an error.
+    :raises ValueError: if `bare_newline` is neither.
+
+    :ivar error: the first violation: ``"size"``, ``"line"`` or ``"newline"``; ``None`` while there is none.  From then
+        on nothing is kept.
+    :ivar size: how many octets were kept until now or, after :attr:`error` or :meth:`discard`, until then.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_dropping",
+        "_gathered",
+        "_line_length",
+        "_line_length_limit",
+        "_normalizing",
+        "_size_limit",
+        "_textual",
+        "error",
+        "size",
+    )
+
+    def __init__(
+        self,
+        *,
+        size_limit: int | None = None,
+        line_length_limit: int | None = None,
+        bare_newline: str = "normalize",
+    ) -> None:
+        if bare_newline not in _BARE_NEWLINE_POLICIES:
+            raise ValueError(f"bare_newline is one of {_BARE_NEWLINE_POLICIES}, not {bare_newline!r}")
+        self.error: str | None = None
+        self.size = 0
+        self._size_limit = size_limit or sys.maxsize
+        self._line_length_limit = line_length_limit or 0
+        self._normalizing = bare_newline == "normalize"
+        self._textual = True
+        self._dropping = False
+        self._line_length = 0
+        self._chunks: list[bytes] = []
+        self._gathered = bytearray()
+
+    @abstractmethod
+    def feed(self, data: bytes) -> bytes | None:
+        """Read on.
+
+        :param data: what arrived.
+        :returns: ``None`` while more is wanted, else what follows the end.
+        """
+
+    def take(self) -> list[bytes]:
+        """What was read since the last call, in pieces; the reader forgets it."""
+        self._close_gathered()
+        chunks, self._chunks = self._chunks, []
+        return chunks
+
+    def getvalue(self) -> bytes:
+        """What was read since the last :meth:`take`, or from the start, in one piece."""
+        self._close_gathered()
+        if len(self._chunks) > 1:
+            self._chunks = [b"".join(self._chunks)]
+        return self._chunks[0] if self._chunks else b""
+
+    def discard(self) -> None:
+        """Forget what was read and keep nothing from now on; the end is found all the same, limits don't matter."""
+        self._dropping = True
+        self._chunks = []
+        self._gathered = bytearray()
+
+    def _accept(self, piece: bytes) -> None:
+        """Check and keep a piece of content, un-stuffed, that no CRLF crosses the ends of."""
+        error = None
+        if self._textual and _has_bare_newline(piece):
+            if self._normalizing:
+                piece = _normalize(piece)
+            else:
+                error = "newline"
+                piece = piece[: next(_BARE_NEWLINE.finditer(piece)).start()]
+        # Each check cuts the piece off at its violation, so that the next one can only find an earlier one.
+        if self.size + len(piece) > self._size_limit:
+            error = "size"
+            piece = piece[: self._size_limit - self.size]
+        if self._line_length_limit and (end := self._find_overlong(piece)) >= 0:
+            error = "line"
+            piece = piece[:end]
+        self.size += len(piece)
+        if error is None:
+            self._keep(piece)
+        else:
+            self.error = error
+            self.discard()
+
+    def _find_overlong(self, piece: bytes) -> int:
+        """The index of the first octet that makes a line too long, or -1."""
+        limit, size = self._line_length_limit, len(piece)
+        start = -self._line_length
+        # From line end to line end, each time the last one that the limit allows: it is linear in the octets, since
+        # two steps get further than the limit.
+        while size - start > limit:
+            newline = piece.rfind(b"\n", max(start, 0), start + limit)
+            if newline < 0:
+                return start + limit
+            start = newline + 1
+        newline = piece.rfind(b"\n")
+        self._line_length = size - (start if newline < 0 else newline + 1)
+        return -1
+
+    def _keep(self, piece: bytes) -> None:
+        # A short message is one piece, mostly: it isn't worth gathering.
+        if len(piece) < _SMALL and self._chunks:
+            self._gathered += piece
+            if len(self._gathered) >= _GATHERED:
+                self._close_gathered()
+        elif piece:
+            self._close_gathered()
+            self._chunks.append(piece)
+
+    def _close_gathered(self) -> None:
+        if self._gathered:
+            self._chunks.append(bytes(self._gathered))
+            self._gathered.clear()
+
+
+class DotReader(ContentReader):
+    """The content after DATA: dot-stuffed lines up to CRLF.CRLF (RFC 5321 section 4.5.2).
+
+    The CRLF before the final dot is content; a dot is un-stuffed after CRLF and at the very start, nowhere else.
+
+    The parameters are those of :class:`ContentReader`.
+    """
+
+    __slots__ = ("_at_start", "_held")
+
+    def __init__(
+        self,
+        *,
+        size_limit: int | None = None,
+        line_length_limit: int | None = None,
+        bare_newline: str = "normalize",
+    ) -> None:
+        super().__init__(size_limit=size_limit, line_length_limit=line_length_limit, bare_newline=bare_newline)
+        # The first line starts after the CRLF of the DATA command, so to say: it is searched like any other.
+        self._held = _CRLF
+        self._at_start = True
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Read on; not to be called again after the end of data.
+
+        :param data: what arrived.
+        :returns: ``None`` while the end of data has not been seen, else what follows it, perhaps ``b""``.
+        """
+        if self._held:
+            data = self._held + data
+        end, stuffed = _find_end_of_data(data)
+        cut = end + len(_CRLF)
+        if end < 0:
+            self._held = next((seam for seam in _UNDECIDED if data.endswith(seam)), b"")
+            cut = len(data) - len(self._held)
+        if cut and not self._dropping:
+            piece = data[:cut]
+            if stuffed:
+                piece = _CRLF.join(piece.rsplit(_LINE_DOT))
+            if self._at_start:
+                self._at_start = False
+                piece = piece[len(_CRLF) :]
+            self._accept(piece)
+        return None if end < 0 else data[end + len(_END_OF_DATA) :]
+
+
+class ChunkReader(ContentReader):
+    """The content of one message's BDAT chunks (RFC 3030 section 2): counted octets, dots and all.
+
+    Lines go on from chunk to chunk, and a CRLF may be split between two.
+
+    :param binary: BODY=BINARYMIME (RFC 3030 section 3): no newline policy, no limit on lines.
+
+    The other parameters are those of :class:`ContentReader`.
+    """
+
+    __slots__ = ("_held", "_left")
+
+    def __init__(
+        self,
+        *,
+        size_limit: int | None = None,
+        line_length_limit: int | None = None,
+        bare_newline: str = "normalize",
+        binary: bool = False,
+    ) -> None:
+        super().__init__(
+            size_limit=size_limit,
+            line_length_limit=None if binary else line_length_limit,
+            bare_newline=bare_newline,
+        )
+        self._textual = not binary
+        self._held = b""
+        self._left = 0
+
+    def begin(self, size: int) -> None:
+        """Start the next chunk.
+
+        :param size: its octets, 0 or more.
+        """
+        self._left = size
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Read on in this chunk.
+
+        :param data: what arrived.
+        :returns: ``None`` while the chunk is not complete, else what follows it, perhaps ``b""``.
+        """
+        piece, rest = data[: self._left], data[self._left :]
+        self._left -= len(piece)
+        if not self._dropping:
+            if self._held:
+                piece, self._held = self._held + piece, b""
+            if piece.endswith(b"\r"):
+                piece, self._held = piece[:-1], b"\r"
+            self._accept(piece)
+        return None if self._left else rest
+
+    def finish(self) -> None:
+        """Settle what was held back, after the LAST chunk: a CR at the very end is a bare one."""
+        held, self._held = self._held, b""
+        if not self._dropping:
+            self._accept(held)
