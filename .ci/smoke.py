@@ -3,8 +3,8 @@
 Run by the Python of the environment that has twisted-smtpd, in a folder without its source.
 """
 
-import json
 import mailbox
+import re
 import signal
 import smtplib
 import subprocess
@@ -25,9 +25,10 @@ def port_of(server: subprocess.Popen[str]) -> str:
     """Where the server says it listens."""
     assert server.stdout is not None
     for line in server.stdout:
-        words = json.loads(line).get("places", "") if line.startswith("{") else line.rpartition(" listens on ")[2]
-        if "127.0.0.1:" in words and words != line:
-            return words.strip().rpartition(":")[2]
+        if match := re.search(r"listens on .*127\.0\.0\.1:([0-9]+)", line):
+            return match[1]
+        if match := re.search(r'"places": "127\.0\.0\.1:([0-9]+)"', line):
+            return match[1]
     sys.exit(f"{server.args} ended before it listened")
 
 

@@ -13,10 +13,12 @@ import ssl
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 HOST = "127.0.0.1"
 UNSUPPORTED = 77
 TIMEOUT = 60.0
+OPENERS = 50
 HEADER = b"From: a@bench.example\r\nTo: b@bench.example\r\nSubject: load\r\n\r\n"
 LINE = b"x" * 78 + b"\r\n"
 
@@ -141,7 +143,8 @@ def tls_context(options: argparse.Namespace) -> ssl.SSLContext | None:
 
 def idle(options: argparse.Namespace) -> None:
     """Open the connections, say so, and hold them."""
-    held = [Connection(options, None) for _ in range(options.connections)]
+    with ThreadPoolExecutor(OPENERS) as pool:  # a server may make each wait for its banner
+        held = list(pool.map(lambda _: Connection(options, None), range(options.connections)))
     print(len(held), flush=True)
     sys.stdin.read()
 

@@ -96,6 +96,11 @@ def rss_bytes(pid: int) -> int:
     return pages * resource.getpagesize()
 
 
+def open_files(pid: int) -> int:
+    """How many files, sockets included, a process tree has open."""
+    return sum(len(os.listdir(f"/proc/{process}/fd")) for process in process_tree(pid))
+
+
 @dataclass
 class Server:
     """A server that runs.
@@ -210,18 +215,27 @@ def run_measured(server: Server, command: list[str], messages: int) -> Sample:
 
 
 def idle_memory(server: Server, connections: int) -> float:
-    """Open connections that stay idle after EHLO.
+    """Open connections that stay idle after EHLO, and then as many more: what these take is what is measured.
+
+    The first ones use up what the allocator has left over from the start.
 
     :returns: bytes of resident memory for each.
+    :raises MeasurementError: if they could not all be opened, or did not stay open.
     """
-    client = [sys.executable, str(HERE / "client.py"), str(server.port), "--idle", "--connections"]
-    before = _rss_while_idle(server, [*client, "1"])
-    return (_rss_while_idle(server, [*client, str(connections)]) - before) / connections
+    pid = server.process.pid
+    with _idle_connections(server.port, connections):
+        before = rss_bytes(pid)
+        with _idle_connections(server.port, connections):
+            if open_files(pid) < 2 * connections:
+                raise MeasurementError("the server closed some of the idle connections")
+            return (rss_bytes(pid) - before) / connections
 
 
-def _rss_while_idle(server: Server, command: list[str]) -> int:
+@contextlib.contextmanager
+def _idle_connections(port: int, count: int) -> Iterator[None]:
+    command = [sys.executable, str(HERE / "client.py"), str(port), "--idle", "--connections", str(count)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
         if not client.stdout.readline():
             raise MeasurementError("the idle connections could not be opened")
-        return rss_bytes(server.process.pid)
+        yield

@@ -20,6 +20,7 @@ from measure import Cores, MeasurementError, Server, Unsupported, free_port, run
 SERVERS = Path(__file__).resolve().parent / "servers"
 NODE_PACKAGE = SERVERS.parent / "node_modules" / "smtp-server" / "package.json"
 BACKLOG = 1000
+MAX_CONNECTIONS = 5000
 # How long smtp-sink may take to end once it has the last message it waits for.
 SINK_TIMEOUT = 5.0
 
@@ -129,7 +130,7 @@ class SmtpSink(Peer):
             raise Unsupported("smtp-sink has no TLS, checks no password and has no hooks")
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
         listen = [f"{HOST}:{port}", str(BACKLOG)]
-        return [postfix("smtp-sink"), *user, "-m", str(2 * BACKLOG), "-M", str(expected + 1), *listen]
+        return [postfix("smtp-sink"), *user, "-m", str(MAX_CONNECTIONS), "-M", str(expected + 1), *listen]
 
     def check(self, server: Server, expected: int) -> None:
         if server.process.poll() is not None:

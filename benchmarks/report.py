@@ -44,9 +44,9 @@ class Results:
         return statistics.median(s.cpu / s.messages for s in samples) if samples else None
 
     def spread(self, scenario: str, server: str) -> float:
-        """How far the rounds lie apart, as a part of their median; 0 for one round or none."""
-        costs = [s.cpu / s.messages for s in self.samples.get((scenario, server), ())]
-        return (max(costs) - min(costs)) / statistics.median(costs) if costs else 0.0
+        """How far the rounds of a figure lie apart, as a part of their median."""
+        costs = [s.cpu / s.messages for s in self.samples[scenario, server]]
+        return (max(costs) - min(costs)) / statistics.median(costs)
 
     def rate(self, scenario: str, server: str) -> tuple[float, float] | None:
         """Messages per second, and how much of its core the server used: medians of the rounds."""
@@ -108,15 +108,14 @@ def figure(value: float | None) -> str:
 
 def text(results: Results) -> str:
     """The whole report."""
-    parts = [_targets(results), _costs(results), _ratios(results), _rates(results), _memory(results), _start(results)]
-    return "\n\n".join([*(part for part in parts if part), _conditions(results), _notes(results)]).rstrip() + "\n"
+    parts = (_targets, _costs, _ratios, _rates, _memory, _start, _conditions, _notes)
+    return "\n\n".join(filter(None, (part(results) for part in parts))) + "\n"
 
 
 def _targets(results: Results) -> str:
-    rows = [
-        [check.title, check.base, figure(check.ratio), figure(check.target), _verdict(check)]
-        for check in checks(results)
-    ]
+    rows = [[c.title, c.base, figure(c.ratio), figure(c.target), _verdict(c)] for c in checks(results)]
+    if not rows:
+        return ""
     head = ["work", "CPU of", "measured", "at most", "reached"]
     return section("Targets", f"CPU per message of {OURS}, as a multiple of another server's.", table(head, rows))
 
@@ -132,11 +131,13 @@ def _by_server(results: Results, cell: str, cells: Iterable[Sequence[str]]) -> s
 
 
 def _costs(results: Results) -> str:
+    if not results.samples:
+        return ""
     rows = []
     for scenario in results.scenarios:
         costs = [results.cpu(scenario.key, server) for server in results.versions]
         rows.append([scenario.title, *(figure(cost and cost * 1e6) for cost in costs)])
-    spreads = [results.spread(s.key, server) for s in results.scenarios for server in results.versions]
+    spreads = [results.spread(*key) for key in results.samples]
     about = f"Microseconds; the rounds of one figure lie {statistics.median(spreads):.0%} apart (median)."
     return section("CPU per message", about, _by_server(results, "work", rows))
 
@@ -148,10 +149,14 @@ def _ratios(results: Results) -> str:
             ratios = [results.ratio(scenario.key, server, base) for server in results.versions]
             if any(ratio is not None for ratio in ratios):
                 rows.append([f"{scenario.title} / {base}", *map(figure, ratios)])
+    if not rows:
+        return ""
     return section("CPU per message, as a multiple", _by_server(results, "work / in units of", rows))
 
 
 def _rates(results: Results) -> str:
+    if not results.samples:
+        return ""
     rows = []
     for scenario in results.scenarios:
         rates = [results.rate(scenario.key, server) for server in results.versions]

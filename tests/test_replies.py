@@ -57,6 +57,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_a_line_with_another_code_is_text(self) -> None:
         self.assertEqual(Reply.parse("250-a\r\n550 b").lines, ("a", "550 b"))
+        self.assertEqual(Reply.parse("250-a\r\n2500 b").lines, ("a", "2500 b"))
 
     def test_enhanced_code_is_taken_off_each_line(self) -> None:
         self.assertEqual(Reply.parse("550-5.1.1 a\n550-5.1.1\n550 5.1.2 b"), Reply(550, "5.1.1", ("a", "", "5.1.2 b")))
@@ -64,6 +65,10 @@ class ParseTests(SynchronousTestCase):
 
     def test_enhanced_code_of_another_class_is_text(self) -> None:
         self.assertEqual(Reply.parse("250 5.1.1 a"), Reply(250, None, ("5.1.1 a",)))
+
+    def test_what_only_starts_like_an_enhanced_code_is_text(self) -> None:
+        for text in ("5.1.1: a", "5.1.1000 a", "5.1.1.1 a", "5.1 a"):
+            self.assertEqual(Reply.parse(f"550 {text}"), Reply(550, None, (text,)))
 
     def test_bad_statuses(self) -> None:
         strings = ("", " ", "OK", "25", "2500", "250OK", "\n250 OK", "260 a", "²50 a")
@@ -103,6 +108,8 @@ class FittingEnhancedTests(SynchronousTestCase):
             (451, "DATA", "4.3.0"),
             (442, "RCPT", "4.1.0"),
             (554, "RCPT", "5.0.0"),
+            (553, "MAIL", "5.1.7"),
+            (553, "RCPT", "5.1.3"),
             (500, "FOO", "5.5.2"),
         ):
             self.assertEqual(fitting_enhanced(code, verb), enhanced)
@@ -164,6 +171,9 @@ class EncodeTests(SynchronousTestCase):
     def test_folded_at_spaces(self) -> None:
         for width in (505, 506):
             self.assertEqual(encode_status(f"250 {'a' * width}  b")[1], b"250-%b\r\n250 b\r\n" % (b"a" * width))
+        self.assertEqual(encode_status(f"250 x {'a' * 504} b")[1], b"250-x %b\r\n250 b\r\n" % (b"a" * 504))
+        self.assertEqual(encode_status(f"250 x {'a' * 505}")[1], b"250-x\r\n250 %b\r\n" % (b"a" * 505))
+        self.assertEqual(encode_status(f"250  {'a' * 506}")[1], b"250- %b\r\n250 a\r\n" % (b"a" * 505))
 
     def test_never_folded_inside_a_character(self) -> None:
         for lead in range(4):

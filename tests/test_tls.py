@@ -306,6 +306,18 @@ class StandardLibraryContextTests(ContextWithTickets, TLSTestCase):
     def test_shutdown_in_the_handshake_is_an_error(self) -> None:
         self.assertRaises(SSL.Error, Raw(self.creator()).tls.getHandle().shutdown)
 
+    def test_an_end_of_file_without_a_reason(self) -> None:
+        # OpenSSL 1.1.1 gives none; Twisted knows the end of a connection by pyOpenSSL's text.
+        connection = Link(self.creator()).server_tls.getHandle()
+
+        class Ended:
+            def read(self, size: int) -> bytes:
+                raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")
+
+        self.patch(connection, "_ssl", Ended())
+        error = self.assertRaises(SSL.SysCallError, connection.recv, 10)
+        self.assertEqual(error.args, (-1, "Unexpected EOF"))
+
     def test_a_truncated_connection_is_a_lost_one(self) -> None:
         context = self.creator()
         context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)

@@ -11,16 +11,17 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
-from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_smtpd.connection import Connection
 from twisted_smtpd.hooks import InputWait, NeedsAsyncioReactor
 from twisted_smtpd.outflow import Outflow
-from twisted_smtpd.settings import RATE_WINDOW, Settings
+from twisted_smtpd.settings import RATE_WINDOW
+from twisted_smtpd.stream import ContentStream
 from twisted_smtpd.traffic import limited_address
 from twisted_smtpd.wire.content import ContentReader
-from twisted_smtpd.wire.replies import Reply, SMTPReplyError, encode_status
+from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 __all__ = ["Dialog"]
 
@@ -32,17 +33,14 @@ MAX_SENT_AHEAD = 2**16
 # How long a connection that is to be closed may take to take in its last reply, and a hook to end when cancelled.
 CLOSING_TIME = 10.0
 
-# Replies of one read go out in one write, but a hook may push without end.
-MAX_REPLIES_HELD = 1000
-
-HYPHEN = ord("-")
+CANCELLED = (CancelledError, asyncio.CancelledError)
 
 LINE_TOO_LONG = Reply(500, "5.5.2", ("Line too long",))
 BARE_LINE_FEED = Reply(500, "5.5.2", ("Lines end with CR LF, not with LF alone",))
 
 
 @implementer(IHalfCloseableProtocol)
-class Dialog(LineReceiver):
+class Dialog(Connection):
     """One connection: reads commands, runs one at a time, sends the replies in order.
 
     A subclass says what a command line means (:meth:`command`), what the dialog opens with (:meth:`opening`), and what
@@ -52,23 +50,18 @@ class Dialog(LineReceiver):
     :ivar traffic: the server's connections; a factory sets its own before the connection is made.
     """
 
-    delimiter = b"\r\n"
-    enhanced_status_codes: bool
     timeout: float
     session_timeout: float
     hook_timeout: float
     min_data_rate: float
-    max_errors: int
     max_buffered: int
 
     # What isn't in use at the start of a connection is a class attribute: it costs nothing to make.
-    _buffer = b""
-    _offset = 0
     _skipping_line = False
-    _verb = ""
     _input: InputWait | None = None
     _line_limit = 0
     _reader: ContentReader | None = None
+    _stream: ContentStream | None = None
     _counted = 0
     _out_of_memory = False
     _running: Coroutine[Any, Any, Any] | None = None
@@ -76,26 +69,14 @@ class Dialog(LineReceiver):
     _pending_since = 0.0
     _keep_when_gone = False
     _timed_out = False
-    _advancing = False
+    _cancelled = False
     _inside = False
-    _open_lines = b""
-    _open_code = 0
-    _outflow: Outflow
     _input_stopped = False
     _peer_finished = False
-    _finish = False
     _last_command = False
-    _closing_since: float | None = None
-    _gone = False
-    _errors = 0
     _rate_mark = (0.0, 0)
     _content_octets = 0
     _address: str | None = None
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self.traffic = settings.traffic
-        self._out: list[bytes] = []
 
     # -- for the subclass ----------------------------------------------------------------------------------------------
 
@@ -118,11 +99,6 @@ class Dialog(LineReceiver):
         """What is run when the connection has ended."""
         return None
 
-    @property
-    def utf8_replies(self) -> bool:
-        """Whether the client may be sent UTF-8."""
-        return False
-
     # -- connection ----------------------------------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
@@ -140,11 +116,15 @@ class Dialog(LineReceiver):
         refusal = self.traffic.admit(self, self._address, self._settings.values)
         watch.add(self, self._settings.shortest_limit)
         if refusal is None:
-            self._enter(self._start, self.opening())
+            self._enter(self._open)
         else:
             self._verb = ""
             self.send_reply(refusal.format(hostname=self._settings.values["hostname"]))
             self.close()
+
+    def _open(self) -> None:
+        self._start(self.opening())
+        self._advance()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._gone = True
@@ -162,12 +142,20 @@ class Dialog(LineReceiver):
         self._outflow.stop()
         self._drop_reader()
         if self._pending is not None:
-            if not self._keep_when_gone:
-                self._pending.cancel()
+            self._cancel_pending()
         elif self._input is not None and self._running is not None:
             running, self._running = self._running, None
-            running.close()
+            try:
+                running.close()
+            except Exception:
+                log.failure("a command failed when its client had gone")
         self._input = None
+
+    def _cancel_pending(self) -> None:
+        # Once: what a hook awaits to clean up is left alone, and so is a hook that tries again for ever.
+        if self._pending is not None and not self._cancelled and not self._keep_when_gone:
+            self._cancelled = True
+            self._pending.cancel()
 
     def readConnectionLost(self) -> None:
         """The client has shut down its side: answer what has arrived, then close."""
@@ -177,21 +165,6 @@ class Dialog(LineReceiver):
 
     def writeConnectionLost(self) -> None:
         """We never shut down one side only."""
-
-    def close(self) -> None:
-        """Send the replies that are due, then close; whatever else the client sends is not read."""
-        if self._closing_since is not None or self._gone:
-            return
-        self._flush()
-        self._closing_since = self._now()
-        self._buffer, self._offset = b"", 0
-        self._outflow.close()
-
-    def abort(self) -> None:
-        """Close at once."""
-        transport: Any = self.transport
-        if not self._gone:
-            transport.abortConnection()
 
     # -- what arrives --------------------------------------------------------------------------------------------------
 
@@ -297,8 +270,8 @@ class Dialog(LineReceiver):
                 return
         try:
             coroutine = self.command(line)
-        except SMTPReplyError as error:
-            self.refuse(error.reply)
+        except Exception as error:
+            self._failed(error)
         else:
             self._start(coroutine)
 
@@ -310,7 +283,13 @@ class Dialog(LineReceiver):
         """
         self._line_limit = limit
         self._input = InputWait(self._input_awaited)
-        line = await self._input
+        try:
+            line = await self._input
+        except BaseException:
+            # The command gave up, by a timeout of its own say: the next line is a command again, once this one is done.
+            self._input, self._line_limit = None, 0
+            self.paused = True
+            raise
         if isinstance(line, Reply):
             raise SMTPReplyError(line.code, line.enhanced, line.lines[0])
         return line  # type: ignore[no-any-return]
@@ -324,21 +303,37 @@ class Dialog(LineReceiver):
 
     def _input_awaited(self) -> None:
         """A command waits for input: read on, though it isn't done."""
-        self.paused = self._outflow.blocked_since is not None
+        self._unpause()
         if not self.paused:
             self._enter(self._advance)
 
+    def _unpause(self) -> None:
+        """Read on, unless the client doesn't read, or a hook doesn't keep up with its content."""
+        self.paused = self._outflow.blocked_since is not None or (self._stream is not None and self._stream.full)
+
     # -- content -------------------------------------------------------------------------------------------------------
 
-    async def read_content(self, reader: ContentReader) -> None:
+    async def read_content(self, reader: ContentReader, stream: ContentStream | None = None) -> None:
         """Feed what the client sends to a reader, until the reader has seen the end.
 
         The memory it takes is counted for the whole server until :meth:`release_content`.
+
+        :param reader: collects the content.
+        :param stream: gets the content as it comes; the client has to wait while it is full.
         """
+        self._stream = stream
         self._reader = reader
         self._rate_mark = (self._now(), self._content_octets)
         self._input = InputWait(self._input_awaited)
-        await self._input
+        try:
+            await self._input
+        except BaseException:
+            # The command gave up: the rest of the message must not run as commands.
+            self._input = None
+            self._drop_reader()
+            self.paused = True
+            self.finish()
+            raise
 
     def _next_content(self) -> bool:
         data = self._buffer[self._offset :] if self._offset else self._buffer
@@ -356,6 +351,9 @@ class Dialog(LineReceiver):
         self._content_octets += len(data)
         if reader.error is not None:
             self.release_content()
+        elif self._stream is not None:
+            self._stream.put(b"".join(reader.take()))
+            self._unpause()
         elif not self._out_of_memory:
             self.traffic.buffered += reader.size - self._counted
             self._counted = reader.size
@@ -364,9 +362,16 @@ class Dialog(LineReceiver):
                 reader.discard()
                 self.release_content()
         if rest is not None:
-            self._reader = None
+            self._reader = self._stream = None
             self._buffer = rest
             self._hand_over(None)
+
+    def stream_drained(self) -> None:
+        """A hook has taken what its stream held: the client may go on."""
+        self._active = self._now()
+        self._rate_mark = (self._active, self._content_octets)
+        if self._input is not None:
+            self._input_awaited()
 
     def release_content(self) -> None:
         """The content that was read is no longer kept."""
@@ -375,25 +380,30 @@ class Dialog(LineReceiver):
 
     def _drop_reader(self) -> None:
         if self._reader is not None:
-            self._reader = None
+            self._reader = self._stream = None
             self.release_content()
 
     # -- running a command ---------------------------------------------------------------------------------------------
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._running = coroutine
+        self._pending_since = self._now()
+        self._timed_out = self._cancelled = False
         self._step(coroutine, None)
 
     def _step(self, coroutine: Coroutine[Any, Any, Any], value: Any) -> None:
         """Run a command until it is done, or waits."""
         self.paused = True
         try:
-            awaited = coroutine.send(value)
+            if isinstance(value, Failure):
+                awaited = value.throwExceptionIntoGenerator(coroutine)
+            else:
+                awaited = coroutine.send(value)
             while not isinstance(awaited, (Deferred, InputWait)):
                 awaited = coroutine.throw(NeedsAsyncioReactor(awaited))
         except StopIteration:
             self._running = None
-            self.paused = self._outflow.blocked_since is not None
+            self._unpause()
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:
@@ -411,106 +421,59 @@ class Dialog(LineReceiver):
                 awaited.listen(lambda value: self._step(coroutine, value))
             return
         self._pending = awaited
-        self._pending_since = self._now()
         awaited.addBoth(self._resume, coroutine)
-        if self._gone and self._pending is not None and not self._keep_when_gone:
-            self._pending.cancel()
+        if self._gone:
+            self._cancel_pending()
 
-    def _resume(self, _result: object, coroutine: Coroutine[Any, Any, Any]) -> None:
-        self._enter(self._resumed, coroutine)
+    def _resume(self, result: object, coroutine: Coroutine[Any, Any, Any]) -> None:
+        # The coroutine reads the result from the Deferred itself; a failure can't be read while callbacks run.
+        self._enter(self._resumed, coroutine, result if isinstance(result, Failure) else None)
 
-    def _resumed(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        # The coroutine reads the result, or the failure, from the Deferred itself.
+    def _resumed(self, coroutine: Coroutine[Any, Any, Any], failure: Failure | None) -> None:
         self._pending = None
         self._active = self._now()
-        self._step(coroutine, None)
+        self._step(coroutine, failure)
         if not self.paused:
             self._advance()
 
     def _failed(self, error: BaseException) -> None:
         """A command ended with an error: answer it."""
         if isinstance(error, SMTPReplyError):
-            self.paused = self._outflow.blocked_since is not None
+            self._unpause()
             self.refuse(error.reply)
-        elif self._timed_out and isinstance(error, (CancelledError, asyncio.CancelledError)):
-            self._timed_out = False
-            self.paused = self._outflow.blocked_since is not None
-            self.send_reply(Reply(451, "4.3.0", ("Processing took too long, try again later",)))
-        elif self._gone and isinstance(error, (CancelledError, asyncio.CancelledError)):
+        elif self._gone and isinstance(error, CANCELLED):
             log.debug("client gone while a hook was pending")
         else:
             self._start(self._answer_failure(error))
 
+    async def status_for(self, error: BaseException) -> Any:
+        """The status for a hook that failed."""
+        if isinstance(error, SMTPReplyError):
+            return error.reply
+        if self._timed_out and isinstance(error, CANCELLED):
+            self._timed_out = False
+            return Reply(451, "4.3.0", ("Processing took too long, try again later",))
+        return await self.failure_status(error)
+
     async def _answer_failure(self, error: BaseException) -> None:
-        self.send_reply(await self.failure_status(error))
+        self.send_reply(await self.status_for(error))
 
     def _start_farewell(self, coroutine: Coroutine[Any, Any, None]) -> None:
         if self._running is None:
+            self._keep_when_gone = True
             self._start(coroutine)
         else:
             # A hook that has the whole message is still at work.
             Deferred.fromCoroutine(coroutine).addErrback(lambda failure: log.failure("handle_DISCONNECT", failure))
 
-    # -- replies -------------------------------------------------------------------------------------------------------
-
-    def send_reply(self, status: str | Reply, more: bool = False) -> int:
-        """Put a reply behind those that are due; they go out together.
-
-        :param status: see :meth:`Reply.parse`.
-        :param more: whether a status that ends in a ``250-`` line is to be continued by the next one.
-        :returns: its code.
-        :raises BadStatus: if it is no status.
-        """
-        code, wire = encode_status(status, self._verb, self.enhanced_status_codes, self.utf8_replies, more)
-        if self._gone or self._closing_since is not None:
-            return code
-        if more and wire[wire.rfind(b"\n", 0, -1) + 4] == HYPHEN:
-            self._open_lines += wire
-            self._open_code = code
-            return code
-        if self._open_lines:
-            # Lines that a hook pushed before it changed its mind must not stand in front of another code.
-            if self._open_code == code:
-                wire = self._open_lines + wire
-            self._open_lines = b""
-        self._out.append(wire)
-        if code in (421, 521):
-            self._finish = True
-        if not self._advancing or len(self._out) >= MAX_REPLIES_HELD:
-            self._flush()
-        return code
-
-    def refuse(self, reply: Reply) -> None:
-        """Send a reply for the client's own mistake, and hang up on a client that makes too many."""
-        self.send_reply(reply)
-        self._errors += 1
-        if self._errors >= self.max_errors and not self._finish:
-            self._verb = "?"
-            self.send_reply("421 4.7.0 Too many errors, closing the connection")
-
-    def forgive(self) -> None:
-        """The client has got something right: earlier mistakes no longer count."""
-        self._errors = 0
-
-    def finish(self) -> None:
-        """Close the connection after the command in progress."""
-        self._finish = True
-
-    async def drain(self) -> None:
-        """Wait until the client reads what it is sent."""
-        await self._outflow.drained()
-
-    def _flush(self) -> None:
-        out = self._out
-        if out:
-            data = out[0] if len(out) == 1 else b"".join(out)
-            out.clear()
-            self._outflow.write(data)
+    # -- a client that does not read -----------------------------------------------------------------------------------
 
     def _outflow_blocked(self) -> None:
         self.paused = True
 
     def _outflow_free(self) -> None:
+        # That the client didn't read is no fault of a hook's.
+        self._pending_since = self._now()
         if self._running is None or self._input is not None:
             self.paused = False
             self._enter(self._advance)
@@ -523,12 +486,15 @@ class Dialog(LineReceiver):
             return self._due(now, self._closing_since + CLOSING_TIME, self.abort)
         blocked_since = self._outflow.blocked_since
         if blocked_since is not None:
-            return self._due(now, blocked_since + self.timeout, self.abort)
+            overdue = min(blocked_since + self.timeout, self._connected_at + self.session_timeout)
+            return self._due(now, overdue, self.abort)
         if self._pending is not None and self._input is None:
             deadline = self._pending_since + self.hook_timeout
             if not self._timed_out:
                 return self._due(now, deadline, self._hook_overdue)
             return self._due(now, deadline + CLOSING_TIME, self._hook_stuck)
+        if self._stream is not None and self._stream.full:
+            return self._due(now, self._active + self.hook_timeout, self._stream.give_up)
         deadline = min(
             self._due(now, self._active + self.timeout, self._idle),
             self._due(now, self._connected_at + self.session_timeout, self._open_too_long),
@@ -544,35 +510,26 @@ class Dialog(LineReceiver):
         return now + CLOSING_TIME
 
     def _idle(self) -> None:
-        self._hang_up("421 4.4.2 Idle for too long, closing the connection")
+        self.hang_up("421 4.4.2 Idle for too long, closing the connection")
 
     def _open_too_long(self) -> None:
-        self._hang_up("421 4.4.2 Connection was open for too long, closing it")
+        self.hang_up("421 4.4.2 Connection was open for too long, closing it")
 
     def _check_rate(self) -> None:
         now = self._now()
         since, octets = self._rate_mark
         if self._content_octets - octets < self.min_data_rate * (now - since):
-            self._hang_up("421 4.4.2 Too slow, closing the connection")
+            self.hang_up("421 4.4.2 Too slow, closing the connection")
         self._rate_mark = now, self._content_octets
 
     def _hook_overdue(self) -> None:
-        self._timed_out = True
+        self._timed_out = self._cancelled = True
         assert self._pending is not None
         self._pending.cancel()
 
     def _hook_stuck(self) -> None:
         log.error("a hook went on after it was cancelled for taking over {limit} s", limit=self.hook_timeout)
-        self._hang_up("421 4.3.0 Processing took too long, try again later")
-
-    def _hang_up(self, status: str) -> None:
-        if self._closing_since is not None:
-            return
-        self._verb = "?"
-        self._open_lines = b""
-        self.send_reply(status)
-        self._drop_reader()
-        self.close()
+        self.hang_up("421 4.3.0 Processing took too long, try again later")
 
     def shut_down(self) -> bool:
         """The server is stopping: say so, unless a message is being taken in.
@@ -582,5 +539,5 @@ class Dialog(LineReceiver):
         if self._running is not None:
             self._last_command = True
             return False
-        self._hang_up("421 4.3.2 Shutting down, try again later")
+        self.hang_up("421 4.3.2 Shutting down, try again later")
         return True

@@ -59,6 +59,8 @@ class Server(Dialog):
     command_size_limits: Mapping[str, int] = {}
     #: Octets of a local part; 0 for no limit of its own.
     local_part_limit: int = 0
+    #: Commands that a base class has and this one has not.
+    withheld_commands: frozenset[str] = frozenset()
     default_ident = "ESMTP twisted-smtpd"
 
     hostname: str
@@ -104,14 +106,12 @@ class Server(Dialog):
         self.session = self._create_session()
         self.session.peer = self._peer()
         if "CONNECT" in self._settings.hooks:
+            # RFC 5321 section 3.1: after 554 the client may still say QUIT.  A hook that fails lets nobody in.
+            self._unwelcome = True
             status = await self._call_handler_hook("CONNECT")
             code = Reply.parse(status).code
-            if not 200 <= code < 300:
-                # RFC 5321 section 3.1: after 554 the client may still say QUIT.
-                self._unwelcome = True
-                await self.push(status)
-                return
-            if code == 220:
+            self._unwelcome = not 200 <= code < 300
+            if self._unwelcome or code == 220:
                 await self.push(status)
                 return
         await self.push(f"220 {self.hostname} {self.ident}")
@@ -183,6 +183,7 @@ class Server(Dialog):
             Reply.parse(status)
         except Exception:
             log.failure("{session.id}: handle_exception failed", session=self.session)
+            self._log_failure(error)
             return Reply(500, "5.3.0", (f"Internal error (session {self.session.id})",))
         return status
 
@@ -193,11 +194,14 @@ class Server(Dialog):
 
         :param error: what was raised.
         """
-        if hasattr(self.event_handler, "handle_exception"):
+        if hasattr(self.event_handler, "handle_exception") and not self._gone:
             return await settle(self.event_handler.handle_exception(error), self.loop)  # type: ignore[no-any-return]
+        self._log_failure(error)
+        return Reply(451, "4.3.0", (f"Local error in processing, try again later (session {self.session.id})",))
+
+    def _log_failure(self, error: BaseException) -> None:
         failure = Failure(error)
         log.failure("{session.id} {session.peer}: {verb} failed", failure, session=self.session, verb=self._verb)
-        return Reply(451, "4.3.0", (f"Local error in processing, try again later (session {self.session.id})",))
 
     def _set_post_data_state(self) -> None:
         """End the transaction."""
@@ -222,7 +226,7 @@ class Server(Dialog):
         if self._unwelcome and verb != "QUIT":
             raise SMTPReplyError(503, "5.5.1", "No service here, say QUIT")
         coroutine: Coroutine[Any, Any, None] = command.method(self, argument)
-        if command.foreign and self.loop is not None:
+        if command.foreign:
             return settle(coroutine, self.loop)
         return coroutine
 

@@ -168,7 +168,7 @@ def _command_table(cls: type[Any], extensions: Iterable[Extension]) -> dict[str,
         growth.update(extension.growth)
     table = {}
     for name in dir(cls):
-        if name.startswith("smtp_"):
+        if name.startswith("smtp_") and name[5:].upper() not in cls.withheld_commands:
             verb, method = name[5:].upper(), getattr(cls, name)
             limit = cls.command_size_limits.get(verb, cls.command_size_limit + growth[verb])
             module = getattr(method, "__module__", "")

@@ -65,7 +65,7 @@ class SMTP(Transaction):
         name = parse_helo_name(arg)
         session = self.session
         before = session.host_name, session.extended_smtp
-        session.extended_smtp = extended
+        session.host_name, session.extended_smtp = None, extended
         accepted = False
         try:
             status = await (self._ehlo_status(name) if extended else self._helo_status(name))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from twisted_smtpd.hooks import MISSING
-from twisted_smtpd.server import Server, Status, syntax
+from twisted_smtpd.dialog import CANCELLED
+from twisted_smtpd.hooks import MISSING, settle
+from twisted_smtpd.server import Server, syntax
 from twisted_smtpd.session import Recipient
+from twisted_smtpd.stream import ContentStream, StreamInterrupted
 from twisted_smtpd.wire.addresses import needs_smtputf8, parse_path
 from twisted_smtpd.wire.commands import parse_parameters
-from twisted_smtpd.wire.content import DotReader
+from twisted_smtpd.wire.content import ContentReader, DotReader
 from twisted_smtpd.wire.replies import BadStatus, Reply, SMTPReplyError
 
 __all__ = ["Transaction"]
@@ -122,8 +127,13 @@ class Transaction(Server):
         )
         await self.push("354 End data with <CR><LF>.<CR><LF>")
         try:
-            await self.read_content(reader)
-            await self.push(self._content_refusal(reader.error) or await self._deliver(reader.getvalue()))
+            if "DATA_STREAM" in self._settings.hooks:
+                status = await self._stream_to_hook(reader)
+            else:
+                await self.read_content(reader)
+                status = self._content_refusal(reader.error) or await self._verdict(self._deliver(reader.getvalue()))
+            await self._answer(status)
+            self._log_message(reader.size)
         finally:
             self._keep_when_gone = False
             self.release_content()
@@ -141,39 +151,97 @@ class Transaction(Server):
             return Reply(500, "5.6.0", (f"Line longer than {self.line_length_limit} octets in the message",))
         return Reply(550, "5.6.11", ("CR or LF alone in the message: lines end with CR LF",))
 
-    async def _deliver(self, content: bytes) -> Status:
+    async def _verdict(self, hook: Coroutine[Any, Any, Any]) -> Any:
+        """What a hook that has the whole message says, or the status for its failure."""
+        # The peer's going must not cut off a hook that may have stored half of it.
+        self._keep_when_gone = True
+        try:
+            status = await hook
+        except (Exception, asyncio.CancelledError) as error:
+            if self._gone:
+                raise
+            return await self.status_for(error)
+        return "250 OK" if status is MISSING else status
+
+    async def _deliver(self, content: bytes) -> Any:
         """Hand the message to the handler."""
         envelope = self.envelope
         envelope.original_content = content
         envelope.content = content.decode("utf-8", "surrogateescape") if self.decode_data else content
-        # The peer's going must not cut off a hook that may have stored half of it.
-        self._keep_when_gone = True
-        status = await self._call_handler_hook("DATA")
-        reply = "250 OK" if status is MISSING else self._verdict(status)
-        code = Reply.parse(reply).code
-        if code < 300:
+        return await self._call_handler_hook("DATA")
+
+    async def _stream_to_hook(self, reader: ContentReader) -> Any:
+        """Let ``handle_DATA_STREAM`` read while the client sends; its status, or why the message is refused."""
+        stream = ContentStream(self.stream_drained, lambda: hook.cancel())
+        hook = Deferred.fromCoroutine(self._call_handler_hook("DATA_STREAM", stream))
+
+        def done(result: Any) -> Any:
+            # Whatever it has not read is read past, and does not count.
+            reader.discard()
+            stream.close()
+            self.stream_drained()
+            return result
+
+        hook.addBoth(done)
+        try:
+            await self.read_content(reader, stream)
+        except GeneratorExit:
+            stream.fail(StreamInterrupted("the client went away before the end of the message"))
+            hook.addErrback(self._hook_interrupted)
+            hook.cancel()
+            raise
+        refusal = self._content_refusal(reader.error)
+        if refusal is None:
+            stream.finish()
+        else:
+            stream.fail(SMTPReplyError(refusal.code, refusal.enhanced, refusal.lines[0]))
+        return refusal or await self._verdict(_result_of(hook))
+
+    def _hook_interrupted(self, failure: Failure) -> None:
+        if failure.check(StreamInterrupted, *CANCELLED) is None:
+            log.failure("{session.id}: handle_DATA_STREAM failed", failure, session=self.session)
+
+    async def _answer(self, status: Any) -> None:
+        """Send what is to be said of the message.
+
+        SMTP has one reply.  Where a hook's statuses differ by recipient, neither yes nor no would be true: the client
+        shall try again later.
+        """
+        if isinstance(status, (list, tuple)) or hasattr(status, "__aiter__"):
+            replies = [Reply.parse(one) async for one in self._statuses(status)]
+            if len(replies) != self._accepted:
+                raise BadStatus(f"the hook gave {len(replies)} statuses for {self._accepted} recipients")
+            status = replies[0]
+            if len({reply.code // 100 for reply in replies}) > 1:
+                log.warn("{session.id}: the verdict differs by recipient: 451", session=self.session)
+                status = Reply(451, "4.3.0", ("Accepted for some recipients only, try again later",))
+        await self.push(status)
+        if self._code < 300:
             self.forgive()
+
+    async def _statuses(self, status: Any) -> AsyncIterator[Any]:
+        """One status per accepted recipient, of what a hook gave for the message."""
+        if isinstance(status, (list, tuple)):
+            for one in status:
+                yield one
+        elif hasattr(status, "__aiter__"):
+            iterator = aiter(status)
+            while (one := await settle(anext(iterator, MISSING), self.loop)) is not MISSING:
+                yield one
+        else:
+            for _ in range(self._accepted):
+                yield status
+
+    def _log_message(self, size: int) -> None:
         log.info(
             "{session.id} {session.peer} from=<{envelope.mail_from}> recipients={count} size={size}: {code}",
             session=self.session,
-            envelope=envelope,
+            envelope=self.envelope,
             count=self._accepted,
-            size=len(content),
-            code=code,
+            size=size,
+            code=self._code,
         )
-        return reply
 
-    def _verdict(self, status: Any) -> Status:
-        """One reply of what may be one per recipient.
 
-        Where they differ, neither yes nor no would be true: the client shall try again later.
-        """
-        if not isinstance(status, (list, tuple)):
-            return status  # type: ignore[no-any-return]
-        replies = [Reply.parse(one) for one in status]
-        if len(replies) != self._accepted:
-            raise BadStatus(f"handle_DATA returned {len(replies)} statuses for {self._accepted} recipients")
-        if len({reply.code // 100 for reply in replies}) == 1:
-            return replies[0]
-        log.warn("{session.id}: handle_DATA's verdict differs by recipient: 451", session=self.session)
-        return Reply(451, "4.3.0", ("Accepted for some recipients only, try again later",))
+async def _result_of(deferred: Deferred[Any]) -> Any:
+    return await deferred

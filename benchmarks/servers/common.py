@@ -12,6 +12,7 @@ HOSTNAME = "bench.example"
 USER, PASSWORD = b"user", b"secret"
 SIZE_LIMIT = 64 * 2**20
 BACKLOG = 1000
+MAX_CONNECTIONS = 5000
 
 #: The exit status of a server that lacks what a scenario needs: the scenario is skipped, not failed.
 UNSUPPORTED = 77

@@ -83,7 +83,7 @@ def main(options: common.Options) -> None:
     settings: dict[str, Any] = {
         "data_size_limit": common.SIZE_LIMIT,
         "hostname": common.HOSTNAME,
-        "max_connections": 2 * common.BACKLOG,
+        "max_connections": common.MAX_CONNECTIONS,
     }
     creator = None
     if options.tls != "none":

@@ -30,6 +30,7 @@ const server = new SMTPServer({
   authMethods: ["PLAIN"],
   secure: options.tls === "implicit",
   ...(pem && { key: pem, cert: pem }),
+  socketTimeout: 600_000,
   size: 64 * 2 ** 20,
   onAuth(auth, session, callback) {
     const known = auth.username === "user" && auth.password === "secret";

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import common
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
@@ -70,7 +71,7 @@ class Protocol(ESMTP):
     """The dialog, without a log line per message."""
 
     noisy = False
-    portal: Portal | None = None
+    portal: Any = None
 
 
 class Server(Factory):
@@ -91,7 +92,7 @@ class Server(Factory):
             self.portal = Portal(Realm(self), [checker])
 
     def buildProtocol(self, address: object) -> Protocol:
-        protocol = Protocol(
+        protocol = Protocol(  # type: ignore[no-untyped-call]
             chal={b"PLAIN": PLAINCredentials} if self.portal else None,
             contextFactory=self.tls if self.options.tls == "starttls" else None,
         )

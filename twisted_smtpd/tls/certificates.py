@@ -93,7 +93,7 @@ def _context(credentials: Credentials, policy: _Policy, authorities: Sequence[x5
     context.set_options(_OPTIONS)
     # Tickets need no memory here and serve both TLS versions; a cache would hold 20,480 sessions.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    # Without it OpenSSL ends a resumption with an error where clients are asked for certificates.
+    # No other server's sessions are taken; OpenSSL wants one, too, where clients are asked for certificates.
     context.set_session_id(policy.session_id)
     if policy.ciphers is not None:
         try:

@@ -185,6 +185,7 @@ _REASONS = {
     "https proxy request": "the client speaks HTTP, not TLS",
     "wrong version number": "the client does not speak TLS",
     "unknown protocol": "the client does not speak TLS",
+    "packet length too long": "the client does not speak TLS",
     "no shared cipher": "client and server have no cipher in common (or the server has no certificate)",
     "no suitable signature algorithm": "the server has no certificate, or none of a kind the client can use",
     "unsupported protocol": "the client knows only versions of TLS that are too old",

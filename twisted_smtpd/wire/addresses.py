@@ -27,7 +27,7 @@ _UTF8 = "\x80-\U0010ffff"
 _ATOM = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{_UTF8}-]+"
 _DOT_STRING = rf"{_ATOM}(?:\.{_ATOM})*"
 _QUOTED = rf'"[ !#-\[\]-~{_UTF8}]*(?:\\[ -~][ !#-\[\]-~{_UTF8}]*)*"'
-# The underscore is none of RFC 5321's, but hosts named with one do send mail, and no server refuses them for it.
+# The underscore is not in RFC 5321's grammar, but hosts named with one send mail that is worth having.
 _LETTERS = rf"[A-Za-z0-9_{_UTF8}]+"
 _LABEL = rf"{_LETTERS}(?:-+{_LETTERS})*"
 _DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"

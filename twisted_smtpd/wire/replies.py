@@ -12,8 +12,8 @@ __all__ = ["BadStatus", "Reply", "SMTPReplyError", "encode_status", "fitting_enh
 # RFC 5321 section 4.5.3.1.5: a reply line has 512 octets, the code and CRLF included.
 MAX_REPLY_LINE = 512
 
-_CODE = re.compile(r"([2-5][0-5][0-9])(?:([ -])(.*))?", re.DOTALL)
-_ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: (.*))?", re.DOTALL)
+_CODE = re.compile(r"([2-5][0-5][0-9])(?:([ -])(.*))?")
+_ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: (.*))?")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # RFC 5321 section 4.2: a reply's text is printable ASCII and tabs.  The C1 controls and U+2028/9 are here for clients
 # that may be sent UTF-8: terminals and line-splitting code act on them.
@@ -224,8 +224,8 @@ def _fold(line: bytes, room: int) -> Iterator[bytes]:
         end = start + room
         while line[end] & 0xC0 == 0x80:
             end -= 1
-        space = line.rfind(b" ", start + 1, end + 1)
-        if space > 0:
+        space = line.rfind(b" ", start, end + 1)
+        if space > start:
             end = space
         yield line[start:end].rstrip(b" ")
         start = end

@@ -1,0 +1,132 @@
+"""A connection's way out: the replies that are due, in order, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.protocols.basic import LineReceiver
+
+from twisted_smtpd.outflow import Outflow
+from twisted_smtpd.settings import Settings
+from twisted_smtpd.wire.replies import Reply, encode_status
+
+__all__ = ["Connection"]
+
+# Replies of one read go out in one write, but a hook may push without end.
+MAX_REPLIES_HELD = 1000
+
+HYPHEN = ord("-")
+
+
+class Connection(LineReceiver):
+    """Sends replies and closes; what comes in is :class:`twisted_smtpd.dialog.Dialog`'s.
+
+    :param settings: what this connection shares with the others of its server.
+    """
+
+    delimiter = b"\r\n"
+    enhanced_status_codes: bool
+    max_errors: int
+
+    # What isn't in use at the start of a connection is a class attribute: it costs nothing to make.
+    _buffer = b""
+    _offset = 0
+    _verb = ""
+    _advancing = False
+    _open_lines = b""
+    _open_code = 0
+    _outflow: Outflow
+    _now: Callable[[], float]
+    _finish = False
+    _closing_since: float | None = None
+    _gone = False
+    _errors = 0
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.traffic = settings.traffic
+        self._out: list[bytes] = []
+
+    @property
+    def utf8_replies(self) -> bool:
+        """Whether the client may be sent UTF-8."""
+        return False
+
+    def send_reply(self, status: str | Reply, more: bool = False) -> int:
+        """Put a reply behind those that are due; they go out together.
+
+        :param status: see :meth:`Reply.parse`.
+        :param more: whether a status that ends in a ``250-`` line is to be continued by the next one.
+        :returns: its code.
+        :raises BadStatus: if it is no status.
+        """
+        code, wire = encode_status(status, self._verb, self.enhanced_status_codes, self.utf8_replies, more)
+        if self._gone or self._closing_since is not None:
+            return code
+        if more and wire[wire.rfind(b"\n", 0, -1) + 4] == HYPHEN:
+            self._open_lines += wire
+            self._open_code = code
+            return code
+        if self._open_lines:
+            # Lines that a hook pushed before it changed its mind must not stand in front of another code.
+            if self._open_code == code:
+                wire = self._open_lines + wire
+            self._open_lines = b""
+        self._out.append(wire)
+        if code in (421, 521):
+            self._finish = True
+        if not self._advancing or len(self._out) >= MAX_REPLIES_HELD:
+            self._flush()
+        return code
+
+    def refuse(self, reply: Reply) -> None:
+        """Send a reply for the client's own mistake, and hang up on a client that makes too many."""
+        self.send_reply(reply)
+        self._errors += 1
+        if self._errors >= self.max_errors and not self._finish:
+            self._verb = "?"
+            self.send_reply("421 4.7.0 Too many errors, closing the connection")
+
+    def forgive(self) -> None:
+        """The client has got something right: earlier mistakes no longer count."""
+        self._errors = 0
+
+    def finish(self) -> None:
+        """Close the connection after the command in progress."""
+        self._finish = True
+
+    async def drain(self) -> None:
+        """Wait until the client reads what it is sent."""
+        await self._outflow.drained()
+
+    def _flush(self) -> None:
+        out = self._out
+        if out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            self._outflow.write(data)
+
+    def close(self) -> None:
+        """Send the replies that are due, then close; whatever else the client sends is not read."""
+        if self._closing_since is not None or self._gone:
+            return
+        self._flush()
+        self._closing_since = self._now()
+        self._buffer, self._offset = b"", 0
+        self._outflow.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        transport: Any = self.transport
+        if not self._gone:
+            transport.abortConnection()
+
+    def hang_up(self, status: str) -> None:
+        """Say why, and close."""
+        if self._closing_since is not None:
+            return
+        self._verb = "?"
+        self._open_lines = b""
+        self.send_reply(status)
+        self.close()
