@@ -207,11 +207,17 @@ def run_load(command: list[str]) -> float:
 
 
 def run_measured(server: Server, command: list[str], messages: int) -> Sample:
-    """Run a load, and read what it cost the server."""
-    before = cpu_seconds(server.process.pid)
-    seconds = run_load(command)
-    time.sleep(SETTLE)
-    return Sample(messages, seconds, cpu_seconds(server.process.pid) - before)
+    """Run a load, and read what it cost the server.
+
+    :raises MeasurementError: if the server ended meanwhile, and as :func:`run_load`.
+    """
+    try:
+        before = cpu_seconds(server.process.pid)
+        seconds = run_load(command)
+        time.sleep(SETTLE)
+        return Sample(messages, seconds, cpu_seconds(server.process.pid) - before)
+    except OSError as error:
+        raise MeasurementError(f"the server ended early: {server.last_error()}") from error
 
 
 def idle_memory(server: Server, connections: int) -> float:

@@ -204,11 +204,12 @@ def _where(titles: dict[str, str], key: tuple[str, str]) -> str:
 def write(results: Results, folder: Path) -> None:
     """Write the table and the plot for the documentation.
 
-    :param folder: gets ``benchmarks-table.txt`` (reStructuredText to include) and ``benchmarks.svg``.
+    :param folder: gets ``benchmarks-table.txt`` (reStructuredText to include) and, if any load ran, ``benchmarks.svg``.
     """
     note = ".. Written by benchmarks/run.py; changes by hand are lost.\n\n"
     (folder / "benchmarks-table.txt").write_text(note + text(results), encoding="utf-8")
-    plot(results, folder / "benchmarks.svg")
+    if results.samples:
+        plot(results, folder / "benchmarks.svg")
 
 
 def plot(results: Results, path: Path) -> None:
@@ -219,7 +220,7 @@ def plot(results: Results, path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "benchmarks"  # the same figures give the same file
     from matplotlib import pyplot
 
-    scenarios = [s for s in results.scenarios if results.cpu(s.key, OURS) is not None]
+    scenarios = [s for s in results.scenarios if any((s.key, server) in results.samples for server in results.versions)]
     figure_, axes = pyplot.subplots(figsize=(9, 1.2 + 0.42 * len(scenarios)), layout="constrained")
     marks = dict(zip(results.versions, "osD^v", strict=False))
     for server in results.versions:
@@ -233,6 +234,6 @@ def plot(results: Results, path: Path) -> None:
     axes.set_yticks(range(len(scenarios)), [s.title for s in scenarios])
     axes.invert_yaxis()
     axes.grid(axis="both", alpha=0.3)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.35, -0.09), ncols=len(results.versions), frameon=False)
+    figure_.legend(loc="outside lower center", ncols=len(results.versions), frameon=False)
     figure_.savefig(path, metadata={"Date": None}, facecolor="white")
     pyplot.close(figure_)

@@ -203,7 +203,9 @@ def main() -> int:
             print(f"round {number} of {rounds}", file=sys.stderr)
             benchmark.round(peers, extras)
     print(report.text(results))
-    if arguments.write is not None:
+    if results.failed:
+        print("something failed: see above; nothing is written", file=sys.stderr)
+    elif arguments.write is not None:
         report.write(results, arguments.write)
     too_much = gross(results, arguments.fail_above) if arguments.fail_above else []
     for check in too_much:

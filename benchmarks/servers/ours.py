@@ -7,11 +7,9 @@ from typing import Any
 
 import common
 from twisted.internet import reactor
-from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
 from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import deferLater
-from twisted.internet.testing import StringTransport
 
 import twisted_smtpd.smtp
 from twisted_smtpd.factory import SMTPFactory
@@ -55,15 +53,6 @@ def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data:
     return twisted_smtpd.smtp.AuthResult(success=known)
 
 
-def has_stream_hook() -> bool:
-    """Whether this version of the server calls handle_DATA_STREAM."""
-    handler = StreamHandler()
-    protocol = SMTPFactory(handler).buildProtocol(IPv4Address("TCP", common.HOST, 1))
-    protocol.makeConnection(StringTransport())  # type: ignore[no-untyped-call]
-    protocol.dataReceived(b"EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nDATA\r\n.\r\n")
-    return handler.messages == 1
-
-
 def make_factory(handler: Counter, settings: dict[str, Any]) -> SMTPFactory:
     """A factory with these settings, or the end of this process if this version does not know one of them."""
     try:
@@ -76,8 +65,6 @@ def make_factory(handler: Counter, settings: dict[str, Any]) -> SMTPFactory:
 
 def main(options: common.Options) -> None:
     """Serve until SIGTERM."""
-    if options.hook == "stream" and not has_stream_hook():
-        common.unsupported("handle_DATA_STREAM is not called")
     handlers: dict[str, type[Counter]] = {"plain": Handler, "wait": WaitingHandler, "stream": StreamHandler}
     handler = handlers[options.hook]()
     settings: dict[str, Any] = {
