@@ -15,10 +15,9 @@ from email.generator import BytesGenerator
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.threads import deferToThread
-
 from twisted_smtpd.handlers.message import Message, status_of
 from twisted_smtpd.handlers.trace import split_header, trace_header, trace_values
+from twisted_smtpd.reactors import in_thread, wait_for
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -97,9 +96,9 @@ class Mailbox(Message):
         if not _is(self.handle_message, Mailbox.handle_message):
             return await super().handle_DATA(server, session, envelope)
         if self.message_class is None and self.policy is None and _is(self.prepare_message, Message.prepare_message):
-            await deferToThread(self._store_as_sent, trace_values(session, envelope), envelope.content)
+            await wait_for(in_thread(self._store_as_sent, trace_values(session, envelope), envelope.content))
         else:
-            await self.store(self.prepare_message(session, envelope))
+            await wait_for(self.store(self.prepare_message(session, envelope)))
         return status_of(None)
 
     def handle_message(self, message: email.message.Message) -> Any:
@@ -114,7 +113,7 @@ class Mailbox(Message):
 
         :returns: a Deferred that fires when the message is on the disk, or fails with :exc:`OSError`.
         """
-        return deferToThread(self._store_message, message)
+        return in_thread(self._store_message, message)
 
     def _store_as_sent(self, trace: dict[str, str], content: bytes | str | None) -> None:
         if content is None:

@@ -45,12 +45,23 @@ class HandlerPlugin:
 
 _BUILT_IN = (
     HandlerPlugin(
+        "chain", "asks handlers in turn [HANDLER ARGUMENTS + HANDLER ...]", "twisted_smtpd.handlers.chain:Chain"
+    ),
+    HandlerPlugin(
         "debugging",
         "prints each message with its envelope [stdout|stderr]",
         "twisted_smtpd.handlers.debugging:Debugging",
     ),
     HandlerPlugin("mailbox", "stores each message in a Maildir FOLDER", "twisted_smtpd.handlers.maildir:Mailbox"),
+    HandlerPlugin(
+        "proxy",
+        "forwards to HOST:PORT or an ENDPOINT [--lmtp] [--tls starttls|implicit] ...",
+        "twisted_smtpd.handlers.proxy:Proxy",
+    ),
     HandlerPlugin("sink", "accepts each message and throws it away", "twisted_smtpd.handlers.sink:Sink"),
+    HandlerPlugin(
+        "webhook", "posts each message as JSON to URL [--secret-file FILE]", "twisted_smtpd.handlers.webhook:Webhook"
+    ),
 )
 
 

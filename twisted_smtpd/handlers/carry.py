@@ -1,0 +1,137 @@
+"""Which parameters of MAIL and RCPT go on to the next host, and what it can't be given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from twisted_smtpd.wire.addresses import needs_smtputf8
+from twisted_smtpd.wire.replies import Reply, SMTPReplyError
+
+__all__ = ["check_message", "lines_to_offer", "mail_command", "rcpt_command"]
+
+Parameters = Mapping[str, "str | None"]
+
+# Extensions of ours that mean nothing unless the next host has them as well.
+_SHARED = frozenset({"8BITMIME", "SMTPUTF8", "DSN"})
+
+
+def _words(parameters: Mapping[str, str | None]) -> str:
+    return "".join(f" {key}" if value is None else f" {key}={value}" for key, value in parameters.items())
+
+
+def _unknown(verb: str, keyword: str) -> SMTPReplyError:
+    # To leave out what the client relies on (REQUIRETLS, say) would be to break a promise.
+    return SMTPReplyError(555, "5.5.4", f"{verb} parameter {keyword[:32]} can't be passed on to the next host")
+
+
+def _needs_utf8(address: str, extensions: Parameters) -> SMTPReplyError | None:
+    if needs_smtputf8(address) and "SMTPUTF8" not in extensions:
+        return SMTPReplyError(553, "5.6.7", "The next host takes no address with other than ASCII characters")
+    return None
+
+
+def _size_limit(extensions: Mapping[str, str]) -> int:
+    """Octets the next host accepts, 0 for any number (RFC 1870 section 3)."""
+    words = extensions.get("SIZE", "")
+    return int(words) if re.fullmatch(r"[0-9]{1,20}", words) else 0
+
+
+def mail_command(address: str, parameters: Parameters, extensions: Parameters, size: int | None = None) -> str:
+    """The MAIL command for the next host.
+
+    SIZE, BODY, SMTPUTF8, RET and ENVID go on where it has the extension.  BODY and SMTPUTF8 are left out where it has
+    not, and :func:`check_message` refuses what then can't be sent.  AUTH is left out: the next host trusts us, not our
+    client (RFC 4954 section 5).
+
+    :param address: the reverse-path.
+    :param parameters: the client's parameters.
+    :param extensions: what the next host offers.
+    :param size: octets of the message, if it is there already.
+    :raises SMTPReplyError: if it can't be given this.
+    """
+    error = _needs_utf8(address, extensions)
+    if error is not None:
+        raise error
+    kept: dict[str, str | None] = {}
+    for keyword, value in parameters.items():
+        if keyword in ("RET", "ENVID"):
+            if "DSN" in extensions:
+                kept[keyword] = value
+        elif keyword == "BODY":
+            if value is not None and value.upper() not in ("7BIT", "8BITMIME"):
+                raise SMTPReplyError(554, "5.6.3", "The next host is not sent binary messages")
+            if "8BITMIME" in extensions:
+                kept[keyword] = value
+        elif keyword == "SMTPUTF8":
+            if "SMTPUTF8" in extensions:
+                kept[keyword] = value
+        elif keyword not in ("SIZE", "AUTH"):
+            raise _unknown("MAIL", keyword)
+    octets = parameters.get("SIZE") if size is None else str(size)
+    if octets is not None and "SIZE" in extensions:
+        kept["SIZE"] = octets
+    return f"MAIL FROM:<{address}>{_words(kept)}"
+
+
+def rcpt_command(address: str, parameters: Parameters, extensions: Parameters) -> str:
+    """The RCPT command for the next host.
+
+    Without DSN, ORCPT and NOTIFY are left out, which costs the sender nothing that a refusal would not tell it (RFC
+    3461 section 5.2.2); but a notice of success, which only the next host could give, is refused.
+
+    :param address: the forward-path.
+    :param parameters: the client's parameters.
+    :param extensions: what the next host offers.
+    :raises SMTPReplyError: if it can't be given this.
+    """
+    error = _needs_utf8(address, extensions)
+    if error is not None:
+        raise error
+    kept: dict[str, str | None] = {}
+    for keyword, value in parameters.items():
+        if keyword not in ("NOTIFY", "ORCPT"):
+            raise _unknown("RCPT", keyword)
+        if "DSN" in extensions:
+            kept[keyword] = value
+        elif keyword == "NOTIFY" and "SUCCESS" in (value or "").upper().split(","):
+            raise SMTPReplyError(555, "5.5.4", "The next host can't notify of success")
+    return f"RCPT TO:<{address}>{_words(kept)}"
+
+
+def check_message(header: bytes, body: bytes, utf8: bool, extensions: Mapping[str, str]) -> Reply | None:
+    """What the next host can't be sent.
+
+    :param header: the message's header, ours included.
+    :param body: the rest.
+    :param utf8: whether the client sent it with SMTPUTF8.
+    :param extensions: what the next host offers.
+    :returns: the refusal, or ``None`` if it can have the message.
+    """
+    limit = _size_limit(extensions)
+    if 0 < limit < len(header) + len(body):
+        return Reply(552, "5.3.4", (f"Message is larger than the {limit} octets the next host accepts",))
+    if utf8 and "SMTPUTF8" not in extensions and not header.isascii():
+        return Reply(554, "5.6.9", ("The next host takes no header with other than ASCII characters",))
+    if "8BITMIME" not in extensions and not (header.isascii() and body.isascii()):
+        # RFC 6152 section 3: to convert it, or to give it back.
+        return Reply(554, "5.6.3", ("The next host takes no 8-bit message",))
+    return None
+
+
+def lines_to_offer(lines: list[str], extensions: Mapping[str, str]) -> list[str]:
+    """Our EHLO response without what the next host can't do: a client that knows converts its message.
+
+    :param lines: the lines as they would be.
+    :param extensions: what the next host offers.
+    """
+    limit = _size_limit(extensions)
+    kept = []
+    for line in lines:
+        keyword, _, words = line[4:].partition(" ")
+        if keyword in _SHARED and keyword not in extensions:
+            continue
+        if keyword == "SIZE" and words.isdigit() and limit:
+            line = f"{line[:4]}SIZE {min(int(words), limit) or limit}"
+        kept.append(line)
+    return kept

@@ -1,0 +1,276 @@
+"""Several handlers, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+
+from twisted_smtpd.hooks import MISSING, hook_names, takes_responses
+from twisted_smtpd.wire.replies import Reply, SMTPReplyError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from twisted_smtpd.session import Envelope, Session
+
+__all__ = ["PASS", "Chain"]
+
+log = Logger()
+
+#: What a hook returns to leave the decision to the next handler of its chain, or to the server if there is none.
+PASS = MISSING
+
+# Each handler has something of its own to tidy up.
+_HEARD_BY_ALL = frozenset({"RSET", "QUIT"})
+# They return true or false, and no status.
+_CONSENTS = frozenset({"STARTTLS", "PROXY"})
+
+
+class Chain:
+    """Asks handlers in turn; each may decide, or leave it to the next by returning :data:`PASS`.
+
+    A handler without the hook passes on, too.  If all do, the server does what it does without the hook.
+
+    * ``handle_DATA``: each handler gets the message, until one refuses it, and that is the answer; else it is what the
+      last one said that did not pass on.
+    * ``handle_EHLO``: each gets the lines that the one before has left, those with the fifth argument first.
+    * ``handle_RSET``, ``handle_QUIT``, ``handle_DISCONNECT``: each is called; the first that decides is the answer.
+    * ``handle_STARTTLS``, ``handle_PROXY``: all have to agree; the first that does not is the last asked.
+    * ``auth_MECHANISM``: the first that has it does it, alone.
+    * All other hooks: the first that decides, yes or no, is the last asked.
+
+    What a ``handle_MAIL`` or ``handle_RCPT`` that passes on has put into the envelope is taken out again.  An error in
+    a hook ends the chain.
+
+    :param handlers: the handlers, those that refuse before those that store.
+    :raises ValueError: if there is none, or if one reads the message as a stream and another one wants it as well.
+    """
+
+    def __init__(self, *handlers: object) -> None:
+        if not handlers:
+            raise ValueError("a chain has at least one handler")
+        self.handlers = handlers
+        names = {name for handler in handlers for name in hook_names(handler)}
+        takers = [handler for handler in handlers if {"DATA", "DATA_STREAM"} & hook_names(handler)]
+        if "DATA_STREAM" in names and len(takers) > 1:
+            raise ValueError("a message that one handler reads as a stream can't be given to another one")
+        # On the instance: a hook that exists but decides nothing would still be called for each command.
+        for name in names:
+            setattr(self, f"handle_{name}", self._hook(name))
+        for handler in reversed(handlers):
+            for name in dir(handler):
+                if name.startswith("auth_"):
+                    setattr(self, name, getattr(handler, name))
+
+    def __repr__(self) -> str:
+        return f"<Chain {' + '.join(type(handler).__name__ for handler in self.handlers)}>"
+
+    @classmethod
+    def from_cli(cls, parser: ArgumentParser, *args: str) -> Chain:
+        """The handler for the command line.
+
+        :param parser: says what is wrong with the arguments.
+        :param args: handlers as ``-c`` takes them, each followed by its arguments, with a ``+`` between them.
+        """
+        # Not at the top: the registry's plugins may be chains.
+        from twisted_smtpd.handlers.registry import make_handler
+
+        groups: list[list[str]] = [[]]
+        for word in args:
+            if word == "+":
+                groups.append([])
+            else:
+                groups[-1].append(word)
+        if not all(groups):
+            parser.error("it takes handlers with a + between them: debugging stderr + mailbox FOLDER")
+        return cls(*(make_handler(name, arguments) for name, *arguments in groups))
+
+    def _hook(self, name: str) -> Callable[..., Any]:
+        """The chain's own hook of a name."""
+        hooks = [getattr(handler, f"handle_{name}") for handler in self.handlers if name in hook_names(handler)]
+        if name == "exception":
+            return _ExceptionHook(hooks)
+        if name == "EHLO":
+            return _EHLOHook(hooks)
+        return {
+            "CONNECT": _connect_hook,
+            "DATA": _data_hook,
+            "MAIL": _mail_hook,
+            "RCPT": _rcpt_hook,
+            "DISCONNECT": _disconnect_hook,
+            **dict.fromkeys(_HEARD_BY_ALL, _all_hook),
+            **dict.fromkeys(_CONSENTS, _consent_hook),
+        }.get(name, _first_hook)(hooks)
+
+
+async def _call(hook: Callable[..., Any], *arguments: Any) -> Any:
+    """What a hook decides."""
+    try:
+        result = hook(*arguments)
+        return await result if hasattr(result, "__await__") else result
+    except SMTPReplyError as error:
+        return error.reply
+
+
+Hooks = Sequence[Callable[..., Any]]
+
+
+def _first_hook(hooks: Hooks) -> Callable[..., Any]:
+    async def decide(*arguments: Any) -> Any:
+        for hook in hooks:
+            status = await _call(hook, *arguments)
+            if status is not PASS:
+                return status
+        return PASS
+
+    return decide
+
+
+def _connect_hook(hooks: Hooks) -> Callable[..., Any]:
+    decide = _first_hook(hooks)
+
+    async def welcome(server: Any, *arguments: Any) -> Any:
+        status = await decide(server, *arguments)
+        # A handler that has this hook has to know what to say.
+        return f"220 {server.hostname} {server.ident}" if status is PASS else status
+
+    return welcome
+
+
+def _all_hook(hooks: Hooks) -> Callable[..., Any]:
+    async def tell(*arguments: Any) -> Any:
+        answer = PASS
+        for hook in hooks:
+            status = await _call(hook, *arguments)
+            answer = status if answer is PASS else answer
+        return answer
+
+    return tell
+
+
+def _consent_hook(hooks: Hooks) -> Callable[..., Any]:
+    async def consent(*arguments: Any) -> bool:
+        for hook in hooks:
+            verdict = await _call(hook, *arguments)
+            if verdict is not PASS and not verdict:
+                return False
+        return True
+
+    return consent
+
+
+def _disconnect_hook(hooks: Hooks) -> Callable[..., Any]:
+    async def tell(server: Any, session: Session, *arguments: Any) -> None:
+        for hook in hooks:
+            try:
+                await _call(hook, server, session, *arguments)
+            except Exception:
+                # The others have connections to close, too.
+                log.failure("{session.id}: handle_DISCONNECT failed", session=session)
+
+    return tell
+
+
+def _mail_hook(hooks: Hooks) -> Callable[..., Any]:
+    async def decide(server: Any, session: Session, envelope: Envelope, *arguments: Any) -> Any:
+        for hook in hooks:
+            sender, options = envelope.mail_from, list(envelope.mail_options)
+            status = await _call(hook, server, session, envelope, *arguments)
+            if status is not PASS:
+                return status
+            envelope.mail_from, envelope.mail_options[:] = sender, options
+        return PASS
+
+    return decide
+
+
+def _rcpt_hook(hooks: Hooks) -> Callable[..., Any]:
+    async def decide(server: Any, session: Session, envelope: Envelope, *arguments: Any) -> Any:
+        for hook in hooks:
+            recipients, options = list(envelope.rcpt_tos), list(envelope.rcpt_options)
+            status = await _call(hook, server, session, envelope, *arguments)
+            if status is not PASS:
+                return status
+            # Added by one that passes on and by one that decides, the recipient would get two copies.
+            envelope.rcpt_tos[:], envelope.rcpt_options[:] = recipients, options
+        return PASS
+
+    return decide
+
+
+def _data_hook(hooks: Hooks) -> Callable[..., Any]:
+    async def give(*arguments: Any) -> Any:
+        answer: Any = PASS
+        for hook in hooks:
+            status = await _call(hook, *arguments)
+            if status is PASS:
+                continue
+            if hook is not hooks[-1]:
+                if hasattr(status, "__aiter__"):
+                    status = [one async for one in status]
+                if not _accepts(status):
+                    return _ended_early(status)
+            answer = status
+        return answer
+
+    return give
+
+
+def _accepts(status: Any) -> bool:
+    """Whether a verdict is a yes for everybody."""
+    statuses = status if isinstance(status, (list, tuple)) else (status,)
+    return all(Reply.parse(one).code < 300 for one in statuses)
+
+
+def _ended_early(status: Any) -> Any:
+    """A verdict that keeps the message from the next handlers: for nobody can it be a yes."""
+    if not isinstance(status, (list, tuple)):
+        return status
+    later = Reply(451, "4.3.0", ("Not accepted for all recipients, try again later",))
+    return [later if _accepts(one) else one for one in status]
+
+
+class _EHLOHook:
+    """``handle_EHLO`` with the fifth argument."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._changing = [hook for hook in hooks if takes_responses(hook)]
+        self._pushing = [hook for hook in hooks if not takes_responses(hook)]
+
+    async def __call__(
+        self, server: Any, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+    ) -> Any:
+        session.host_name = hostname
+        for hook in self._changing:
+            answer = await _call(hook, server, session, envelope, hostname, responses)
+            if isinstance(answer, (list, tuple)):
+                responses = list(answer)
+            elif answer is not PASS:
+                return answer
+        if not self._pushing:
+            return responses
+        *lines, last = responses
+        if lines:
+            await server.push("\n".join(lines))
+        for hook in self._pushing:
+            answer = await _call(hook, server, session, envelope, hostname)
+            if answer is not PASS:
+                return answer
+        return last
+
+
+class _ExceptionHook:
+    """``handle_exception``; where nobody decides, it is the server's own answer."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
+
+    async def __call__(self, error: BaseException) -> Any:
+        for hook in self._hooks:
+            status = await _call(hook, error)
+            if status is not PASS:
+                return status
+        log.error("a command failed: {error!r}", error=error)
+        return Reply(451, "4.3.0", ("Local error in processing, try again later",))

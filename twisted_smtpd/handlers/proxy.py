@@ -1,0 +1,493 @@
+"""The handler that forwards messages to another host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from twisted.internet.endpoints import HostnameEndpoint, clientFromString, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from twisted_smtpd.client import ClientError, ConnectionGone, Credentials, SMTPClient
+from twisted_smtpd.handlers.carry import check_message, lines_to_offer, mail_command, rcpt_command
+from twisted_smtpd.handlers.nexthost import NextHost
+from twisted_smtpd.handlers.received import count_received, received_header
+from twisted_smtpd.handlers.trace import split_header
+from twisted_smtpd.hooks import MISSING
+from twisted_smtpd.interfaces import IDATAHandler, IMAILHandler, IRCPTHandler, IRSETHandler
+from twisted_smtpd.lmtp import LMTP
+from twisted_smtpd.wire.commands import parse_parameters
+from twisted_smtpd.wire.replies import Reply, SMTPReplyError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+
+    from twisted_smtpd.session import Envelope, Session
+
+__all__ = ["Proxy"]
+
+log = Logger()
+
+# To whom these are said is whoever logs in or looks for encryption: that is us, not our client.
+_FOR_US = frozenset({530, 534, 535, 538})
+
+
+def our_answer(reply: Reply) -> Reply:
+    """What our client hears of the next host's reply.
+
+    Code, enhanced code and text are the next host's, but for codes that mean the connection they are said on: 421 and
+    521 would close our client's, and a demand to authenticate would have it bounce what only we can put right.
+
+    :param reply: the next host's reply.
+    """
+    if reply.code == 421:
+        return Reply(451, reply.enhanced, reply.lines)
+    if reply.code == 521:
+        # RFC 7504 section 4.2: what an intermediate host says of one that takes no mail.
+        return Reply(556, reply.enhanced, reply.lines)
+    if reply.code in _FOR_US or reply.code // 100 == 3:
+        return Reply(451, "4.3.5", ("The next host does not serve us, try again later",))
+    if reply.code < 300 and reply.code not in (250, 251, 252):
+        return Reply(250, reply.enhanced, reply.lines)
+    return reply
+
+
+@dataclass
+class _Transaction:
+    """What the next host knows of a message.
+
+    :ivar in_data: whether ``handle_DATA`` is at work on it; it is the one to end it then.
+    :ivar abandoned: whether our client has gone.
+    """
+
+    mail_from: str
+    client: SMTPClient | None = None
+    recipients: list[str] = field(default_factory=list)
+    in_data: bool = False
+    abandoned: bool = False
+
+
+@implementer(IMAILHandler, IRCPTHandler, IRSETHandler, IDATAHandler)
+class Proxy:
+    """Forwards each message to another host, and answers what that host answers.
+
+    :param remote_hostname: the next host's name or address; or an endpoint, or the description of one
+        (``"unix:/run/lmtp.sock"``), without ``remote_port``.
+    :param remote_port: its port.
+    :param protocol: ``"smtp"`` or ``"lmtp"``, what it speaks.
+    :param tls: ``"starttls"``, ``"implicit"``, or ``None`` for no TLS.  With either, nothing is sent but over TLS with
+        a certificate that is valid for the next host's name.
+    :param tls_options: a provider of ``IOpenSSLClientConnectionCreator`` to verify otherwise.
+    :param tls_hostname: the name the certificate must have, if not ``remote_hostname``.
+    :param username: whom to authenticate as.
+    :param password: the password; it is sent only over TLS.
+    :param auth_without_tls: whether it may be sent in clear all the same.
+    :param verify_recipients: whether the next host is asked about each recipient when our client names it.  If not, it
+        hears of the message only when the whole of it has arrived.
+    :param max_recipients: how many recipients a message may have that comes in by SMTP (452 beyond).  ``None`` is 1 if
+        the next host speaks LMTP, since SMTP has no way to tell its answers apart, and else any number.
+    :param timeout: seconds the next host may be silent, and a connection may take to be made or to become free.
+    :param data_timeout: seconds it may take to accept the message; less than the server's ``hook_timeout``.
+    :param max_connections: connections to it at the same time.
+    :param keep: seconds a connection is kept for the next message.
+    :param max_hops: ``Received`` headers a message may have; one that has more runs in circles.
+    :param reactor: the reactor, if not the global one.
+    :raises ValueError: if the arguments contradict each other, or are out of bounds.
+    """
+
+    def __init__(
+        self,
+        remote_hostname: str | IStreamClientEndpoint,
+        remote_port: int | None = None,
+        *,
+        protocol: str = "smtp",
+        tls: str | None = None,
+        tls_options: IOpenSSLClientConnectionCreator | None = None,
+        tls_hostname: str | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        auth_without_tls: bool = False,
+        verify_recipients: bool = True,
+        max_recipients: int | None = None,
+        timeout: float = 60,
+        data_timeout: float = 480,
+        max_connections: int = 20,
+        keep: float = 30,
+        max_hops: int = 50,
+        reactor: Any = None,
+    ) -> None:
+        if protocol not in ("smtp", "lmtp"):
+            raise ValueError(f'protocol is "smtp" or "lmtp", not {protocol!r}')
+        if tls not in (None, "starttls", "implicit"):
+            raise ValueError(f'tls is None, "starttls" or "implicit", not {tls!r}')
+        if (username is None) != (password is None):
+            raise ValueError("username and password go together")
+        if username is not None and tls is None and not auth_without_tls:
+            raise ValueError("a password needs tls, or auth_without_tls=True to be sent in clear")
+        if tls is None and tls_options is not None:
+            raise ValueError('tls_options need tls, "starttls" or "implicit"')
+        for name, value in (("timeout", timeout), ("data_timeout", data_timeout), ("max_connections", max_connections)):
+            if value <= 0:
+                raise ValueError(f"{name} must be above 0, not {value!r}")
+        if isinstance(remote_hostname, str) and remote_port is None:
+            # Parsed for its errors only: there may be no reactor yet.
+            try:
+                clientFromString(None, remote_hostname)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"not an endpoint to connect to: {remote_hostname!r}: {error}") from None
+        self.remote_hostname = remote_hostname
+        self.remote_port = remote_port
+        self._lmtp = protocol == "lmtp"
+        self._tls = tls
+        self._tls_options = tls_options
+        self._tls_hostname = tls_hostname
+        self._credentials = None if username is None else Credentials(username, password or "")
+        self._verify_recipients = verify_recipients
+        self._max_recipients = max_recipients
+        self._timeout, self._data_timeout = timeout, data_timeout
+        self._max_connections, self._keep = max_connections, keep
+        self._max_hops = max_hops
+        self._reactor = reactor
+        if tls is not None and tls_options is None:
+            # Now, not with the first message: without a name to verify there is no TLS.
+            self._tls_options = optionsForClientTLS(self._name_to_verify())
+        self._next: NextHost | None = None
+        self._transactions: WeakKeyDictionary[Session, _Transaction] = WeakKeyDictionary()
+
+    def __repr__(self) -> str:
+        port = "" if self.remote_port is None else f":{self.remote_port}"
+        return f"<Proxy {self.remote_hostname}{port}>"
+
+    @classmethod
+    def from_cli(cls, parser: ArgumentParser, *args: str) -> Proxy:
+        """The handler for the command line.
+
+        :param parser: says what is wrong with the arguments.
+        :param args: ``HOST:PORT`` or an endpoint description, then options.
+        """
+        parser.add_argument("where", help="HOST:PORT, [IPV6]:PORT or an endpoint description (unix:/path)")
+        parser.add_argument("--lmtp", action="store_true", help="the next host speaks LMTP")
+        parser.add_argument("--tls", choices=("starttls", "implicit"))
+        parser.add_argument("--username")
+        parser.add_argument("--password-file", help="a file with the password in its first line")
+        parser.add_argument("--after-data", action="store_true", help="ask about recipients after the message only")
+        options = parser.parse_args(list(args))
+        host, _, port = options.where.rpartition(":")
+        if host.strip("[]") and port.isascii() and port.isdigit() and (":" not in host or host.startswith("[")):
+            where: tuple[str, int | None] = (host.strip("[]"), int(port))
+        else:
+            where = (options.where, None)
+        password = None
+        if options.password_file is not None:
+            with open(options.password_file, encoding="utf-8") as file:
+                password = file.readline().rstrip("\r\n")
+        return cls(
+            *where,
+            protocol="lmtp" if options.lmtp else "smtp",
+            tls=options.tls,
+            username=options.username,
+            password=password,
+            verify_recipients=not options.after_data,
+        )
+
+    # -- the next host -------------------------------------------------------------------------------------------------
+
+    def _name_to_verify(self) -> str:
+        name = self._tls_hostname or (self.remote_hostname if self.remote_port is not None else None)
+        if not isinstance(name, str):
+            raise ValueError("tls needs tls_hostname, the name in the next host's certificate")
+        return name
+
+    @property
+    def next_host(self) -> NextHost:
+        """The next host's connections."""
+        if self._next is None:
+            if self._reactor is None:
+                from twisted.internet import reactor
+
+                self._reactor = reactor
+            endpoint = self._endpoint(self._reactor)
+            if self._tls == "implicit":
+                assert self._tls_options is not None
+                endpoint = wrapClientTLS(self._tls_options, endpoint)
+            self._next = NextHost(
+                endpoint,
+                self._reactor,
+                lmtp=self._lmtp,
+                start_tls=self._tls_options if self._tls == "starttls" else None,
+                credentials=self._credentials,
+                timeout=self._timeout,
+                max_connections=self._max_connections,
+                keep=self._keep,
+            )
+        return self._next
+
+    def _endpoint(self, reactor: Any) -> IStreamClientEndpoint:
+        where = self.remote_hostname
+        if not isinstance(where, str):
+            return where
+        if self.remote_port is not None:
+            return HostnameEndpoint(reactor, where, self.remote_port)
+        described: IStreamClientEndpoint = clientFromString(reactor, where)
+        return described
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        if self._next is not None:
+            self._next.close()
+
+    # -- hooks ---------------------------------------------------------------------------------------------------------
+
+    async def handle_EHLO(
+        self, server: Any, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        """Offer what the next host, as last heard of, can do too."""
+        self._end(session)
+        session.host_name = hostname
+        extensions = self.next_host.extensions
+        return responses if extensions is None else lines_to_offer(responses, extensions)
+
+    async def handle_MAIL(
+        self, server: Any, session: Session, envelope: Envelope, address: str, mail_options: list[str]
+    ) -> Any:
+        """Ask the next host about the sender.
+
+        :returns: its answer.
+        """
+        self._end(session)
+        if not self._verify_recipients:
+            return MISSING
+        transaction = _Transaction(address)
+        self._transactions[session] = transaction
+        try:
+            reply = await self._begin(server, session, transaction, envelope.mail_parameters)
+        except ClientError as error:
+            self._end(session)
+            return self._failed(session, error)
+        if reply.code < 300:
+            envelope.mail_from = address
+            envelope.mail_options.extend(mail_options)
+        else:
+            self._end(session)
+        return our_answer(reply)
+
+    async def handle_RCPT(
+        self, server: Any, session: Session, envelope: Envelope, address: str, rcpt_options: list[str]
+    ) -> Any:
+        """Ask the next host about a recipient.
+
+        :returns: its answer.
+        """
+        limit = self._max_recipients or (1 if self._lmtp else None)
+        if limit is not None and len(envelope.rcpt_tos) >= limit and not isinstance(server, LMTP):
+            return Reply(452, "4.5.3", (f"No more than {limit} per message, send another one",))
+        transaction = self._transactions.get(session)
+        if not self._verify_recipients or transaction is None or transaction.client is None:
+            # Somebody else has answered MAIL: the next host is asked when the message has arrived.
+            return MISSING
+        client = transaction.client
+        try:
+            _, parameters = parse_parameters(" ".join(rcpt_options))
+            reply = await client.ask(rcpt_command(address, parameters, client.extensions))
+        except ClientError as error:
+            return self._failed(session, error)
+        if reply.code < 300:
+            transaction.recipients.append(address)
+            envelope.rcpt_tos.append(address)
+            envelope.rcpt_options.extend(rcpt_options)
+        return our_answer(reply)
+
+    async def handle_RSET(self, server: Any, session: Session, envelope: Envelope) -> str:
+        """Forget the message, here and there."""
+        self._end(session)
+        return "250 OK"
+
+    async def handle_DISCONNECT(self, server: Any, session: Session, envelope: Envelope, reason: Any) -> None:
+        """Our client is gone: a message whose end has not been sent on must not arrive, since it will come again."""
+        transaction = self._transactions.get(session)
+        if transaction is None or not transaction.in_data:
+            self._end(session)
+            return
+        transaction.abandoned = True
+        client = transaction.client
+        if client is not None and client.delivering:
+            text = "{session.id}: {proxy} has been sent the message, but the client is gone and may send it again"
+            log.warn(text, session=session, proxy=self)
+        elif client is not None:
+            client.abort(ClientError("our client is gone"))
+
+    async def handle_DATA(self, server: Any, session: Session, envelope: Envelope) -> Any:
+        """Send the message on.
+
+        :returns: the next host's answer, or a list of its answers, one per recipient.
+        """
+        if not envelope.rcpt_tos:
+            # Hooks that say 250 and append nothing have discarded each copy.
+            return "250 OK"
+        content = envelope.content or b""
+        if isinstance(content, str):
+            content = content.encode("utf-8", "surrogateescape")
+        header, body = split_header(content)
+        if count_received(header) > self._max_hops:
+            self._end(session)
+            return Reply(554, "5.4.6", (f"Too many hops: the message has been through over {self._max_hops} hosts",))
+        header = received_header(server, session, envelope) + header
+        try:
+            answers = await self._forward(server, session, envelope, header, body)
+        except ClientError as error:
+            answer: Any = self._failed(session, error)
+        else:
+            answer = self._verdict(envelope, answers)
+        finally:
+            self._end(session)
+        log.info("{session.id}: {proxy} says {answer}", session=session, proxy=self, answer=answer)
+        return answer
+
+    # -- forwarding ----------------------------------------------------------------------------------------------------
+
+    def _failed(self, session: Session, error: ClientError) -> Reply:
+        log.warn("{session.id}: {proxy}: {error}", session=session, proxy=self, error=error)
+        return error.reply
+
+    def _end(self, session: Session) -> None:
+        """Forget the transaction in progress."""
+        transaction = self._transactions.pop(session, None)
+        if transaction is not None and transaction.client is not None:
+            self.next_host.release(transaction.client)
+
+    async def _begin(
+        self,
+        server: Any,
+        session: Session,
+        transaction: _Transaction,
+        parameters: Mapping[str, str | None],
+        size: int | None = None,
+    ) -> Reply:
+        """Give the next host the sender.
+
+        :returns: its reply; if it is a yes, the transaction has a connection.
+        """
+        while True:
+            client = await self.next_host.acquire(server.hostname)
+            reused = client.reused
+            transaction.client = client
+            try:
+                command = mail_command(transaction.mail_from, parameters, client.extensions, size)
+                reply = await client.ask(command)
+            except ConnectionGone:
+                transaction.client = None
+                # A kept connection may have timed out over there.  Nothing is lost by asking again.
+                if reused:
+                    continue
+                raise
+            except BaseException:
+                transaction.client = None
+                self.next_host.release(client)
+                raise
+            if reply.code == 421 and reused:
+                transaction.client = None
+                continue
+            if transaction.abandoned:
+                raise ClientError("our client is gone")
+            client.in_transaction = reply.code < 300
+            return reply
+
+    async def _forward(
+        self, server: Any, session: Session, envelope: Envelope, header: bytes, body: bytes
+    ) -> Sequence[Reply]:
+        """Send the message on.
+
+        :returns: the next host's reply for all recipients, or one for each.
+        """
+        transaction = self._transactions.get(session)
+        refused: dict[int, Reply] = {}
+        if not self._still_holds(transaction, envelope):
+            self._end(session)
+            transaction = self._transactions[session] = _Transaction(envelope.mail_from or "", in_data=True)
+            size = len(header) + len(body)
+            reply = await self._begin(server, session, transaction, envelope.mail_parameters, size)
+            if reply.code >= 300:
+                return [our_answer(reply)]
+            refused = await self._name_recipients(transaction, envelope)
+            if refused and (len(refused) == len(envelope.rcpt_tos) or not isinstance(server, LMTP)):
+                return self._none_served(envelope, refused)
+        assert transaction is not None and transaction.client is not None
+        transaction.in_data = True
+        client = transaction.client
+        refusal = check_message(header, body, envelope.smtp_utf8, client.extensions)
+        if refusal is not None:
+            return [refusal]
+        reply = await client.ask("DATA")
+        if reply.code != 354:
+            # A yes is no answer to DATA: the message has not been sent.
+            return [our_answer(reply) if reply.code >= 400 else ClientError(f"DATA: {reply}").reply]
+        served = len(envelope.rcpt_tos) - len(refused)
+        given = await client.send_content(header + body, served if self._lmtp else 1, self._data_timeout)
+        return self._by_recipient(envelope, refused, [our_answer(one) for one in given])
+
+    def _still_holds(self, transaction: _Transaction | None, envelope: Envelope) -> bool:
+        """Whether the next host has been told this envelope; hooks may have changed it, and connections end."""
+        return (
+            transaction is not None
+            and transaction.client is not None
+            and transaction.client.usable
+            and transaction.mail_from == envelope.mail_from
+            and transaction.recipients == envelope.rcpt_tos
+        )
+
+    async def _name_recipients(self, transaction: _Transaction, envelope: Envelope) -> dict[int, Reply]:
+        """Give the next host the recipients.
+
+        :returns: which of them it refuses, and how.
+        """
+        client = transaction.client
+        assert client is not None
+        known = [recipient.address for recipient in envelope.recipients] == envelope.rcpt_tos
+        refused: dict[int, Reply] = {}
+        commands: dict[int, str] = {}
+        for number, address in enumerate(envelope.rcpt_tos):
+            # Where a hook has put in other addresses, it isn't known whose parameters these are.
+            parameters = envelope.recipients[number].parameters if known else {}
+            try:
+                commands[number] = rcpt_command(address, parameters, client.extensions)
+            except SMTPReplyError as error:
+                refused[number] = error.reply
+        replies = await client.ask_all(list(commands.values()))
+        for number, reply in zip(commands, replies, strict=True):
+            if reply.code < 300:
+                transaction.recipients.append(envelope.rcpt_tos[number])
+            else:
+                refused[number] = our_answer(reply)
+        return refused
+
+    def _none_served(self, envelope: Envelope, refused: Mapping[int, Reply]) -> Sequence[Reply]:
+        """The answer if the message is not sent: SMTP can't say that some of the recipients would have had it."""
+        if len(refused) == len(envelope.rcpt_tos):
+            return [refused[number] for number in sorted(refused)]
+        reply = refused[min(refused)]
+        return [Reply(451, "4.3.0", (f"The next host refuses a recipient: {reply.code}", *reply.lines))]
+
+    def _by_recipient(
+        self, envelope: Envelope, refused: Mapping[int, Reply], given: Sequence[Reply]
+    ) -> Sequence[Reply]:
+        if not refused and not self._lmtp:
+            return given
+        lost = ClientError("no answer for a recipient").reply
+        left = iter(given if self._lmtp else [*given] * len(envelope.rcpt_tos))
+        return [refused.get(n) or next(left, lost) for n in range(len(envelope.rcpt_tos))]
+
+    def _verdict(self, envelope: Envelope, answers: Sequence[Reply]) -> Any:
+        """Answers in a form that fits the accepted recipients."""
+        if len(answers) == len(envelope.recipients) or len(answers) == 1:
+            return list(answers) if len(answers) > 1 else answers[0]
+        # A hook has changed the recipients, so nobody knows whose answer is whose.
+        if len({answer.code // 100 for answer in answers}) == 1:
+            return answers[0]
+        return Reply(451, "4.3.0", ("The next host accepts it for some recipients only, try again later",))

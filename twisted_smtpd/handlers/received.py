@@ -1,0 +1,76 @@
+"""The ``Received`` header (RFC 5321 section 4.4): ours, and how many there are."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime, timezone
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any
+
+from twisted_smtpd.lmtp import LMTP
+
+if TYPE_CHECKING:
+    from twisted_smtpd.session import Envelope, Session
+
+__all__ = ["count_received", "received_header"]
+
+_RECEIVED = re.compile(rb"^Received[ \t]*:", re.IGNORECASE | re.MULTILINE)
+# What would end the clause it stands in: a client chooses its name, and must not write the rest of the header.
+_UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
+_FOLD = "\r\n\t"
+
+
+def count_received(header: bytes) -> int:
+    """How many hosts say in a message's header that they have had it.
+
+    :param header: the header, without the body.
+    """
+    return len(_RECEIVED.findall(header))
+
+
+def _atom(text: str) -> str:
+    return _UNSAFE.sub("?", text)[:255]
+
+
+def _origin(session: Session) -> str:
+    name = _atom(session.host_name or "unknown")
+    peer = session.peer
+    if not isinstance(peer, tuple) or not peer:
+        return name
+    address = _atom(str(peer[0]))
+    return f"{name} ([{'IPv6:' if ':' in address else ''}{address}])"
+
+
+def _protocol(server: Any, session: Session, envelope: Envelope) -> str:
+    """The protocol's name (RFC 3848, RFC 6531 section 4.3)."""
+    security = ("S" if session.tls else "") + ("A" if session.authenticated else "")
+    lmtp = isinstance(server, LMTP)
+    if envelope.smtp_utf8:
+        return ("UTF8LMTP" if lmtp else "UTF8SMTP") + security
+    if lmtp:
+        return "LMTP" + security
+    return "ESMTP" + security if session.extended_smtp else "SMTP"
+
+
+def received_header(server: Any, session: Session, envelope: Envelope, now: float | None = None) -> bytes:
+    """Our ``Received`` header for a message.
+
+    A recipient is named if it is the only one: several would tell each other who else had a blind copy.
+
+    :param server: the protocol the message came in with.
+    :param session: the client's session.
+    :param envelope: the message.
+    :param now: the time in seconds since 1970, the system's by default.
+    :returns: the header with CRLF line ends.
+    """
+    moment = datetime.fromtimestamp(time.time() if now is None else now, timezone.utc)
+    parts = [
+        f"Received: from {_origin(session)}",
+        f"by {_atom(server.hostname)} with {_protocol(server, session, envelope)} id {_atom(session.id)}",
+    ]
+    if len(envelope.rcpt_tos) == 1:
+        (recipient,) = envelope.rcpt_tos
+        if recipient.isascii() and recipient.isprintable():
+            parts.append(f"for <{recipient}>")
+    return f"{_FOLD.join(parts)};{_FOLD}{format_datetime(moment)}\r\n".encode()

@@ -1,0 +1,276 @@
+"""The handler that posts messages to a web application."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer
+from zope.interface import implementer
+
+from twisted_smtpd.interfaces import IDATAHandler
+from twisted_smtpd.wire.replies import Reply
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from twisted.internet.interfaces import IConsumer
+
+    from twisted_smtpd.session import Envelope, Session
+
+__all__ = ["Webhook"]
+
+log = Logger()
+
+# 408, 421, 425 and 429 say so themselves; 401, 404, 405 and 407 speak of the webhook, not of the message, and somebody
+# will put it right.
+_TRY_AGAIN = frozenset({401, 404, 405, 407, 408, 421, 425, 429})
+# Octets of a response's body that are read past; the connection of one that has more is closed.
+MAX_RESPONSE = 65536
+# Seconds a connection is kept; web servers close theirs after 5 and more.
+KEEP = 4.0
+
+
+def status_of_response(code: int) -> Reply:
+    """What the client hears for an HTTP status code.
+
+    :param code: the code.
+    """
+    if 200 <= code < 300:
+        return Reply(250, "2.0.0", ("OK",))
+    if 400 <= code < 500 and code not in _TRY_AGAIN:
+        return Reply(554, "5.6.0", ("The message is not accepted",))
+    return Reply(451, "4.3.0", ("The message can't be handed on, try again later",))
+
+
+@implementer(IBodyProducer)
+class _Body:
+    """The body of a request."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.length = len(body)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._body)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """It is all written."""
+
+    def resumeProducing(self) -> None:
+        """It is all written."""
+
+    def stopProducing(self) -> None:
+        """It is all written."""
+
+
+class _ReadPast(Protocol):
+    """Reads a response's body to its end, so that the connection can be used again."""
+
+    def __init__(self) -> None:
+        self._octets = 0
+        self.done: Deferred[None] = Deferred(lambda _: self._stop())
+
+    def _stop(self) -> None:
+        transport: Any = self.transport
+        abort = getattr(transport, "abortConnection", None) or transport.loseConnection
+        abort()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._octets += len(data)
+        if self._octets > MAX_RESPONSE:
+            self._stop()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self.done.called:
+            self.done.callback(None)
+
+
+@implementer(IDATAHandler)
+class Webhook:
+    """Posts each message with its envelope to a URL, and answers what the HTTP status says.
+
+    2xx is 250.  4xx is 554, but for 408, 421, 425 and 429, and for 401, 404, 405 and 407, which are no word about the
+    message.  These, everything else (redirects are not followed) and no response in time are 451.
+
+    The body is a JSON object; the message is in it in Base64.  With a secret there are the headers ``webhook-id``,
+    ``webhook-timestamp`` and ``webhook-signature`` of the Standard Webhooks specification: HMAC-SHA256 over id,
+    timestamp and body.
+
+    :param url: an ``http:`` or ``https:`` URL; with ``https:`` the certificate is verified.  Only its scheme and host
+        are ever logged.
+    :param secret: the key of the signature, as ``whsec_`` and Base64, or as bytes.
+    :param headers: more headers for the request; they are not logged.
+    :param timeout: seconds until there has to be a response; less than the server's ``hook_timeout``.
+    :param max_connections: requests at the same time.
+    :param agent: what makes the requests, if not an :class:`twisted.web.client.Agent` of its own.
+    :param reactor: the reactor, if not the global one.
+    :raises ValueError: if the URL or the secret is none, or a number out of bounds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        secret: str | bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 60,
+        max_connections: int = 10,
+        agent: IAgent | None = None,
+        reactor: Any = None,
+    ) -> None:
+        self._url, self._where = _checked_url(url)
+        self._secret = _key(secret)
+        self._headers = dict(headers or {})
+        if timeout <= 0 or max_connections <= 0:
+            raise ValueError("timeout and max_connections must be above 0")
+        self._timeout = timeout
+        self._max_connections = max_connections
+        self._slots = DeferredSemaphore(max_connections)
+        self._agent = agent
+        self._reactor = reactor
+
+    def __repr__(self) -> str:
+        return f"<Webhook {self._where}>"
+
+    @classmethod
+    def from_cli(cls, parser: ArgumentParser, *args: str) -> Webhook:
+        """The handler for the command line.
+
+        :param parser: says what is wrong with the arguments.
+        :param args: the URL, then options.
+        """
+        parser.add_argument("url")
+        parser.add_argument("--secret-file", help="a file with the key of the signature in its first line")
+        options = parser.parse_args(list(args))
+        secret = None
+        if options.secret_file is not None:
+            with open(options.secret_file, encoding="utf-8") as file:
+                secret = file.readline().strip()
+        return cls(options.url, secret=secret)
+
+    async def handle_DATA(self, server: Any, session: Session, envelope: Envelope) -> Reply:
+        """Post the message.
+
+        :returns: what the response says.
+        """
+        body = request_body(session, envelope)
+        codes: list[int] = []
+        posting: Deferred[None] = self._slots.run(lambda: Deferred.fromCoroutine(self._post(body, codes)))
+        try:
+            await posting.addTimeout(self._timeout, self._clock)
+        except Exception as error:
+            # The type only: the text may have the URL in it.
+            log.warn("{session.id}: {hook}: {error}", session=session, hook=self, error=_kind(error))
+        # A response counts, whatever becomes of its body.
+        code = codes[0] if codes else 0
+        log.info("{session.id}: {hook} says {code}", session=session, hook=self, code=code)
+        return status_of_response(code)
+
+    @property
+    def _clock(self) -> Any:
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        return self._reactor
+
+    async def _post(self, body: bytes, codes: list[int]) -> None:
+        if self._agent is None:
+            pool = HTTPConnectionPool(self._clock)
+            pool.maxPersistentPerHost = self._max_connections
+            pool.cachedConnectionTimeout = KEEP  # type: ignore[assignment]
+            self._agent = Agent(self._clock, connectTimeout=self._timeout, pool=pool)
+        headers = {"content-type": "application/json", "user-agent": "twisted-smtpd", **self._headers}
+        if self._secret is not None:
+            headers.update(_signature(self._secret, body))
+        fields = Headers({name: [value] for name, value in headers.items()})
+        response = await self._agent.request(b"POST", self._url, fields, _Body(body))
+        codes.append(response.code)
+        rest = _ReadPast()
+        response.deliverBody(rest)
+        await rest.done.addTimeout(KEEP, self._clock).addErrback(lambda failure: None)
+
+
+def _kind(error: Exception) -> str:
+    reasons = getattr(error, "reasons", None) or []
+    return " ".join((type(error).__name__, *(type(reason.value).__name__ for reason in reasons)))
+
+
+def _checked_url(url: str) -> tuple[bytes, str]:
+    """A URL as bytes, and what of it may be logged."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    else:
+        if parts.scheme in ("http", "https") and host and parts.username is None and url.isascii():
+            where = f"{parts.scheme}://{host}{'' if port is None else f':{port}'}"
+            return url.partition("#")[0].encode(), where
+    # Not repeated: it may have a password or a token in it.
+    raise ValueError("it takes a URL, http://… or https://…, in ASCII and without user and password")
+
+
+def _key(secret: str | bytes | None) -> bytes | None:
+    if secret is None or isinstance(secret, bytes):
+        key = secret
+    elif secret.startswith("whsec_"):
+        try:
+            key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        except ValueError:
+            raise ValueError("what follows whsec_ is not Base64") from None
+    else:
+        key = secret.encode()
+    if key == b"":
+        raise ValueError("the secret is empty")
+    return key
+
+
+def _signature(key: bytes, body: bytes) -> dict[str, str]:
+    """The headers that show who posts, and when."""
+    name, moment = f"msg_{secrets.token_hex(12)}", str(int(time.time()))
+    digest = hmac.digest(key, f"{name}.{moment}.".encode() + body, hashlib.sha256)
+    signature = f"v1,{base64.b64encode(digest).decode()}"
+    return {"webhook-id": name, "webhook-timestamp": moment, "webhook-signature": signature}
+
+
+def request_body(session: Session, envelope: Envelope) -> bytes:
+    """The JSON object that is posted.
+
+    :param session: the client's session.
+    :param envelope: the message.
+    """
+    known = [recipient.address for recipient in envelope.recipients] == envelope.rcpt_tos
+    content = envelope.content or b""
+    if isinstance(content, str):
+        content = content.encode("utf-8", "surrogateescape")
+    described = {
+        "session": session.id,
+        "peer": session.peer[0] if isinstance(session.peer, tuple) and session.peer else None,
+        "helo": session.host_name,
+        "tls": bool(session.tls),
+        "authenticated": bool(session.authenticated),
+        "mail_from": envelope.mail_from or "",
+        "mail_options": envelope.mail_options,
+        "recipients": [
+            {"address": address, "options": envelope.recipients[number].options if known else []}
+            for number, address in enumerate(envelope.rcpt_tos)
+        ],
+    }
+    # Base64 needs no escaping, and it may be large.
+    return json.dumps(described)[:-1].encode() + b', "message": "' + base64.b64encode(content) + b'"}'
