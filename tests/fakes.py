@@ -30,6 +30,7 @@ REPLY_LINE = re.compile(rb"[2-5][0-5][0-9][- ][\t -~\x80-\xff]*")
 class Transport(StringTransport):
     """A transport whose other end stops reading at ``room`` octets, and sees the end only when told."""
 
+    producer: Any
     room: int | None = None
     pauses = resumes = writes = 0
 
@@ -116,6 +117,15 @@ def answering(status: Any) -> Callable[..., Any]:
     return lambda *arguments: status
 
 
+def raiser(error: BaseException) -> Callable[..., Any]:
+    """A hook that raises this."""
+
+    def hook(*arguments: Any) -> Any:
+        raise error
+
+    return hook
+
+
 def connect(handler: Any = None, protocol: type[SMTP] = SMTP, host: Any = "192.0.2.1", **options: Any) -> Client:
     """A client of a new server, past the greeting unless that is not the usual one."""
     options.setdefault("hostname", "mx.example")
@@ -166,3 +176,14 @@ def codes(replies: bytes) -> list[int]:
 
 def last_line(replies: bytes) -> str:
     return replies.decode().rstrip("\r\n").rpartition("\n")[2]
+
+
+def clock_of(client: Client) -> Clock:
+    clock = client.protocol.traffic.watch.clock
+    assert isinstance(clock, Clock)
+    return clock
+
+
+def pass_time(client: Client, seconds: float, step: float = 0.5) -> None:
+    """Let time pass in small steps, as a reactor does."""
+    clock_of(client).pump([step] * round(seconds / step))

@@ -6,12 +6,14 @@ A file starts with comments, which name the rule, and a header of ``key: value``
     ``name=value``, an argument of :class:`SMTP`, in Python's notation; may be repeated.
 ``handler``
     one of :data:`HANDLERS`; a recorder unless given.
+``protocol``
+    ``lmtp``; SMTP unless given.
 ``message``
     the content of a message the handler gets, in the notation of ``C:`` lines; may be repeated.
 
 The dialog follows: ``C:`` is a line of the client's, sent with CRLF; ``B:`` the same without; ``S:`` a line of the
-server's; ``S-closes`` says that it has closed the connection.  In ``C:`` and ``B:`` lines ``\\r``, ``\\n``, ``\\t``, ``\\0``,
-``\\xNN`` and ``\\\\`` are octets, and ``{a*600}`` is 600 times ``a``.  The greeting is read before.
+server's; ``S-closes`` says that it has closed the connection.  In ``C:`` and ``B:`` lines ``\\r``, ``\\n``, ``\\t``,
+``\\0``, ``\\xNN`` and ``\\\\`` are octets, and ``{a*600}`` is 600 times ``a``.  The greeting is read before.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import Client, Recorder, connect
+from twisted_smtpd.lmtp import LMTP
+from twisted_smtpd.smtp import SMTP
 
 FOLDER = Path(__file__).parent / "dialogs"
 
@@ -76,11 +80,20 @@ class Talker(Recorder):
         return [*responses[:-1], "250-X-MORE", responses[-1]]
 
 
+class Sorter(Recorder):
+    """Accepts a message for some of its recipients: their local part is the code."""
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> Any:
+        await super().handle_DATA(server, session, envelope)
+        return [f"{address.partition('@')[0]} for {address}" for address in envelope.rcpt_tos]
+
+
 HANDLERS: dict[str, Callable[[], Recorder]] = {
     "recorder": Recorder,
     "refuser": Refuser,
     "closer": Closer,
     "talker": Talker,
+    "sorter": Sorter,
 }
 
 
@@ -90,6 +103,7 @@ class Script:
 
     options: dict[str, Any] = field(default_factory=dict)
     handler: str = "recorder"
+    protocol: type[SMTP] = SMTP
     messages: list[bytes] = field(default_factory=list)
     # What the client sends, what the server answers to it, and whether it closes then.
     turns: list[tuple[bytes, bytes, bool]] = field(default_factory=list)
@@ -100,7 +114,7 @@ class Script:
         for number, line in enumerate(path.read_text("ascii").splitlines(), 1):
             try:
                 script._read_line(line)
-            except (ValueError, SyntaxError, IndexError) as error:
+            except (ValueError, SyntaxError, LookupError) as error:
                 raise ValueError(f"{path.name}:{number}: {error}") from error
         return script
 
@@ -115,6 +129,8 @@ class Script:
             self.options[name] = ast.literal_eval(literal)
         elif key == "handler":
             self.handler = value
+        elif key == "protocol":
+            self.protocol = {"lmtp": LMTP}[value]
         elif key == "message":
             self.messages.append(unescape(value))
         elif key == "C":
@@ -206,7 +222,9 @@ class DialogTests(SynchronousTestCase):
 
     def begin(self, script: Script) -> tuple[Client, Recorder]:
         handler = HANDLERS[script.handler]()
-        return connect(handler, **script.options), handler
+        client = connect(handler, script.protocol, **script.options)
+        client.read()
+        return client, handler
 
     def end(self, script: Script, client: Client, handler: Recorder) -> None:
         self.assertEqual(client.closed, script.closes)

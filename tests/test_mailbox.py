@@ -30,7 +30,7 @@ class MailboxTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())
         self.threads = 0
-        self.patch(maildir, "deferToThread", self.run_at_once)
+        self.patch(maildir, "in_thread", self.run_at_once)
 
     def run_at_once(self, function: Any, *args: Any) -> Deferred[Any]:
         self.threads += 1
@@ -269,7 +269,7 @@ class OverrideTests(MailboxTestCase):
                 return self.store(message)
 
         waiting: Deferred[None] = Deferred()
-        self.patch(maildir, "deferToThread", lambda function, *args: waiting)
+        self.patch(maildir, "in_thread", lambda function, *args: waiting)
         answer = self.send(Storing(self.folder), b"")
         self.assertNoResult(answer)
         waiting.errback(OSError(errno.ENOSPC, "full"))

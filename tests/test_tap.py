@@ -31,6 +31,7 @@ from twisted_smtpd.handlers import Debugging, Mailbox, Sink
 from twisted_smtpd.options import LIMITS, Listener, count, octets, seconds
 from twisted_smtpd.service import BindError, ServerService
 from twisted_smtpd.settings import DEFAULTS
+from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.tap import Options, makeService
 
 
@@ -162,7 +163,8 @@ class QuantityTests(CommandLine):
 
     def test_no_limit_of_the_server_lacks_an_option(self) -> None:
         no_limits = {"enable_SMTPUTF8", "decode_data", "hostname", "ident", "bare_newline", "enhanced_status_codes"}
-        limits = {name for name in DEFAULTS if name not in no_limits | {"loop", "clock"}}
+        security = {"tls_context", "require_starttls", "ssl_context", "proxy_from", "proxy_protocol_timeout", "xclient_from"}
+        limits = {name for name in DEFAULTS if name not in no_limits | security | {"loop", "clock"}}
         self.assertEqual(limits - {limit.keyword for limit in LIMITS}, set())
 
     def test_bounds_are_inclusive_and_the_server_takes_them(self) -> None:
@@ -369,6 +371,8 @@ class FakeReactor:
 
 class FakeFactory:
     """Notes whether the ports were closed when it was told to drain."""
+
+    protocol = SMTP
 
     def __init__(self, *ports: FakePort) -> None:
         self.ports, self.drained = ports, Deferred[None]()

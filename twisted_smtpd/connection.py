@@ -53,6 +53,11 @@ class Connection(LineReceiver):
         """Whether the client may be sent UTF-8."""
         return False
 
+    @property
+    def closing(self) -> bool:
+        """Whether the last reply has been sent: nothing more is read, and the connection is going."""
+        return self._closing_since is not None
+
     def send_reply(self, status: str | Reply, more: bool = False) -> int:
         """Put a reply behind those that are due; they go out together.
 
@@ -64,7 +69,7 @@ class Connection(LineReceiver):
         code, wire = encode_status(status, self._verb, self.enhanced_status_codes, self.utf8_replies, more)
         if self._gone or self._closing_since is not None:
             return code
-        if more and wire[wire.rfind(b"\n", 0, -1) + 4] == HYPHEN:
+        if more and wire[3] == HYPHEN and wire[wire.rfind(b"\n", 0, -1) + 4] == HYPHEN:
             self._open_lines += wire
             self._open_code = code
             return code
@@ -80,10 +85,23 @@ class Connection(LineReceiver):
             self._flush()
         return code
 
+    def send_challenge(self, challenge: bytes) -> None:
+        """Send a 334 reply (RFC 4954 section 4): one line, however long.
+
+        :param challenge: printable ASCII.
+        """
+        if self._gone or self._closing_since is not None:
+            return
+        self._open_lines = b""
+        self._out.append(b"334 %b\r\n" % challenge)
+        if not self._advancing:
+            self._flush()
+
     def refuse(self, reply: Reply) -> None:
         """Send a reply for the client's own mistake, and hang up on a client that makes too many."""
         self.send_reply(reply)
         self._errors += 1
+        self.traffic.counts.errors += 1
         if self._errors >= self.max_errors and not self._finish:
             self._verb = "?"
             self.send_reply("421 4.7.0 Too many errors, closing the connection")
@@ -121,6 +139,14 @@ class Connection(LineReceiver):
         transport: Any = self.transport
         if not self._gone:
             transport.abortConnection()
+
+    def drop(self) -> None:
+        """Close at once, without a word, and read nothing more."""
+        if self._closing_since is None:
+            self._closing_since = self._now()
+        self._out.clear()
+        self._buffer, self._offset = b"", 0
+        self.abort()
 
     def hang_up(self, status: str) -> None:
         """Say why, and close."""

@@ -18,7 +18,7 @@ from twisted_smtpd.connection import Connection
 from twisted_smtpd.hooks import InputWait, NeedsAsyncioReactor
 from twisted_smtpd.outflow import Outflow
 from twisted_smtpd.settings import RATE_WINDOW
-from twisted_smtpd.stream import ContentStream
+from twisted_smtpd.stream import ContentStream, StreamInterrupted
 from twisted_smtpd.traffic import limited_address
 from twisted_smtpd.wire.content import ContentReader
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
@@ -35,6 +35,7 @@ CLOSING_TIME = 10.0
 
 CANCELLED = (CancelledError, asyncio.CancelledError)
 
+TOOK_TOO_LONG = Reply(451, "4.3.0", ("Processing took too long, try again later",))
 LINE_TOO_LONG = Reply(500, "5.5.2", ("Line too long",))
 BARE_LINE_FEED = Reply(500, "5.5.2", ("Lines end with CR LF, not with LF alone",))
 
@@ -95,6 +96,10 @@ class Dialog(Connection):
         """The status for a command that failed with this."""
         raise NotImplementedError
 
+    def content_error(self, error: str) -> Exception:
+        """What a hook that reads a message hears of its violation, a reader's ``error``."""
+        raise NotImplementedError
+
     def peer_gone(self, reason: Failure) -> Coroutine[Any, Any, None] | None:
         """What is run when the connection has ended."""
         return None
@@ -112,15 +117,26 @@ class Dialog(Connection):
         self._now = watch.clock.seconds
         self._outflow = Outflow(transport, self._now, self._outflow_blocked, self._outflow_free)
         self._active = self._connected_at = self._now()
-        self._address = limited_address(getattr(transport.getPeer(), "host", ""))
+        self._address = self.counted_address()
         refusal = self.traffic.admit(self, self._address, self._settings.values)
-        watch.add(self, self._settings.shortest_limit)
+        watch.add(self, min(CLOSING_TIME, self._settings.shortest_limit))
         if refusal is None:
             self._enter(self._open)
         else:
-            self._verb = ""
-            self.send_reply(refusal.format(hostname=self._settings.values["hostname"]))
-            self.close()
+            self.turn_away(refusal)
+
+    def counted_address(self) -> str | None:
+        """The address that the limits per address count this connection for, or ``None`` for none."""
+        return limited_address(getattr(self.transport.getPeer(), "host", ""))  # type: ignore[union-attr]
+
+    def turn_away(self, status: str) -> None:
+        """Refuse a client before its greeting, and close.
+
+        :param status: what to say; ``{hostname}`` stands for the server's name.
+        """
+        self._verb = ""
+        self.send_reply(status.format(hostname=self._settings.values["hostname"]))
+        self.close()
 
     def _open(self) -> None:
         self._start(self.opening())
@@ -264,10 +280,9 @@ class Dialog(Connection):
             reply = self._unfit_line(line)
             if reply is not None:
                 self._refuse_line(reply)
-                return
-            if self._input is not None:
+            else:
                 self._hand_over(line)
-                return
+            return
         try:
             coroutine = self.command(line)
         except Exception as error:
@@ -351,6 +366,9 @@ class Dialog(Connection):
         self._content_octets += len(data)
         if reader.error is not None:
             self.release_content()
+            if self._stream is not None:
+                self._stream.fail(self.content_error(reader.error))
+                self._unpause()
         elif self._stream is not None:
             self._stream.put(b"".join(reader.take()))
             self._unpause()
@@ -388,7 +406,7 @@ class Dialog(Connection):
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._running = coroutine
         self._pending_since = self._now()
-        self._timed_out = self._cancelled = False
+        self._cancelled = False
         self._step(coroutine, None)
 
     def _step(self, coroutine: Coroutine[Any, Any, Any], value: Any) -> None:
@@ -403,6 +421,7 @@ class Dialog(Connection):
                 awaited = coroutine.throw(NeedsAsyncioReactor(awaited))
         except StopIteration:
             self._running = None
+            self._timed_out = False
             self._unpause()
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
@@ -448,11 +467,12 @@ class Dialog(Connection):
 
     async def status_for(self, error: BaseException) -> Any:
         """The status for a hook that failed."""
+        timed_out, self._timed_out = self._timed_out, False
         if isinstance(error, SMTPReplyError):
             return error.reply
-        if self._timed_out and isinstance(error, CANCELLED):
-            self._timed_out = False
-            return Reply(451, "4.3.0", ("Processing took too long, try again later",))
+        self.traffic.counts.hook_failures += 1
+        if timed_out and isinstance(error, CANCELLED):
+            return TOOK_TOO_LONG
         return await self.failure_status(error)
 
     async def _answer_failure(self, error: BaseException) -> None:
@@ -475,7 +495,7 @@ class Dialog(Connection):
         # That the client didn't read is no fault of a hook's.
         self._pending_since = self._now()
         if self._running is None or self._input is not None:
-            self.paused = False
+            self._unpause()
             self._enter(self._advance)
 
     # -- time ----------------------------------------------------------------------------------------------------------
@@ -494,7 +514,7 @@ class Dialog(Connection):
                 return self._due(now, deadline, self._hook_overdue)
             return self._due(now, deadline + CLOSING_TIME, self._hook_stuck)
         if self._stream is not None and self._stream.full:
-            return self._due(now, self._active + self.hook_timeout, self._stream.give_up)
+            return self._due(now, self._active + self.hook_timeout, self._stream_overdue)
         deadline = min(
             self._due(now, self._active + self.timeout, self._idle),
             self._due(now, self._connected_at + self.session_timeout, self._open_too_long),
@@ -526,6 +546,12 @@ class Dialog(Connection):
         self._timed_out = self._cancelled = True
         assert self._pending is not None
         self._pending.cancel()
+
+    def _stream_overdue(self) -> None:
+        """A hook does not read its content: end it, and read past the rest."""
+        self._timed_out = True
+        assert self._stream is not None
+        self._stream.give_up(StreamInterrupted("the hook took too long"))
 
     def _hook_stuck(self) -> None:
         log.error("a hook went on after it was cancelled for taking over {limit} s", limit=self.hook_timeout)

@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from twisted_smtpd.wire.commands import parse_size
+from twisted_smtpd.auth.table import MAX_AUTH_LINE, usable_names
+from twisted_smtpd.wire.commands import parse_mailbox, parse_size, xtext_decode
 from twisted_smtpd.wire.replies import SMTPReplyError
 
 if TYPE_CHECKING:
     from twisted_smtpd.server import Server
+    from twisted_smtpd.settings import Settings
 
-__all__ = ["EXTENSIONS", "SMTPUTF8", "EightBitMIME", "EnhancedStatusCodes", "Extension", "Pipelining", "Size"]
+__all__ = ["EXTENSIONS", "SMTPUTF8", "Auth", "EightBitMIME", "EnhancedStatusCodes", "Extension", "Pipelining", "Size"]
 
 #: Checks a parameter's value and notes it in ``server.envelope``; raises :exc:`SMTPReplyError`.
 ParameterCheck = Callable[["Server", "str | None"], None]
@@ -29,6 +31,10 @@ class Extension:
     growth: Mapping[str, int] = MappingProxyType({})
     mail_parameters: Mapping[str, ParameterCheck] = MappingProxyType({})
     rcpt_parameters: Mapping[str, ParameterCheck] = MappingProxyType({})
+
+    def in_use(self, settings: Settings) -> bool:
+        """Whether a server with these settings has the extension at all."""
+        return True
 
     def keyword(self, server: Server) -> str | None:
         """The line for the EHLO response, or ``None`` where the extension isn't available now."""
@@ -104,5 +110,89 @@ class EnhancedStatusCodes(Extension):
         return "ENHANCEDSTATUSCODES" if server.enhanced_status_codes else None
 
 
+class StartTLS(Extension):
+    """STARTTLS (RFC 3207)."""
+
+    def keyword(self, server: Server) -> str | None:
+        # RFC 3207 section 4.2: not once TLS is there.
+        available = server.tls_context is not None and hasattr(server.transport, "startTLS")
+        return "STARTTLS" if available and not server.session.tls else None
+
+
+class RequireTLS(Extension):
+    """REQUIRETLS (RFC 8689): a message that may be passed on over verified TLS only."""
+
+    growth = MappingProxyType({"MAIL": 11})
+
+    def keyword(self, server: Server) -> str | None:
+        # RFC 8689 section 4: only where TLS is there already.
+        return "REQUIRETLS" if server.session.tls else None
+
+    @staticmethod
+    def _check(server: Server, value: str | None) -> None:
+        if not server.session.tls:
+            raise SMTPReplyError(555, "5.5.4", "REQUIRETLS is offered over TLS only")
+        if value is not None:
+            raise SMTPReplyError(501, "5.5.4", "REQUIRETLS takes no value")
+
+    mail_parameters = MappingProxyType({"REQUIRETLS": _check})
+
+
+class XClient(Extension):
+    """XCLIENT (Postfix): a trusted mail server says for whom it speaks."""
+
+    attributes = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT")
+
+    def keyword(self, server: Server) -> str | None:
+        return " ".join(("XCLIENT", *self.attributes)) if server.may_vouch else None
+
+
+class XForward(Extension):
+    """XFORWARD (Postfix): the same, for logs only."""
+
+    attributes = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "IDENT", "SOURCE")
+
+    def keyword(self, server: Server) -> str | None:
+        return " ".join(("XFORWARD", *self.attributes)) if server.may_vouch else None
+
+
+class Auth(Extension):
+    """AUTH (RFC 4954)."""
+
+    # RFC 4954 section 3 has 500 octets for the parameter.  AUTH itself should stay short, but clients send tokens of
+    # 2 KB with it; so it may be as long as what follows a challenge.
+    growth = MappingProxyType({"MAIL": 500, "AUTH": MAX_AUTH_LINE - 512})
+
+    def in_use(self, settings: Settings) -> bool:
+        return bool(settings.mechanisms)
+
+    def keyword(self, server: Server) -> str | None:
+        names = usable_names(server)
+        return " ".join(("AUTH", *names)) if names else None
+
+    @staticmethod
+    def _check(server: Server, value: str | None) -> None:
+        # RFC 4954 section 5: <>, or the mailbox of whoever submitted the message; from a client that nobody vouches for
+        # it is to be treated as <>.
+        try:
+            submitter = "" if value == "<>" else parse_mailbox(xtext_decode(value or ""))
+        except SMTPReplyError:
+            raise SMTPReplyError(501, "5.5.4", "AUTH is <> or a mailbox in xtext") from None
+        server.envelope.submitter = submitter if server.session.authenticated else ""
+
+    mail_parameters = MappingProxyType({"AUTH": _check})
+
+
 #: In the order in which EHLO lists them.
-EXTENSIONS: tuple[Extension, ...] = (Size(), EightBitMIME(), SMTPUTF8(), Pipelining(), EnhancedStatusCodes())
+EXTENSIONS: tuple[Extension, ...] = (
+    Size(),
+    EightBitMIME(),
+    SMTPUTF8(),
+    Pipelining(),
+    EnhancedStatusCodes(),
+    StartTLS(),
+    RequireTLS(),
+    XClient(),
+    XForward(),
+    Auth(),
+)

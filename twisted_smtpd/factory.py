@@ -10,12 +10,13 @@ from twisted.internet.protocol import ServerFactory
 
 from twisted_smtpd.settings import SMTPOptions, settings_for
 from twisted_smtpd.smtp import SMTP
+from twisted_smtpd.tls import connection_creator
 from twisted_smtpd.traffic import Traffic
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["SMTPFactory"]
+__all__ = ["ImplicitTLS", "SMTPFactory"]
 
 
 class SMTPFactory(ServerFactory):
@@ -58,3 +59,33 @@ class SMTPFactory(ServerFactory):
         :returns: fires when no connection is left.
         """
         return self.traffic.drain(grace)
+
+
+class ImplicitTLS(ServerFactory):
+    """The same server with TLS from the start (port 465, RFC 8314 section 3.3), for a second listener.
+
+    Its connections are the factory's own: they share its limits and are drained with it.  Unlike TLS below the server
+    (a ``ssl:`` endpoint) it knows of the PROXY header that comes before TLS.
+
+    :param factory: the server.
+    :param context: see :func:`twisted_smtpd.tls.connection_creator`.
+    :raises TypeError: if the context is none for TLS servers.
+    :raises ValueError: if it is one for clients.
+    """
+
+    noisy = False
+
+    def __init__(self, factory: SMTPFactory, context: object) -> None:
+        self.factory = factory
+        self._creator = connection_creator(context)
+
+    def doStart(self) -> None:
+        self.factory.doStart()
+
+    def doStop(self) -> None:
+        self.factory.doStop()
+
+    def buildProtocol(self, addr: IAddress | None) -> SMTP:
+        protocol = self.factory.buildProtocol(addr)
+        protocol.implicit_tls = self._creator
+        return protocol

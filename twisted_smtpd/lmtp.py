@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+from twisted_smtpd.hooks import settle
 from twisted_smtpd.server import syntax
 from twisted_smtpd.smtp import SMTP
-from twisted_smtpd.wire.replies import BadStatus
+from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 __all__ = ["LMTP"]
 
@@ -20,11 +23,15 @@ class LMTP(SMTP):
     which is sent as soon as it is known.  Where it fails half-way, the rest hear 451.
 
     LMTP needs a mail server that tries again: it must not be offered on port 25 (RFC 2033 section 5).
+
+    :raises ValueError: also for ``enhanced_status_codes=False``: a client may count on them (RFC 2033 section 5).
     """
 
     default_ident = "LMTP twisted-smtpd"
     #: RFC 2033 section 4.1: neither HELO nor EHLO.
     withheld_commands = frozenset({"HELO", "EHLO"})
+    required_options: Mapping[str, Any] = MappingProxyType({"enhanced_status_codes": True})
+    _unanswered = 0
 
     @syntax("LHLO hostname")
     async def smtp_LHLO(self, arg: str | None) -> None:
@@ -33,21 +40,31 @@ class LMTP(SMTP):
     async def check_helo_needed(self, helo: str = "LHLO") -> bool:
         return await super().check_helo_needed(helo)
 
+    def _check_recipients(self) -> None:
+        # RFC 2033 section 4.2 wants 503, for refused recipients too; and there would be no reply after the message.
+        if not self._accepted:
+            raise SMTPReplyError(503, "5.5.1", "No valid recipients" if self._refused else "Need RCPT command first")
+
     async def _answer(self, status: Any) -> None:
-        due = self._accepted
+        self._unanswered = self._accepted
         try:
-            if isinstance(status, (list, tuple)) and len(status) != due:
-                raise BadStatus(f"the hook gave {len(status)} statuses for {due} recipients")
-            async for one in self._statuses(status):
-                if not due:
-                    raise BadStatus(f"the hook gave more than {self._accepted} statuses, one per recipient")
-                await self.push(one)
-                due -= 1
-                if self._code < 300:
-                    self.forgive()
-            if due:
-                raise BadStatus(f"the hook gave no status for the last {due} of {self._accepted} recipients")
+            if isinstance(status, (list, tuple)) or hasattr(status, "__aiter__"):
+                # All of an iterator in one task, or an asyncio.timeout() in it would belong to a task that is over.
+                await settle(self._say_each(status), self.loop)
+            else:
+                await self._say_to_rest(Reply.parse(status))
         except (Exception, asyncio.CancelledError) as error:
-            failure = await self.status_for(error)
-            for _ in range(due):
-                await self.push(failure)
+            await self._say_to_rest(await self.status_for(error))
+
+    async def _say_each(self, status: Any) -> None:
+        async for reply in self._statuses(status):
+            await self._say(reply)
+
+    async def _say_to_rest(self, status: str | Reply) -> None:
+        while self._unanswered:
+            await self._say(status)
+
+    async def _say(self, status: str | Reply) -> None:
+        self._unanswered -= 1
+        await self.push(status)
+        self._message_judged()

@@ -129,6 +129,7 @@ LIMITS = (
     Quantity("session-timeout", "session_timeout", seconds, 0.1, 7 * DAY, "Seconds a session may last."),
     Quantity("min-data-rate", "min_data_rate", octets, 0, 2**30, "Octets a second at which a message must arrive."),
     Quantity("max-errors", "max_errors", count, 1, 10**6, "Errors before a client is cut off."),
+    Quantity("max-auth-failures", "max_auth_failures", count, 1, 10**6, "Wrong passwords before a client is cut off."),
     Quantity("max-connections", "max_connections", count, 1, 10**6, "Clients at a time."),
     Quantity("max-connections-per-address", "max_connections_per_address", count, 0, 10**6, "The same per address."),
     Quantity("max-buffered", "max_buffered", octets, 2**16, 2**44, "Octets held for all messages in progress."),
@@ -162,6 +163,7 @@ class ServerOptions(OptionGroup):
         ["smtputf8", "u", "Offer SMTPUTF8 (the default; for command lines written for aiosmtpd)."],
         ["no-smtputf8", None, "Don't offer SMTPUTF8: addresses and headers in ASCII only."],
         ["no-enhanced-status-codes", None, "Replies without enhanced status codes."],
+        ["lmtp", None, "Speak LMTP instead of SMTP: an answer for each recipient, to a mail server in front."],
         ["decode-data", None, "Give the handler the message as str instead of bytes."],
     ]
     optParameters: ClassVar[list[list[Any]]] = [
@@ -174,6 +176,8 @@ class ServerOptions(OptionGroup):
         super().postOptions()
         if self["smtputf8"] and self["no-smtputf8"]:
             raise usage.UsageError("--smtputf8 and --no-smtputf8 contradict each other")
+        if self["lmtp"] and self["no-enhanced-status-codes"]:
+            raise usage.UsageError("--no-enhanced-status-codes: LMTP has to have them")
         if self["hostname"] is not None and not _NAME.fullmatch(self["hostname"]):
             raise usage.UsageError(f"--hostname: {self['hostname']!r} is not a host name")
         if self["ident"] is not None and not _TEXT.fullmatch(self["ident"]):

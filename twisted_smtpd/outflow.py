@@ -14,6 +14,10 @@ from zope.interface import implementer
 __all__ = ["Outflow"]
 
 
+def _nothing() -> None:
+    """What is called when a connection is gone."""
+
+
 @implementer(IPushProducer)
 class Outflow:
     """Writes to a transport, and knows when the client doesn't read.
@@ -39,6 +43,10 @@ class Outflow:
         self.direct = type(transport) in (tcp.Server, unix.Server)
         with suppress(AttributeError, OSError):  # a Unix socket has no such option, and a string transport no socket
             transport.setTcpNoDelay(True)
+
+    def secure(self) -> None:
+        """TLS starts on this transport: from now on nothing may go past it, to the socket."""
+        self.direct = False
 
     def write(self, data: bytes) -> None:
         """Send, now or when the client reads."""
@@ -76,6 +84,8 @@ class Outflow:
     def stop(self) -> None:
         """The connection is gone: whoever waits for it to drain need not."""
         self._release()
+        # These lead back to the dialog: without the cycle a connection is freed at once, not by the garbage collector.
+        self._blocked = self._freed = _nothing
 
     def _release(self) -> None:
         self.blocked_since = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -13,14 +14,16 @@ from twisted_smtpd.dialog import Dialog
 from twisted_smtpd.extensions import EXTENSIONS, Extension
 from twisted_smtpd.hooks import MISSING, settle
 from twisted_smtpd.session import Envelope, Session
-from twisted_smtpd.settings import DEFAULTS, SMTPOptions, settings_for
+from twisted_smtpd.settings import SMTPOptions, settings_for
 from twisted_smtpd.wire.commands import parse_command
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["Server", "Status", "syntax"]
+    from twisted_smtpd.auth.table import Mechanism
+
+__all__ = ["Barrier", "Server", "Status", "syntax"]
 
 log = Logger()
 
@@ -29,6 +32,21 @@ Status = str | Reply
 
 # Spoken to a mail server by a browser that an attacker sends there, or by a scanner: it must not go on.
 HTTP_METHODS = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE"})
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """A state in which few commands are carried out.
+
+    :ivar passing: the verbs of these.
+    :ivar refusal: code, enhanced code and text that any other command gets.
+    """
+
+    passing: frozenset[str]
+    refusal: tuple[int, str, str]
+
+
+UNWELCOME = Barrier(frozenset({"QUIT"}), (503, "5.5.1", "No service here, say QUIT"))
 
 
 def syntax(text: str, extended: str | None = None, when: str | None = None) -> Callable[[F], F]:
@@ -61,7 +79,11 @@ class Server(Dialog):
     local_part_limit: int = 0
     #: Commands that a base class has and this one has not.
     withheld_commands: frozenset[str] = frozenset()
+    #: Options that the protocol leaves no choice of, by name.
+    required_options: Mapping[str, Any] = {}
     default_ident = "ESMTP twisted-smtpd"
+    #: Whether the client's word is taken for whom it speaks for.
+    may_vouch = False
 
     hostname: str
     data_size_limit: int | None
@@ -71,22 +93,34 @@ class Server(Dialog):
     bare_newline: str
     decode_data: bool
     ident: str
+    tls_context: Any
+    require_starttls: bool
+    auth_required: bool
+    auth_require_tls: bool
 
     session: Session
     envelope: Envelope
     _accepted = 0
     _refused = 0
-    _unwelcome = False
+    _barrier: Barrier | None = None
+    _met = False
     _calls: dict[str, int] | None = None
 
     def __init__(self, handler: object, **options: Unpack[SMTPOptions]) -> None:
         super().__init__(settings_for(type(self), handler, options))
         self.event_handler = handler
+        # As attributes, because the dialog reads them all the time, and so that one connection may have its own.
+        self.__dict__.update(self._settings.attributes)
 
     @property
     def max_command_size_limit(self) -> int:
         """Octets of the longest command line."""
         return self._settings.longest_command
+
+    @property
+    def mechanisms(self) -> Mapping[str, Mechanism]:
+        """The mechanisms of AUTH, by name, whether or not they can be used at the moment."""
+        return self._settings.mechanisms
 
     @property
     def __ident__(self) -> str:
@@ -105,13 +139,29 @@ class Server(Dialog):
     async def opening(self) -> None:
         self.session = self._create_session()
         self.session.peer = self._peer()
+        if await self.before_greeting():
+            await self.greet()
+
+    async def before_greeting(self) -> bool:
+        """What comes before SMTP; a base class's part comes first.
+
+        :returns: whether the client is still to be served.
+        """
+        return True
+
+    async def greet(self) -> None:
+        """Greet the client, if ``handle_CONNECT`` lets it in."""
+        self._met = True
         if "CONNECT" in self._settings.hooks:
             # RFC 5321 section 3.1: after 554 the client may still say QUIT.  A hook that fails lets nobody in.
-            self._unwelcome = True
+            barrier, self._barrier = self._barrier, UNWELCOME
             status = await self._call_handler_hook("CONNECT")
-            code = Reply.parse(status).code
-            self._unwelcome = not 200 <= code < 300
-            if self._unwelcome or code == 220:
+            code = 250 if status is MISSING else Reply.parse(status).code
+            if not 200 <= code < 300:
+                await self.push(status)
+                return
+            self._barrier = barrier
+            if code == 220:
                 await self.push(status)
                 return
         await self.push(f"220 {self.hostname} {self.ident}")
@@ -128,12 +178,19 @@ class Server(Dialog):
         """The session of a new connection; may be overridden."""
         return Session(self.loop)
 
+    def _renew_session(self) -> Session:
+        """Forget what the client has said until now; what is known of its connection stays."""
+        before, self.session = self.session, self._create_session()
+        self.session.inherit(before)
+        self._set_rset_state()
+        return self.session
+
     def _create_envelope(self) -> Envelope:
         """The envelope of a new transaction; may be overridden."""
         return Envelope()
 
     def peer_gone(self, reason: Failure) -> Coroutine[Any, Any, None] | None:
-        if "DISCONNECT" in self._settings.hooks and hasattr(self, "session"):
+        if "DISCONNECT" in self._settings.hooks and self._met:
             return self._call_disconnect(reason)
         return None
 
@@ -179,8 +236,8 @@ class Server(Dialog):
 
     async def _checked_failure_status(self, error: BaseException) -> Status:
         try:
-            status = await self.handle_exception(error)
-            Reply.parse(status)
+            # Whole: a last line that announces another must not swallow the next reply.
+            status = Reply.parse(await self.handle_exception(error))
         except Exception:
             log.failure("{session.id}: handle_exception failed", session=self.session)
             self._log_failure(error)
@@ -197,7 +254,9 @@ class Server(Dialog):
         if hasattr(self.event_handler, "handle_exception") and not self._gone:
             return await settle(self.event_handler.handle_exception(error), self.loop)  # type: ignore[no-any-return]
         self._log_failure(error)
-        return Reply(451, "4.3.0", (f"Local error in processing, try again later (session {self.session.id})",))
+        # RFC 4954 section 6: 454 is what AUTH has for it.
+        code, enhanced = (454, "4.7.0") if self._verb == "AUTH" else (451, "4.3.0")
+        return Reply(code, enhanced, (f"Local error in processing, try again later (session {self.session.id})",))
 
     def _log_failure(self, error: BaseException) -> None:
         failure = Failure(error)
@@ -223,8 +282,8 @@ class Server(Dialog):
         self._verb = verb
         if self._settings.call_limits is not None:
             self._count_call(verb)
-        if self._unwelcome and verb != "QUIT":
-            raise SMTPReplyError(503, "5.5.1", "No service here, say QUIT")
+        if self._barrier is not None and verb not in self._barrier.passing:
+            raise SMTPReplyError(*self._barrier.refusal)
         coroutine: Coroutine[Any, Any, None] = command.method(self, argument)
         if command.foreign:
             return settle(coroutine, self.loop)
@@ -254,21 +313,16 @@ class Server(Dialog):
             return False
         raise SMTPReplyError(503, "5.5.1", f"Send {helo} first")
 
+    async def check_auth_needed(self, command: str) -> bool:
+        """Refuse a command before authentication, where that is required.
+
+        :param command: its verb.
+        :returns: whether it was refused.
+        """
+        if self.auth_required and not self.session.authenticated:
+            raise SMTPReplyError(530, "5.7.0", "Authentication required")
+        return False
+
     def _no_argument(self, argument: str | None) -> None:
         if argument is not None:
             raise SMTPReplyError(501, "5.5.4", f"Syntax: {self._verb}")
-
-
-class _Option:
-    """Reads an option from the shared settings, unless the instance or a subclass has its own value."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __get__(self, instance: Server | None, owner: type[Server]) -> Any:
-        return self if instance is None else instance._settings.values[self._name]
-
-
-for _name in DEFAULTS:
-    if _name not in ("loop", "clock"):
-        setattr(Server, _name, _Option(_name))

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_smtpd import __version__
+from twisted_smtpd.lmtp import LMTP
 
 if TYPE_CHECKING:
     from twisted_smtpd.factory import SMTPFactory
@@ -89,11 +90,14 @@ class ServerService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        await self._close()
+        await self.factory.drain(self.grace)
+
+    async def _close(self) -> None:
         for waiting in self._waiting:
             waiting.cancel()
         for _, port in self.ports:
             await maybeDeferred(port.stopListening)
-        await self.factory.drain(self.grace)
 
     def _listen(self) -> None:
         refusals: list[BindError] = []
@@ -130,7 +134,8 @@ class ServerService(Service):
         places = " and ".join(_place(port.getHost()) for _, port in self.ports)
         self.log.info("twisted-smtpd {version} listens on {places}", version=__version__, places=places)
         listener, port = self.ports[0]
-        self.log.info("To try it: {command}", command=_first_message(listener, port.getHost()))
+        swaks = "swaks --protocol LMTP" if issubclass(self.factory.protocol, LMTP) else "swaks"
+        self.log.info("To try it: {command}", command=f"{swaks} {_first_message(listener, port.getHost())}")
 
 
 def _place(address: Any) -> str:
@@ -148,7 +153,7 @@ def _path(address: UNIXAddress) -> str:
 def _first_message(listener: Listener, address: Any) -> str:
     to = "--to you@example.com"
     if isinstance(address, UNIXAddress):
-        return f"swaks --socket {_path(address)} {to}"
+        return f"--socket {_path(address)} {to}"
     host = _LOOPBACK_FOR_ANY.get(address.host, address.host)
     tls = " --tls-on-connect" if listener.name.startswith(("ssl:", "tls:")) else ""
-    return f"swaks --server {f'[{host}]' if ':' in host else host}:{address.port}{tls} {to}"
+    return f"--server {f'[{host}]' if ':' in host else host}:{address.port}{tls} {to}"

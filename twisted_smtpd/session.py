@@ -24,8 +24,11 @@ class Session:
         Unix socket.  Behind a trusted proxy it is the address the proxy vouches for.
     :ivar proxy_peer: the proxy's own address, if there is one.
     :ivar proxy_data: what the PROXY header said, if there was one.
-    :ivar ssl: what is known of TLS, or ``None`` in clear.
-    :ivar tls: whether TLS protects the client's connection.
+    :ivar xclient: what a trusted mail server said of the client with XCLIENT: attribute to value, ``None`` where it said
+        that it doesn't know.
+    :ivar xforward: the same with XFORWARD, for logs; it holds for one transaction.
+    :ivar ssl: what is known of TLS (a :class:`~twisted_smtpd.tls.TLSInfo`), or ``None`` in clear.
+    :ivar tls: whether TLS protects the client's connection; a trusted proxy may vouch for it.
     :ivar host_name: the name given with HELO, EHLO or LHLO; ``None`` before.
     :ivar extended_smtp: whether it was EHLO or LHLO.
     :ivar authenticated: whether the client has authenticated.
@@ -38,6 +41,8 @@ class Session:
         self.peer: Any = None
         self.proxy_peer: Any = None
         self.proxy_data: Any = None
+        self.xclient: dict[str, str | None] = {}
+        self.xforward: dict[str, str | None] = {}
         self.ssl: Any = None
         self.tls: bool = False
         self.host_name: str | None = None
@@ -54,6 +59,12 @@ class Session:
         if self._id is None:
             self._id = f"{_prefix}-{next(_counter):x}"
         return self._id
+
+    def inherit(self, before: Session) -> None:
+        """Take over what is known of the connection itself, not from what was said on it."""
+        self._id = before.id
+        self.peer, self.proxy_peer, self.proxy_data = before.peer, before.proxy_peer, before.proxy_data
+        self.ssl, self.tls = before.ssl, before.tls
 
     def __repr__(self) -> str:
         return f"<Session {self.id} peer={self.peer!r} host_name={self.host_name!r}>"
@@ -83,6 +94,8 @@ class Envelope:
     :ivar rcpt_tos: the accepted recipients' addresses.
     :ivar rcpt_options: their parameters, all in one list.
     :ivar recipients: a :class:`Recipient` for each accepted RCPT.
+    :ivar submitter: the mailbox of whoever submitted the message, as an authenticated client says with ``AUTH=`` (RFC
+        4954 section 5); ``""`` if it says ``<>`` or isn't authenticated; ``None`` if it says nothing.
     :ivar content: the message: bytes, or a ``str`` with ``decode_data``.
     :ivar original_content: the message, always bytes.
     """
@@ -95,6 +108,7 @@ class Envelope:
         self.rcpt_tos: list[str] = []
         self.rcpt_options: list[str] = []
         self.recipients: list[Recipient] = []
+        self.submitter: str | None = None
         self.content: str | bytes | None = None
         self.original_content: bytes | None = None
 

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from twisted.internet.interfaces import IReactorTime
 
+from twisted_smtpd.auth.results import AuthCallbackType, AuthenticatorType
+from twisted_smtpd.auth.table import mechanism_table
 from twisted_smtpd.hooks import hook_names, takes_responses
+from twisted_smtpd.networks import Network
+from twisted_smtpd.security import Security
 from twisted_smtpd.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -43,6 +47,19 @@ class SMTPOptions(TypedDict, total=False):
     hook_timeout: float
     bare_newline: str
     enhanced_status_codes: bool
+    tls_context: Any
+    require_starttls: bool
+    ssl_context: Any
+    proxy_from: Iterable[Network] | None
+    proxy_protocol_timeout: float | None
+    xclient_from: Iterable[Network] | None
+    auth_required: bool
+    auth_require_tls: bool
+    auth_mechanisms: Iterable[str] | None
+    auth_exclude_mechanism: Iterable[str] | None
+    auth_callback: AuthCallbackType | None
+    authenticator: AuthenticatorType | None
+    max_auth_failures: int
     loop: Any
     clock: IReactorTime | None
 
@@ -66,6 +83,19 @@ DEFAULTS = SMTPOptions(
     hook_timeout=540,
     bare_newline="normalize",
     enhanced_status_codes=True,
+    tls_context=None,
+    require_starttls=False,
+    ssl_context=None,
+    proxy_from=None,
+    proxy_protocol_timeout=None,
+    xclient_from=None,
+    auth_required=False,
+    auth_require_tls=True,
+    auth_mechanisms=None,
+    auth_exclude_mechanism=None,
+    auth_callback=None,
+    authenticator=None,
+    max_auth_failures=3,
     loop=None,
     clock=None,
 )
@@ -73,7 +103,16 @@ DEFAULTS = SMTPOptions(
 # Over how many seconds a client has to keep up min_data_rate.
 RATE_WINDOW = 60.0
 
-_ABOVE_ZERO = ("timeout", "session_timeout", "hook_timeout", "max_recipients", "max_errors", "max_connections")
+_ABOVE_ZERO = (
+    "timeout",
+    "session_timeout",
+    "hook_timeout",
+    "max_recipients",
+    "max_errors",
+    "max_connections",
+    "proxy_protocol_timeout",
+    "max_auth_failures",
+)
 _ZERO_OR_MORE = ("min_data_rate", "max_buffered", "data_size_limit", "line_length_limit", "max_connections_per_address")
 
 
@@ -110,29 +149,33 @@ class Settings:
         self.cls, self.handler, self.options = cls, handler, options
         self.values: dict[str, Any] = {**DEFAULTS, **options, **_class_values(cls)}
         _check(self.values)
+        for name, needed in cls.required_options.items():
+            if self.values[name] != needed:
+                raise ValueError(f"{cls.__name__} needs {name}={needed!r}, not {self.values[name]!r}")
         if self.values["hostname"] is None:
             self.values["hostname"] = socket.getfqdn()
         if self.values["ident"] is None:
             self.values["ident"] = cls.default_ident
+        self.attributes = {name: value for name, value in self.values.items() if name not in ("loop", "clock")}
         self.hooks = hook_names(handler)
+        self.security = Security(self.values, self.hooks)
         self.ehlo_takes_responses = "EHLO" in self.hooks and takes_responses(handler.handle_EHLO)  # type: ignore[attr-defined]
-        self.extensions: tuple[Extension, ...] = tuple(cls.extensions)
+        self.mechanisms = mechanism_table(cls, handler, self.values, self.hooks)
+        self.extensions: tuple[Extension, ...] = tuple(e for e in cls.extensions if e.in_use(self))
         self.mail_parameters = {k: p for e in self.extensions for k, p in e.mail_parameters.items()}
         self.rcpt_parameters = {k: p for e in self.extensions for k, p in e.rcpt_parameters.items()}
         self.commands = _command_table(cls, self.extensions)
         self.longest_command = max(command.size_limit for command in self.commands.values())
         self.call_limits = _call_limits(self.values["command_call_limit"])
-        self.shortest_limit = min(
-            self.values["timeout"], self.values["session_timeout"], self.values["hook_timeout"], RATE_WINDOW
-        )
+        limits = (self.values["timeout"], self.values["session_timeout"], self.values["hook_timeout"], RATE_WINDOW)
+        self.shortest_limit = min(*limits, *self.security.deadlines)
         # For protocols that are made by hand; a factory has its own.
         self.traffic = Traffic(self.values["clock"])
 
 
 def _class_values(cls: type[Any]) -> dict[str, Any]:
-    """The options that a class sets as attributes: what has ``__get__`` reads them from the settings."""
-    own = {name: getattr(cls, name) for name in DEFAULTS if hasattr(cls, name)}
-    return {name: value for name, value in own.items() if not hasattr(value, "__get__")}
+    """The options that a class sets as attributes."""
+    return {name: getattr(cls, name) for name in DEFAULTS if hasattr(cls, name)}
 
 
 def _check(values: Mapping[str, Any]) -> None:

@@ -5,18 +5,57 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted_smtpd.auth.commands import AuthCommands
+from twisted_smtpd.auth.results import (
+    AuthCallbackType,
+    AuthenticatorType,
+    AuthMechanismType,
+    AuthResult,
+    LoginPassword,
+    auth_mechanism,
+)
 from twisted_smtpd.hooks import MISSING
+from twisted_smtpd.proxy_header import ProxyHeader
 from twisted_smtpd.server import Status, syntax
 from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.settings import MIB
+from twisted_smtpd.starttls import TLSCommands
 from twisted_smtpd.transaction import Transaction
 from twisted_smtpd.wire.addresses import parse_mailbox
 from twisted_smtpd.wire.commands import parse_helo_name
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
+from twisted_smtpd.xclient import ClientCommands
 
-__all__ = ["MISSING", "SMTP", "Envelope", "Reply", "SMTPReplyError", "Session", "syntax"]
+__all__ = [
+    "CALL_LIMIT_DEFAULT",
+    "DATA_SIZE_DEFAULT",
+    "MISSING",
+    "SMTP",
+    "AuthCallbackType",
+    "AuthMechanismType",
+    "AuthResult",
+    "AuthenticatorType",
+    "Envelope",
+    "LoginPassword",
+    "Reply",
+    "SMTPReplyError",
+    "Session",
+    "TLSSetupException",
+    "auth_mechanism",
+    "syntax",
+]
+
+#: Octets a message may have, unless ``data_size_limit`` says otherwise.
+DATA_SIZE_DEFAULT = 32 * MIB
+#: How often a client may send a command that a ``command_call_limit`` dict does not name.
+CALL_LIMIT_DEFAULT = 20
 
 
-class SMTP(Transaction):
+class TLSSetupException(Exception):
+    """For programs that raise or catch it; this package raises none: a failed handshake ends the connection."""
+
+
+class SMTP(AuthCommands, ClientCommands, TLSCommands, ProxyHeader, Transaction):
     """One SMTP connection.
 
     A subclass adds a command with a coroutine method ``smtp_VERB(self, arg)``, decorated with :func:`syntax`, that
@@ -45,11 +84,36 @@ class SMTP(Transaction):
     :param bare_newline: what becomes of a CR or LF alone in a message: ``"normalize"`` stores CRLF, ``"reject"``
         refuses the message with 550.
     :param enhanced_status_codes: whether replies carry enhanced status codes (RFC 2034).
+    :param tls_context: offers STARTTLS: an :class:`ssl.SSLContext` for servers, a
+        :class:`~twisted_smtpd.tls.CertificateFiles`, or what else :func:`twisted_smtpd.tls.connection_creator` takes.
+    :param require_starttls: whether a client without TLS can do nothing but start it (530 otherwise).
+    :param ssl_context: speaks TLS from the start (port 465): the same kinds of context.  A transport that has TLS
+        already, from a ``ssl:`` endpoint say, needs none.
+    :param proxy_from: networks (``["10.0.0.0/8", "2001:db8::1", "unix"]``) whose connections must begin with a PROXY
+        header, before TLS; it says who the client is.  From anybody else a header is no more than a bad command.
+    :param proxy_protocol_timeout: seconds the header may take, above 0; 5 by default.  Without ``proxy_from`` it makes
+        every connection need a header, and ``handle_PROXY`` has to judge it.
+    :param xclient_from: networks that may use XCLIENT and XFORWARD.
+    :param auth_required: whether a client has to authenticate before it may send mail (530 otherwise).
+    :param auth_require_tls: whether AUTH is offered with TLS only (538 otherwise).
+    :param auth_mechanisms: the mechanisms to offer; by default all that the handler's ``auth_*`` hooks and the
+        authenticator can do, but CRAM-MD5.
+    :param auth_exclude_mechanism: mechanisms not to offer.
+    :param auth_callback: called with mechanism, name and password (both bytes); a client whose password is right is
+        let in by ``True``, and by nothing else.
+    :param authenticator: used instead; see :class:`twisted_smtpd.auth.IAuthenticator`.  Without either, and without
+        ``auth_*`` hooks, there is no AUTH.
+    :param max_auth_failures: failed authentications after which the client is hung up on.
     :param loop: accepted for programs that pass one; the reactor decides.
     :param clock: the provider of time, if not the global reactor.
     :raises TypeError: for an option that does not exist, or a value of the wrong type.
     :raises ValueError: for a value out of bounds.
     """
+
+    @property
+    def _authenticator(self) -> Any:
+        # Handlers written for aiosmtpd, where it has no other name, use it in their auth_* hooks.
+        return self.authenticator
 
     @syntax("HELO hostname")
     async def smtp_HELO(self, arg: str | None) -> None:
@@ -124,6 +188,7 @@ class SMTP(Transaction):
 
     @syntax("HELP [command]")
     async def smtp_HELP(self, arg: str | None) -> None:
+        await self.check_auth_needed("HELP")
         if arg is not None:
             command = self._settings.commands.get(arg.upper())
             if command is None or not self._syntax_available(command.method):
@@ -146,6 +211,7 @@ class SMTP(Transaction):
 
     @syntax("VRFY <address>")
     async def smtp_VRFY(self, arg: str | None) -> None:
+        await self.check_auth_needed("VRFY")
         if arg is None:
             raise SMTPReplyError(501, "5.5.4", "Syntax: VRFY <address>")
         text, utf8 = arg, False
@@ -161,4 +227,5 @@ class SMTP(Transaction):
 
     @syntax("EXPN <list>")
     async def smtp_EXPN(self, arg: str | None) -> None:
+        await self.check_auth_needed("EXPN")
         raise SMTPReplyError(502, "5.5.1", "EXPN is not implemented")

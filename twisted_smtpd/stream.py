@@ -11,6 +11,8 @@ __all__ = ["ContentStream", "StreamInterrupted"]
 
 # What a hook may lag behind the client: beyond, the client has to wait.
 HIGH_WATER = 2**18
+# The same in pieces: a client that sends two octets at a time must not make the server hold an object for each.
+MAX_PIECES = 1024
 
 
 class StreamInterrupted(ConnectionError):
@@ -25,7 +27,9 @@ class ContentStream(AsyncIterator[bytes]):
     :exc:`twisted_smtpd.SMTPReplyError`, and what was read so far has to be thrown away.
 
     :param drained: called when the hook has caught up.
-    :param cancel: called when the hook is to end.
+    :param cancel: called when the hook is to end and can't be told.
+    :ivar full: whether the client has to wait for the hook.
+    :ivar error: why the message is not whole, or ``None``.
     """
 
     def __init__(self, drained: Callable[[], None], cancel: Callable[[], None]) -> None:
@@ -34,34 +38,37 @@ class ContentStream(AsyncIterator[bytes]):
         self._chunks: deque[bytes] = deque()
         self._backlog = 0
         self._ended = False
-        self._error: Exception | None = None
+        self._told = False
         self._waiter: Deferred[None] | None = None
         self.full = False
+        self.error: Exception | None = None
 
     def __aiter__(self) -> ContentStream:
         return self
 
     async def __anext__(self) -> bytes:
         while not self._chunks:
-            if self._error is not None:
-                raise self._error
+            if self.error is not None:
+                self._told = True
+                raise self.error
             if self._ended:
                 raise StopAsyncIteration
+            if self._waiter is not None and not self._waiter.called:
+                raise RuntimeError("the stream is already being read")
             self._waiter = Deferred()
             await self._waiter
         chunk = self._chunks.popleft()
         self._backlog -= len(chunk)
         if self.full and not self._backlog:
-            self.full = False
-            self._drained()
+            self._free()
         return chunk
 
     def put(self, chunk: bytes) -> None:
         """Some content has come."""
-        if chunk and not self._ended and self._error is None:
+        if chunk and not self._ended:
             self._chunks.append(chunk)
             self._backlog += len(chunk)
-            self.full = self._backlog > HIGH_WATER
+            self.full = self._backlog > HIGH_WATER or len(self._chunks) > MAX_PIECES
             self._wake()
 
     def finish(self) -> None:
@@ -71,24 +78,36 @@ class ContentStream(AsyncIterator[bytes]):
 
     def fail(self, error: Exception) -> None:
         """The message will not be whole: what the hook has not read yet, it need not."""
-        self._error = error
-        self.close()
-        self._wake()
+        if not self._ended:
+            self.error = error
+            self.close()
+            self._told = self._wake()
+
+    def give_up(self, error: Exception) -> None:
+        """End the hook: tell it if it reads, cancel it if it is at something else.
+
+        One that has been told is left to clean up.
+        """
+        self.fail(error)
+        if not self._told:
+            self._cancel()
 
     def close(self) -> None:
         """The hook is done, whatever is left."""
         self._ended = True
         self._chunks.clear()
         self._backlog = 0
+        if self.full:
+            self._free()
+
+    def _free(self) -> None:
         self.full = False
+        self._drained()
 
-    def give_up(self) -> None:
-        """The hook takes too long: end it."""
-        self.fail(StreamInterrupted("the hook took too long"))
-        self._cancel()
-
-    def _wake(self) -> None:
-        if self._waiter is not None:
-            waiter, self._waiter = self._waiter, None
-            if not waiter.called:
-                waiter.callback(None)
+    def _wake(self) -> bool:
+        """Have a hook that waits look again; returns whether there was one."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is None or waiter.called:
+            return False
+        waiter.callback(None)
+        return True

@@ -12,9 +12,12 @@ from twisted.copyright import version as twisted_version
 from twisted.python import usage
 
 from twisted_smtpd import __version__
+from twisted_smtpd.auth.options import AuthOptions, announce
 from twisted_smtpd.factory import SMTPFactory
+from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.options import HandlerOptions, LimitOptions, ListenOptions, ServerOptions
 from twisted_smtpd.service import ServerService
+from twisted_smtpd.smtp import SMTP
 
 __all__ = ["Options", "makeService"]
 
@@ -29,7 +32,7 @@ def _refuse(error: object) -> NoReturn:
 
 
 # The last group is the first to check its options, so that no handler is made for a command line that is wrong.
-class Options(HandlerOptions, ListenOptions, LimitOptions, ServerOptions):
+class Options(HandlerOptions, ListenOptions, LimitOptions, AuthOptions, ServerOptions):
     """The command line of ``twist smtpd``."""
 
     longdesc = (
@@ -75,8 +78,14 @@ def makeService(options: Options) -> IService:
 
     :param options: the parsed command line.
     """
+    lmtp = bool(options["lmtp"])
+    if lmtp and any(listener.name.endswith(":25") for listener in options.listeners):
+        _refuse("--lmtp: not on port 25, where clients speak SMTP (RFC 2033 section 5)")
     try:
-        factory = SMTPFactory(options.handler, **options.server_options())
+        factory = SMTPFactory(options.handler, protocol=LMTP if lmtp else SMTP, **options.server_options())
     except ValueError as error:
         _refuse(error)
+    if options["auth-required"] and not factory.settings.mechanisms:
+        _refuse("--auth-required: nobody can authenticate without --auth-file, --auth or --auth-any")
+    announce(factory, tls=any(listener.name.startswith(("ssl:", "tls:")) for listener in options.listeners))
     return ServerService(factory, options.listeners, reactor=options.reactor, grace=options["grace"])

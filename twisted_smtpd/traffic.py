@@ -5,25 +5,71 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from twisted_smtpd.auth.throttle import Throttle
 from twisted_smtpd.watch import Watch, Watched
 
-__all__ = ["Connection", "Traffic", "limited_address"]
+__all__ = ["Connection", "Counts", "Traffic", "limited_address"]
+
+
+# At shutdown: how long, at least, a connection that is closing may take to go.
+LINGER = 1.0
 
 
 class Connection(Watched, Protocol):
     """What is counted here."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether it is ending: nothing more is read."""
 
     def shut_down(self) -> bool:
         """The server is stopping."""
 
     def abort(self) -> None:
         """Close at once."""
+
+
+@dataclass
+class Counts:
+    """What has happened since the server started.
+
+    :ivar connections: clients that were served.
+    :ivar turned_away: clients that heard 421 instead of a greeting, by a limit or because the server was stopping.
+    :ivar accepted: messages that got a 2xx; over LMTP, which answers for each recipient, such answers.
+    :ivar deferred: the same for 4xx.
+    :ivar refused: the same for 5xx.
+    :ivar octets: content of the messages that were answered.
+    :ivar errors: mistakes of clients, those that count for ``max_errors``.
+    :ivar hook_failures: hooks that raised, took too long or returned what is no status.
+    """
+
+    connections: int = 0
+    turned_away: int = 0
+    accepted: int = 0
+    deferred: int = 0
+    refused: int = 0
+    octets: int = 0
+    errors: int = 0
+    hook_failures: int = 0
+
+    def judged(self, code: int) -> None:
+        """A message, or one of its recipients, got its answer.
+
+        :param code: the reply code.
+        """
+        if code < 400:
+            self.accepted += 1
+        elif code < 500:
+            self.deferred += 1
+        else:
+            self.refused += 1
 
 
 class Traffic:
@@ -34,6 +80,8 @@ class Traffic:
     :ivar per_address: how many of them there are for each address that is counted.
     :ivar buffered: octets of messages in memory.
     :ivar draining: whether the server is stopping.
+    :ivar counts: what has happened until now.
+    :ivar sign_ins: slows down whoever guesses passwords.
     """
 
     def __init__(self, clock: IReactorTime | None) -> None:
@@ -41,7 +89,10 @@ class Traffic:
         self.per_address: Counter[str] = Counter()
         self.buffered = 0
         self.draining = False
+        self.counts = Counts()
+        self.sign_ins = Throttle()
         self._drained: Deferred[None] | None = None
+        self._timers: list[IDelayedCall] = []
         self._clock = clock
         self._watch: Watch | None = None
 
@@ -64,26 +115,55 @@ class Traffic:
         :param limits: the values of ``max_connections`` and ``max_connections_per_address``.
         :returns: why it can't be served, or ``None``.
         """
+        refusal = self._refusal(limits) or self._count(address, limits)
+        if refusal is None:
+            self.connections.add(connection)
+            self.counts.connections += 1
+        else:
+            self.counts.turned_away += 1
+        return refusal
+
+    def _refusal(self, limits: Mapping[str, Any]) -> str | None:
         if self.draining:
             return "421 4.3.2 {hostname} is shutting down, try again later"
         if len(self.connections) >= limits["max_connections"]:
             return "421 4.3.2 {hostname} has too many connections, try again later"
+        return None
+
+    def _count(self, address: str | None, limits: Mapping[str, Any]) -> str | None:
         if address is not None:
             if 0 < limits["max_connections_per_address"] <= self.per_address[address]:
                 return "421 4.7.0 {hostname} has too many connections from your address"
             self.per_address[address] += 1
-        self.connections.add(connection)
         return None
+
+    def recount(self, before: str | None, address: str | None, limits: Mapping[str, Any]) -> str | None:
+        """Count an admitted connection for another address: what stands behind a proxy is known now.
+
+        :param before: the address it was counted for.
+        :param address: the address it is to be counted for.
+        :param limits: see :meth:`admit`.
+        :returns: why it can't be served any longer (then nothing has changed), or ``None``.
+        """
+        if address == before:
+            return None
+        refusal = self._count(address, limits)
+        if refusal is None:
+            self._uncount(before)
+        return refusal
+
+    def _uncount(self, address: str | None) -> None:
+        if address is not None:
+            self.per_address[address] -= 1
+            if not self.per_address[address]:
+                del self.per_address[address]
 
     def dismiss(self, connection: Connection, address: str | None) -> None:
         """A connection has gone; nothing happens for one that was not admitted."""
         if connection not in self.connections:
             return
         self.connections.discard(connection)
-        if address is not None:
-            self.per_address[address] -= 1
-            if not self.per_address[address]:
-                del self.per_address[address]
+        self._uncount(address)
         self._check_drained()
 
     def drain(self, grace: float) -> Deferred[None]:
@@ -91,14 +171,29 @@ class Traffic:
         self.draining = True
         if self._drained is None:
             self._drained = Deferred()
-            timer = self.watch.clock.callLater(grace, self._grace_over)
-            self._drained.addBoth(lambda _: timer.cancel() if timer.active() else None)
+            self.watch.retire()
+            self._timers = [self.watch.clock.callLater(grace, self._grace_over)]
+            self._drained.addBoth(self._stop_timers)
             for connection in tuple(self.connections):
                 connection.shut_down()
+            self._sweep(frozenset())
             self._check_drained()
         waiter: Deferred[None] = Deferred()
         self._drained.chainDeferred(waiter)
         return waiter
+
+    def _sweep(self, closing_before: frozenset[Connection]) -> None:
+        """Abort what was closing at the last look already: with TLS, the transport waits for the client's consent."""
+        for connection in closing_before & self.connections:
+            connection.abort()
+        if self.connections:
+            closing = frozenset(connection for connection in self.connections if connection.closing)
+            self._timers[1:] = [self.watch.clock.callLater(LINGER, self._sweep, closing)]
+
+    def _stop_timers(self, _: object) -> None:
+        for timer in self._timers:
+            if timer.active():
+                timer.cancel()
 
     def _grace_over(self) -> None:
         for connection in tuple(self.connections):

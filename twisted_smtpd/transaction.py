@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_smtpd.dialog import CANCELLED
+from twisted_smtpd.dialog import CANCELLED, TOOK_TOO_LONG
 from twisted_smtpd.hooks import MISSING, settle
 from twisted_smtpd.server import Server, syntax
 from twisted_smtpd.session import Recipient
@@ -31,9 +31,11 @@ class Transaction(Server):
     @syntax("MAIL FROM:<address>", extended=" [SP <mail-parameters>]")
     async def smtp_MAIL(self, arg: str | None) -> None:
         await self.check_helo_needed()
+        await self.check_auth_needed("MAIL")
         if self.envelope.mail_from is not None:
             raise SMTPReplyError(503, "5.5.1", "Nested MAIL command")
         address, rest = self._path(arg, "FROM:", sender=True)
+        self.envelope.submitter = None
         options, parameters = self._parameters(rest, self._settings.mail_parameters)
         utf8 = "SMTPUTF8" in parameters
         self._check_ascii(address, utf8)
@@ -60,6 +62,7 @@ class Transaction(Server):
     @syntax("RCPT TO:<address>", extended=" [SP <rcpt-parameters>]")
     async def smtp_RCPT(self, arg: str | None) -> None:
         await self.check_helo_needed()
+        await self.check_auth_needed("RCPT")
         envelope = self.envelope
         if envelope.mail_from is None:
             raise SMTPReplyError(503, "5.5.1", "Need MAIL command first")
@@ -113,13 +116,11 @@ class Transaction(Server):
     @syntax("DATA")
     async def smtp_DATA(self, arg: str | None) -> None:
         await self.check_helo_needed()
+        await self.check_auth_needed("DATA")
         self._no_argument(arg)
         if self.envelope.mail_from is None:
             raise SMTPReplyError(503, "5.5.1", "Need MAIL command first")
-        if not (self._accepted or self.envelope.rcpt_tos):
-            if self._refused:
-                raise SMTPReplyError(554, "5.5.1", "No valid recipients")
-            raise SMTPReplyError(503, "5.5.1", "Need RCPT command first")
+        self._check_recipients()
         reader = DotReader(
             size_limit=self.data_size_limit,
             line_length_limit=self.line_length_limit,
@@ -138,6 +139,12 @@ class Transaction(Server):
             self._keep_when_gone = False
             self.release_content()
             self._set_post_data_state()
+
+    def _check_recipients(self) -> None:
+        if not (self._accepted or self.envelope.rcpt_tos):
+            if self._refused:
+                raise SMTPReplyError(554, "5.5.1", "No valid recipients")
+            raise SMTPReplyError(503, "5.5.1", "Need RCPT command first")
 
     def _content_refusal(self, error: str | None) -> Reply | None:
         if self._out_of_memory:
@@ -173,29 +180,52 @@ class Transaction(Server):
     async def _stream_to_hook(self, reader: ContentReader) -> Any:
         """Let ``handle_DATA_STREAM`` read while the client sends; its status, or why the message is refused."""
         stream = ContentStream(self.stream_drained, lambda: hook.cancel())
-        hook = Deferred.fromCoroutine(self._call_handler_hook("DATA_STREAM", stream))
+        hook = Deferred.fromCoroutine(self._read_stream(stream))
 
         def done(result: Any) -> Any:
             # Whatever it has not read is read past, and does not count.
             reader.discard()
             stream.close()
-            self.stream_drained()
             return result
 
         hook.addBoth(done)
         try:
             await self.read_content(reader, stream)
-        except GeneratorExit:
-            stream.fail(StreamInterrupted("the client went away before the end of the message"))
+        except BaseException:
+            stream.give_up(StreamInterrupted("the client went away before the end of the message"))
             hook.addErrback(self._hook_interrupted)
-            hook.cancel()
             raise
-        refusal = self._content_refusal(reader.error)
-        if refusal is None:
-            stream.finish()
-        else:
-            stream.fail(SMTPReplyError(refusal.code, refusal.enhanced, refusal.lines[0]))
-        return refusal or await self._verdict(_result_of(hook))
+        stream.finish()
+        status = await self._verdict(_result_of(hook))
+        # A hook can't answer for a message of which it has not heard the end.
+        if isinstance(stream.error, StreamInterrupted):
+            return TOOK_TOO_LONG
+        return self._content_refusal(reader.error) or status
+
+    async def _read_stream(self, stream: ContentStream) -> Any:
+        status = await self._call_handler_hook("DATA_STREAM", stream)
+        if hasattr(status, "__aiter__"):
+            # It reads the stream between its statuses, so it has to run while the content comes.
+            return await settle(self._gathered(status), self.loop)
+        return status
+
+    async def _gathered(self, status: Any) -> AsyncIterator[Reply]:
+        """What an iterator yields, ended as it ended."""
+        found: list[Reply] = []
+        ending: BaseException | None = None
+        try:
+            async for reply in self._statuses(status):
+                found.append(reply)
+        except (Exception, asyncio.CancelledError) as error:
+            if not found:
+                raise
+            ending = error
+        return _replay(found, ending)
+
+    def content_error(self, error: str) -> Exception:
+        refusal = self._content_refusal(error)
+        assert refusal is not None
+        return SMTPReplyError(refusal.code, refusal.enhanced, refusal.lines[0])
 
     def _hook_interrupted(self, failure: Failure) -> None:
         if failure.check(StreamInterrupted, *CANCELLED) is None:
@@ -208,36 +238,66 @@ class Transaction(Server):
         shall try again later.
         """
         if isinstance(status, (list, tuple)) or hasattr(status, "__aiter__"):
-            replies = [Reply.parse(one) async for one in self._statuses(status)]
-            if len(replies) != self._accepted:
-                raise BadStatus(f"the hook gave {len(replies)} statuses for {self._accepted} recipients")
-            status = replies[0]
-            if len({reply.code // 100 for reply in replies}) > 1:
-                log.warn("{session.id}: the verdict differs by recipient: 451", session=self.session)
-                status = Reply(451, "4.3.0", ("Accepted for some recipients only, try again later",))
-        await self.push(status)
+            try:
+                status = await settle(self._one_for_all(status), self.loop)
+            except (Exception, asyncio.CancelledError) as error:
+                status = await self.status_for(error)
+        try:
+            await self.push(status)
+        except BadStatus as error:
+            await self.push(await self.status_for(error))
+        self._message_judged()
+
+    def _message_judged(self) -> None:
+        """The client has heard what becomes of its message, or of one recipient's."""
+        self.traffic.counts.judged(self._code)
         if self._code < 300:
             self.forgive()
 
-    async def _statuses(self, status: Any) -> AsyncIterator[Any]:
-        """One status per accepted recipient, of what a hook gave for the message."""
+    async def _one_for_all(self, status: Any) -> Reply:
+        replies = [reply async for reply in self._statuses(status)]
+        if len({reply.code // 100 for reply in replies}) == 1:
+            return replies[0]
+        log.warn("{session}: the verdict differs by recipient: 451", session=self.session.id)
+        return Reply(451, "4.3.0", ("Accepted for some recipients only, try again later",))
+
+    async def _statuses(self, status: Any) -> AsyncIterator[Reply]:
+        """One status per accepted recipient, as a hook gives them for the message.
+
+        :raises BadStatus: if there are more or fewer.
+        """
+        due = self._accepted
         if isinstance(status, (list, tuple)):
+            if len(status) != due:
+                raise BadStatus(f"the hook gave {len(status)} statuses for {due} recipients")
             for one in status:
-                yield one
-        elif hasattr(status, "__aiter__"):
-            iterator = aiter(status)
-            while (one := await settle(anext(iterator, MISSING), self.loop)) is not MISSING:
-                yield one
-        else:
-            for _ in range(self._accepted):
-                yield status
+                yield Reply.parse(one)
+            return
+        try:
+            async for one in status:
+                reply = Reply.parse(one)
+                if not due:
+                    raise BadStatus(f"the hook gave more statuses than the {self._accepted} recipients")
+                due -= 1
+                # Each recipient has the time a hook has.
+                self._pending_since = self._now()
+                yield reply
+        finally:
+            # Left alone after a bad status, it would be suspended for ever, in a `with` perhaps.
+            if hasattr(status, "aclose"):
+                await status.aclose()
+        if due:
+            raise BadStatus(f"the hook gave no status for the last {due} of {self._accepted} recipients")
 
     def _log_message(self, size: int) -> None:
+        self.traffic.counts.octets += size
+        # Values, not the envelope: whoever keeps the event must not keep the message.
         log.info(
-            "{session.id} {session.peer} from=<{envelope.mail_from}> recipients={count} size={size}: {code}",
-            session=self.session,
-            envelope=self.envelope,
-            count=self._accepted,
+            "{session} {peer} from=<{sender}> recipients={recipients} size={size}: {code}",
+            session=self.session.id,
+            peer=self.session.peer,
+            sender=self.envelope.mail_from,
+            recipients=self._accepted,
             size=size,
             code=self._code,
         )
@@ -245,3 +305,10 @@ class Transaction(Server):
 
 async def _result_of(deferred: Deferred[Any]) -> Any:
     return await deferred
+
+
+async def _replay(replies: list[Reply], ending: BaseException | None) -> AsyncIterator[Reply]:
+    for reply in replies:
+        yield reply
+    if ending is not None:
+        raise ending

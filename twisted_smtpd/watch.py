@@ -45,10 +45,10 @@ class Watch:
         :param shortest: the shortest of its limits, in seconds, above 0.
         """
         self.watched.add(connection)
-        self._retired = False
         if shortest < self.shortest:
             self.shortest = shortest
-            self._stop()
+            if self._call is not None and self._call.getTime() > self.clock.seconds() + shortest:
+                self._stop()
         if self._call is None:
             self._call = self.clock.callLater(self.shortest, self._look)
 
@@ -59,7 +59,7 @@ class Watch:
             self._stop()
 
     def retire(self) -> None:
-        """No connection will be added: leave no timer behind when the last one has gone."""
+        """From now on leave no timer behind when the last connection has gone."""
         self._retired = True
         if not self.watched:
             self._stop()

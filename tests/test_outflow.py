@@ -1,0 +1,187 @@
+"""What goes to the client: immediate writes, what is left of them, and clients that don't read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import main, tcp
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from tests.fakes import Transport
+from twisted_smtpd.outflow import Outflow
+
+
+class Socket(tcp.Server):
+    """A TCP transport without a socket: ``accepts`` says what each attempt to send takes, or what it returns."""
+
+    def __init__(self, *accepts: Any) -> None:
+        self.accepts = list(accepts)
+        self.sent = b""
+        self.queued = b""
+        self.dataBuffer = b""
+        self._tempDataBuffer: list[bytes] = []
+        self.producers: list[Any] = []
+        self.ended: list[str] = []
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.no_delay = enabled
+
+    def writeSomeData(self, data: bytes) -> Any:
+        taken = self.accepts.pop(0)
+        if isinstance(taken, int):
+            self.sent += data[:taken]
+            return min(taken, len(data))
+        return taken
+
+    def write(self, data: bytes) -> None:
+        self.queued += data
+        self._tempDataBuffer.append(data)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        assert streaming
+        self.producers.append(producer)
+
+    def unregisterProducer(self) -> None:
+        self.ended.append("unregister")
+
+    def loseConnection(self) -> None:
+        self.ended.append("lose")
+
+    def abortConnection(self) -> None:
+        self.ended.append("abort")
+
+
+class OutflowMixin(SynchronousTestCase):
+    def make(self, transport: Any) -> Outflow:
+        self.events: list[str] = []
+        self.now = 5.0
+        outflow = Outflow(
+            transport, lambda: self.now, lambda: self.events.append("blocked"), lambda: self.events.append("freed")
+        )
+        # The exact type is what makes a transport one that may be written to directly.
+        outflow.direct = isinstance(transport, Socket)
+        return outflow
+
+
+class DirectTests(OutflowMixin):
+    def test_nagle_is_off(self) -> None:
+        socket = Socket()
+        self.make(socket)
+        self.assertTrue(socket.no_delay)
+
+    def test_only_plain_sockets_are_direct(self) -> None:
+        for transport in (Transport(), Socket()):
+            self.assertFalse(Outflow(transport, lambda: 0.0, lambda: None, lambda: None).direct)
+        plain = tcp.Server.__new__(tcp.Server)
+        self.assertTrue(Outflow(plain, lambda: 0.0, lambda: None, lambda: None).direct)
+
+    def test_what_the_socket_takes_is_sent_at_once(self) -> None:
+        socket = Socket(100)
+        self.make(socket).write(b"hello")
+        self.assertEqual((socket.sent, socket.queued, socket.producers), (b"hello", b"", []))
+
+    def test_what_is_left_is_queued(self) -> None:
+        socket = Socket(2)
+        outflow = self.make(socket)
+        outflow.write(b"hello")
+        self.assertEqual((socket.sent, socket.queued, socket.producers), (b"he", b"llo", [outflow]))
+
+    def test_a_full_socket(self) -> None:
+        socket = Socket(0)
+        self.make(socket).write(b"hello")
+        self.assertEqual((socket.sent, socket.queued), (b"", b"hello"))
+
+    def test_nothing_overtakes_what_is_queued(self) -> None:
+        socket = Socket(2, 100)
+        outflow = self.make(socket)
+        outflow.write(b"hello")
+        outflow.write(b"world")
+        self.assertEqual((socket.sent, socket.queued, len(socket.producers)), (b"he", b"lloworld", 1))
+        socket._tempDataBuffer, socket.dataBuffer = [], b"lloworld"
+        outflow.write(b"!")
+        self.assertEqual(socket.queued, b"lloworld!")
+        socket._tempDataBuffer, socket.dataBuffer = [], b""
+        outflow.write(b"again")
+        self.assertEqual(socket.sent, b"heagain")
+
+    def test_under_tls_nothing_goes_past_the_transport(self) -> None:
+        socket = Socket(100)
+        outflow = self.make(socket)
+        outflow.secure()
+        outflow.write(b"hello")
+        self.assertEqual((socket.sent, socket.queued), (b"", b"hello"))
+
+    def test_a_connection_that_is_lost(self) -> None:
+        socket = Socket(main.CONNECTION_LOST)
+        self.make(socket).write(b"hello")
+        self.assertEqual((socket.ended, socket.queued), (["abort"], b""))
+
+    def test_close(self) -> None:
+        socket = Socket(100)
+        outflow = self.make(socket)
+        outflow.write(b"hello")
+        outflow.close()
+        self.assertEqual(socket.ended, ["lose"])
+
+    def test_close_with_something_queued(self) -> None:
+        """A transport with a producer stays open."""
+        socket = Socket(1)
+        outflow = self.make(socket)
+        outflow.write(b"hello")
+        outflow.close()
+        self.assertEqual(socket.ended, ["unregister", "lose"])
+
+
+class BlockedTests(OutflowMixin):
+    def test_it_is_a_streaming_producer(self) -> None:
+        transport = Transport()
+        outflow = self.make(transport)
+        self.assertTrue(verifyObject(IPushProducer, outflow))
+        outflow.write(b"x")
+        outflow.write(b"y")
+        self.assertIs(transport.producer, outflow)
+        self.assertTrue(transport.streaming)
+        self.assertEqual(transport.value(), b"xy")
+
+    def test_blocked_since(self) -> None:
+        outflow = self.make(Transport())
+        self.assertIsNone(outflow.blocked_since)
+        outflow.pauseProducing()
+        self.now = 9.0
+        outflow.pauseProducing()
+        self.assertEqual(outflow.blocked_since, 5.0)
+        outflow.resumeProducing()
+        self.assertIsNone(outflow.blocked_since)
+        self.assertEqual(self.events, ["blocked", "blocked", "freed"])
+
+    def test_waiting_for_it(self) -> None:
+        outflow = self.make(Transport())
+        self.successResultOf(Deferred.fromCoroutine(outflow.drained()))
+        outflow.pauseProducing()
+        waiters = [Deferred.fromCoroutine(outflow.drained()) for _ in range(2)]
+        for waiter in waiters:
+            self.assertNoResult(waiter)
+        outflow.resumeProducing()
+        for waiter in waiters:
+            self.successResultOf(waiter)
+
+    def test_one_that_no_longer_waits(self) -> None:
+        outflow = self.make(Transport())
+        outflow.pauseProducing()
+        waiters = [Deferred.fromCoroutine(outflow.drained()) for _ in range(2)]
+        waiters[0].cancel()
+        self.failureResultOf(waiters[0])
+        outflow.resumeProducing()
+        self.successResultOf(waiters[1])
+
+    def test_the_end_of_the_connection(self) -> None:
+        outflow = self.make(Transport())
+        outflow.pauseProducing()
+        waiter = Deferred.fromCoroutine(outflow.drained())
+        outflow.stopProducing()
+        outflow.stop()
+        self.successResultOf(waiter)
+        self.assertEqual(self.events, ["blocked"])

@@ -1,0 +1,95 @@
+"""Authenticators: ``twisted.cred`` checkers, and one for catchers that lets everybody in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword, UsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import maybeDeferred
+from zope.interface import Attribute, Interface, implementer
+
+from twisted_smtpd.auth.results import AuthResult, CramMD5Response, Identity, LoginPassword
+
+__all__ = ["AcceptAnyone", "CredAuthenticator", "IAuthenticator", "IScramAuthenticator"]
+
+
+class IAuthenticator(Interface):
+    """What the ``authenticator`` argument of :class:`twisted_smtpd.smtp.SMTP` may be: any callable like this."""
+
+    mechanisms = Attribute(
+        "The names of the mechanisms it can work with.  An authenticator without this attribute is offered PLAIN and "
+        "LOGIN, and what ``auth_mechanisms`` asks for."
+    )
+
+    def __call__(server: Any, session: Any, envelope: Any, mechanism: str, auth_data: Any) -> Any:
+        """Decide about a client.
+
+        :param mechanism: its name; PLAIN and LOGIN come with a :class:`~twisted_smtpd.auth.LoginPassword`, CRAM-MD5
+            with a :class:`~twisted_smtpd.auth.CramMD5Response`, XOAUTH2 and OAUTHBEARER with a
+            :class:`~twisted_smtpd.auth.BearerToken`, EXTERNAL with an :class:`~twisted_smtpd.auth.ExternalIdentity`.
+        :returns: an :class:`~twisted_smtpd.auth.AuthResult`, or an awaitable of one.
+        :raises twisted_smtpd.SMTPReplyError: the client gets this reply.
+        """
+
+
+class IScramAuthenticator(IAuthenticator):
+    """An authenticator that SCRAM works with."""
+
+    def scram_keys(server: Any, session: Any, envelope: Any, mechanism: str, login: bytes) -> Any:
+        """Look up a user's keys.
+
+        :param mechanism: its name without ``-PLUS``.
+        :returns: :class:`~twisted_smtpd.auth.ScramKeys`, ``None`` for a user that is not known, or an awaitable of
+            either.
+        """
+
+
+@implementer(IAuthenticator)
+class CredAuthenticator:
+    """An authenticator for ``twisted.cred`` checkers.
+
+    A client is let in when one of them takes its credentials.
+
+    :param checkers: providers of :class:`twisted.cred.checkers.ICredentialsChecker`.
+    :raises ValueError: if none of them knows what to do with a password.
+    """
+
+    def __init__(self, *checkers: Any) -> None:
+        self.checkers = checkers
+        plain = any(IUsernamePassword in checker.credentialInterfaces for checker in checkers)
+        hashed = any(IUsernameHashedPassword in checker.credentialInterfaces for checker in checkers)
+        self.mechanisms = frozenset((*(("PLAIN", "LOGIN") if plain else ()), *(("CRAM-MD5",) if hashed else ())))
+        if not self.mechanisms:
+            raise ValueError("none of these checkers takes passwords")
+
+    async def __call__(
+        self, server: Any, session: Any, envelope: Any, mechanism: str, auth_data: LoginPassword | CramMD5Response
+    ) -> AuthResult:
+        """Ask the checkers, one after the other."""
+        wanted, credentials = (
+            (IUsernamePassword, UsernamePassword(auth_data.login, auth_data.password))
+            if isinstance(auth_data, LoginPassword)
+            else (IUsernameHashedPassword, auth_data)
+        )
+        for checker in self.checkers:
+            if wanted in checker.credentialInterfaces:
+                try:
+                    avatar = await maybeDeferred(checker.requestAvatarId, credentials)
+                except UnauthorizedLogin:
+                    continue
+                # b"" is what a checker says of somebody anonymous.
+                if avatar:
+                    return AuthResult(success=True, auth_data=Identity(auth_data.login))
+        return AuthResult(success=False, handled=False)
+
+
+@implementer(IAuthenticator)
+class AcceptAnyone:
+    """Lets in whoever asks, with any name and password: for catchers and tests, never for a server with mail in it."""
+
+    mechanisms = frozenset({"PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER"})
+
+    def __call__(self, server: Any, session: Any, envelope: Any, mechanism: str, auth_data: Any) -> AuthResult:
+        """Say yes."""
+        return AuthResult(success=True, auth_data=Identity(auth_data.login))

@@ -1,0 +1,281 @@
+"""A file of users and password hashes: reads it, checks passwords against it off the reactor's thread, writes it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from twisted.logger import Logger
+
+from twisted_smtpd.auth.hashes import HashError, check_hash, default_kind, make_hash, scram_keys, verify
+from twisted_smtpd.auth.prepare import prepare
+from twisted_smtpd.auth.results import AuthResult, Identity, LoginPassword
+from twisted_smtpd.auth.scram import ITERATIONS, SCRAM_HASHES, ScramKeys
+from twisted_smtpd.auth.worker import Busy, Worker
+from twisted_smtpd.wire.replies import SMTPReplyError
+
+__all__ = ["PasswordFile", "PasswordFileError", "set_password"]
+
+log = Logger()
+
+MAX_OCTETS = 2**26
+
+
+class PasswordFileError(Exception):
+    """A password file can't be used; its text says why, and shows no hash."""
+
+
+@dataclass(frozen=True)
+class _Users:
+    """What a password file says.
+
+    :ivar hashes: user to kind of hash to hash.
+    :ivar mark: tells whether the file has changed.
+    """
+
+    hashes: Mapping[str, Mapping[str, str]] = field(repr=False)
+    mark: tuple[int, ...]
+    decoy: str | None = field(repr=False)
+    iterations: Mapping[str, int]
+
+
+class PasswordFile:
+    """An authenticator for a file with a line ``user:hash`` for each user.
+
+    A user may have several hashes, separated by blanks: one for PLAIN and LOGIN (argon2, bcrypt or scrypt; a file that
+    ``htpasswd -B`` has written will do), and keys for SCRAM-SHA-256 and SCRAM-SHA-1.  Empty lines, and lines that begin
+    with ``#``, don't count.  The file is read again when it has changed; when it can't be, what was read before goes on
+    to hold.
+
+    Each password takes a hash in a thread, and an unknown user takes one as well: neither the answer nor the time it
+    takes tells whether there is such a user.
+
+    :param path: the file.
+    :param worker: runs the hashes.
+    :raises PasswordFileError: if the file can't be read, or has a line that can't be used.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, worker: Worker | None = None) -> None:
+        self.path = Path(path)
+        self._worker = Worker() if worker is None else worker
+        self._users = _read(self.path)
+        self._reported: object = None
+
+    @property
+    def mechanisms(self) -> frozenset[str]:
+        """What can be offered: SCRAM only if there are keys for it."""
+        found = {kind for hashes in self._users.hashes.values() for kind in hashes if kind in SCRAM_HASHES}
+        return frozenset({"PLAIN", "LOGIN", *found, *(f"{kind}-PLUS" for kind in found)})
+
+    async def __call__(
+        self, server: Any, session: Any, envelope: Any, mechanism: str, auth_data: LoginPassword
+    ) -> AuthResult:
+        """Check a password."""
+        if await self._run(self._check, auth_data.login, auth_data.password):
+            return AuthResult(success=True, auth_data=Identity(auth_data.login))
+        return AuthResult(success=False, handled=False)
+
+    async def scram_keys(self, server: Any, session: Any, envelope: Any, mechanism: str, login: bytes) -> ScramKeys:
+        """The keys of a user, or some that fit no password."""
+        return await self._run(self._keys, mechanism, login)  # type: ignore[no-any-return]
+
+    async def _run(self, function: Any, *arguments: Any) -> Any:
+        try:
+            return await self._worker.run(function, *arguments)
+        except Busy:
+            raise SMTPReplyError(454, "4.7.0", "Too busy to authenticate, try again later") from None
+
+    # In a thread from here.
+
+    def _current(self) -> _Users:
+        """The users; a file that can't be read any more changes nothing."""
+        try:
+            if _mark(os.stat(self.path)) != self._users.mark:
+                self._users = _read(self.path)
+                log.info("read {path} again, it has changed", path=self.path)
+            self._reported = None
+        except (OSError, PasswordFileError) as error:
+            if str(error) != self._reported:
+                self._reported = str(error)
+                log.error("{path} can't be read, what was read before holds: {error}", path=self.path, error=error)
+        return self._users
+
+    def _check(self, login: bytes, password: bytes) -> bool:
+        users = self._current()
+        try:
+            hashed = _for_password(users.hashes[prepare(login)])
+        except (KeyError, ValueError):
+            hashed = None
+        try:
+            password = prepare(password).encode()
+        except ValueError:
+            # No user can have it, but that must not be said any faster.
+            hashed = None
+        if hashed is None:
+            if users.decoy is not None:
+                _verify_quietly(users.decoy, password)
+            return False
+        return _verify_quietly(hashed, password)
+
+    def _keys(self, mechanism: str, login: bytes) -> ScramKeys:
+        users = self._current()
+        hashed = users.hashes.get(login.decode(), {}).get(mechanism)
+        if hashed is None:
+            return ScramKeys.decoy(mechanism, login, users.iterations.get(mechanism, ITERATIONS))
+        return scram_keys(hashed)[1]
+
+
+def _verify_quietly(hashed: str, password: bytes) -> bool:
+    try:
+        return verify(hashed, password)
+    except ValueError:
+        # Such as SCRAM's for a password that can't be one, or bcrypt's for one with a NUL.
+        return False
+
+
+def _for_password(hashes: Mapping[str, str]) -> str:
+    """The hash that a password is checked with, of those a user has."""
+    return next((h for kind, h in hashes.items() if kind not in SCRAM_HASHES), None) or next(iter(hashes.values()))
+
+
+def _mark(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _read(path: Path) -> _Users:
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_OCTETS:
+                raise PasswordFileError(f"{path} is no file of at most {MAX_OCTETS:,} octets")
+            text = file.read().decode()
+    except OSError as error:
+        raise PasswordFileError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise PasswordFileError(f"{path} is not UTF-8") from None
+    if status.st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        log.warn("{path} can be read or written by everybody on this machine: chmod 600", path=path)
+    users: dict[str, dict[str, str]] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip() and not line.startswith("#"):
+            try:
+                name, hashes = _parse(line)
+                if name in users:
+                    raise HashError("this user has a line already")
+            except ValueError as error:
+                raise PasswordFileError(f"{path}, line {number}: {error}") from None
+            users[name] = hashes
+    return _Users(users, _mark(status), _decoy(users), _usual_iterations(users))
+
+
+def _parse(line: str) -> tuple[str, dict[str, str]]:
+    name, colon, rest = line.partition(":")
+    if not colon or not rest.split():
+        raise HashError("a line is user:hash")
+    hashes: dict[str, str] = {}
+    for hashed in rest.split():
+        kind = check_hash(hashed)
+        if kind in hashes:
+            raise HashError(f"two hashes of the kind {kind}")
+        hashes[kind] = hashed
+    return prepare(name), hashes
+
+
+def _decoy(users: Mapping[str, Mapping[str, str]]) -> str | None:
+    """A hash that takes as long as most: an unknown user's password is checked with it, and never right."""
+    chosen = [_for_password(hashes) for hashes in users.values()]
+    usual = Counter(check_hash(hashed) for hashed in chosen).most_common(1)
+    return next((hashed for hashed in chosen if check_hash(hashed) == usual[0][0]), None)
+
+
+def _usual_iterations(users: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
+    usual = {}
+    for mechanism in SCRAM_HASHES:
+        counts = Counter(
+            scram_keys(hashes[mechanism])[1].iterations for hashes in users.values() if mechanism in hashes
+        )
+        if counts:
+            usual[mechanism] = counts.most_common(1)[0][0]
+    return usual
+
+
+def set_password(
+    path: str | os.PathLike[str], login: str, password: str | None, *, kind: str | None = None, scram: bool = False
+) -> None:
+    """Add a user to a password file, change a password, or remove a user.
+
+    The file is replaced as a whole: a server that reads it at the same time sees the old one or the new one.  A new
+    file can be read by its owner only.
+
+    :param login: the user's name: no colon, not empty.
+    :param password: the password, or ``None`` to remove the user.
+    :param kind: ``argon2``, ``bcrypt`` or ``scrypt``; by default the first for which the library is there.
+    :param scram: whether to add keys for SCRAM-SHA-256 and SCRAM-SHA-1: a password that is stolen from the file is
+        easier to guess with them.
+    :raises PasswordFileError: if the file can't be read or written, if there is no such user to remove, or if the name
+        or the password has characters that aren't allowed (RFC 4013).
+    """
+    path = Path(path)
+    try:
+        name = prepare(login)
+        if ":" in name or name.startswith("#") or name != name.strip() or not name.isprintable():
+            raise ValueError("a colon, a blank at either end, or a # in front")
+    except ValueError as error:
+        raise PasswordFileError(f"that can't be a user's name: {error}") from None
+    entry = None
+    if password is not None:
+        kinds = [default_kind() if kind is None else kind, *(SCRAM_HASHES if scram else ())]
+        try:
+            prepared = prepare(password)
+            entry = f"{name}:{' '.join(make_hash(one, prepared) for one in kinds)}"
+        except ValueError as error:
+            raise PasswordFileError(f"that can't be a password: {error}") from None
+    try:
+        _replace(path, name, entry)
+    except FileExistsError:
+        raise PasswordFileError(f"somebody else is writing it: {path}.new exists") from None
+    except OSError as error:
+        raise PasswordFileError(f"{error.filename or path}: {error.strerror}") from None
+
+
+def _replace(path: Path, name: str, entry: str | None) -> None:
+    # A file made anew can't be opened by anybody before its mode is right, and it keeps a second writer out.
+    path = path.resolve()
+    new = path.with_name(f"{path.name}.new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{line}\n" for line in _changed(path, name, entry))
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            status = path.stat()
+            os.chmod(new, stat.S_IMODE(status.st_mode))
+            if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+                os.chown(new, status.st_uid, status.st_gid)
+        os.replace(new, path)
+    except BaseException:
+        os.unlink(new)
+        raise
+
+
+def _changed(path: Path, name: str, entry: str | None) -> list[str]:
+    """The lines of the file with this user's line replaced, removed, or added at the end."""
+    lines = path.read_text("utf-8").rstrip("\n").split("\n") if path.exists() else []
+    kept: list[str] = []
+    found = False
+    for line in filter(None, lines):
+        if not line.startswith("#") and line.partition(":")[0] == name:
+            if entry is not None and not found:
+                kept.append(entry)
+            found = True
+        else:
+            kept.append(line)
+    if entry is None and not found:
+        raise PasswordFileError("there is no such user")
+    return kept if found or entry is None else [*kept, entry]

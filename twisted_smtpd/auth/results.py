@@ -1,0 +1,168 @@
+"""What passes between mechanisms and authenticators: credentials, verdicts, the names of aiosmtpd's API."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+from twisted.cred.credentials import IUsernameHashedPassword
+from zope.interface import implementer
+
+__all__ = [
+    "AuthCallbackType",
+    "AuthMechanismType",
+    "AuthResult",
+    "AuthenticatorType",
+    "BearerToken",
+    "CramMD5Response",
+    "ExternalIdentity",
+    "Identity",
+    "LoginPassword",
+    "auth_mechanism",
+    "loggable",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: ``auth_callback(mechanism, login, password)``: whether it is the user's password.
+AuthCallbackType = Callable[[str, bytes, bytes], Any]
+#: ``authenticator(server, session, envelope, mechanism, auth_data)``: an :class:`AuthResult`, or an awaitable of one.
+AuthenticatorType = Callable[[Any, Any, Any, str, Any], Any]
+#: ``auth_MECHANISM(server, args)``.
+AuthMechanismType = Callable[[Any, list[str]], Any]
+
+# RFC 4422 section 3.1.
+MECHANISM_NAME = re.compile(r"[A-Z0-9_-]{1,20}")
+# What of a user's name is put in a log line.
+LOGGED_LOGIN = 64
+
+
+@dataclass(kw_only=True)
+class AuthResult:
+    """What an authenticator, or an ``auth_*`` hook, says of a client.
+
+    :param success: whether the client is who it says it is; only ``True`` itself lets it in.
+    :param handled: whether a client that is not let in has been answered already.  If it hasn't in fact, it hears 535.
+    :param message: the status for the client, if not the usual one.
+    :param auth_data: becomes ``session.auth_data``; its ``login`` attribute, if it has one, ``session.login_data``.
+    """
+
+    success: bool
+    handled: bool = True
+    message: str | None = None
+    auth_data: Any = field(default=None, repr=False)
+
+
+class LoginPassword(NamedTuple):
+    """What PLAIN and LOGIN give an authenticator.
+
+    :ivar login: the user's name.
+    :ivar password: the password; never shown.
+    """
+
+    login: bytes
+    password: bytes
+
+    def __str__(self) -> str:
+        return f"LoginPassword(login={loggable(self.login)}, password=...)"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a client is, without the secret that it proved it with.
+
+    :ivar login: the user's name.
+    """
+
+    login: bytes
+
+
+@dataclass(frozen=True)
+class BearerToken:
+    """What XOAUTH2 and OAUTHBEARER (RFC 7628) give an authenticator.
+
+    :ivar login: whom the client wants to act as; OAUTHBEARER may leave it empty.
+    :ivar token: the access token; never shown.
+    :ivar host: the host the client meant to reach, if it says so.
+    :ivar port: the same for the port.
+    """
+
+    login: bytes
+    token: str = field(repr=False)
+    host: str | None = None
+    port: int | None = None
+
+
+@dataclass(frozen=True)
+class ExternalIdentity:
+    """What EXTERNAL (RFC 4422 appendix A) gives an authenticator.
+
+    :ivar login: whom the client wants to act as; empty if that is to follow from its certificate.
+    :ivar certificate: the client's certificate, in DER; it has been verified.
+    """
+
+    login: bytes
+    certificate: bytes = field(repr=False)
+
+
+@implementer(IUsernameHashedPassword)
+@dataclass(frozen=True)
+class CramMD5Response:
+    """What CRAM-MD5 (RFC 2195) gives an authenticator; for ``twisted.cred`` it is an ``IUsernameHashedPassword``.
+
+    :ivar login: the user's name.
+    :ivar challenge: what the client was asked.
+    :ivar digest: what it answered, in hexadecimal.
+    """
+
+    login: bytes
+    challenge: bytes = field(repr=False)
+    digest: bytes = field(repr=False)
+
+    @property
+    def username(self) -> bytes:
+        """The same as ``login``."""
+        return self.login
+
+    def check(self, password: bytes) -> bool:
+        """Whether the client has this password."""
+        expected = hmac.new(password, self.challenge, hashlib.md5).hexdigest().encode()
+        return hmac.compare_digest(expected, self.digest)
+
+    def checkPassword(self, password: bytes) -> bool:
+        """The same, as ``twisted.cred`` calls it."""
+        return self.check(password)
+
+
+def auth_mechanism(actual_name: str) -> Callable[[F], F]:
+    """Decorate an ``auth_*`` hook with the name of its mechanism, where that can't be told from its own.
+
+    Without it ``auth_SCRAM__SHA__1`` is ``SCRAM-SHA-1``.
+
+    :param actual_name: 1 to 20 letters, digits, hyphens and underscores; case does not matter.
+    :raises ValueError: if it can't be a mechanism's name (RFC 4422 section 3.1).
+    """
+    name = actual_name.upper()
+    if MECHANISM_NAME.fullmatch(name) is None:
+        raise ValueError(f"not the name of a mechanism: {actual_name!r}")
+
+    def decorate(method: F) -> F:
+        method.__auth_mechanism_name__ = name  # type: ignore[attr-defined]
+        return method
+
+    return decorate
+
+
+def loggable(login: object) -> str:
+    """A user's name in quotes, in ASCII, without anything that could end a log line or steer a terminal."""
+    if isinstance(login, (bytes, bytearray)):
+        login = bytes(login).decode("utf-8", "backslashreplace")
+    text = str(login)
+    return ascii(text if len(text) <= LOGGED_LOGIN else f"{text[:LOGGED_LOGIN]}...")

@@ -1,0 +1,71 @@
+"""Runs what takes long, a password hash say, in threads: few at a time, and not without bound."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+
+__all__ = ["Busy", "Worker"]
+
+T = TypeVar("T")
+
+# A hash takes a processor and 64 MiB: more at a time would only be slower.
+MAX_RUNNING = 4
+MAX_WAITING = 200
+
+
+class Busy(Exception):
+    """Too many jobs wait already."""
+
+
+class Worker:
+    """Runs functions in threads.
+
+    :param defer: starts a thread: called with the function and its arguments, gives a Deferred of the result; by
+        default :func:`twisted.internet.threads.deferToThread`.
+    """
+
+    def __init__(self, defer: Callable[..., Deferred[Any]] | None = None) -> None:
+        self._defer = defer
+        self._running = 0
+        self._waiting: deque[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
+
+    def run(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
+        """Run a function in a thread.
+
+        A job that has begun goes on when its Deferred is cancelled, and counts until it is done: a client that hangs up
+        must not make room for the next.
+
+        :raises Busy: too many jobs wait already.
+        """
+        if len(self._waiting) >= MAX_WAITING:
+            raise Busy("too many passwords are being checked")
+        outcome: Deferred[T] = Deferred(self._forget)
+        self._waiting.append((outcome, function, arguments))
+        self._start()
+        return outcome
+
+    def _forget(self, outcome: Deferred[Any]) -> None:
+        self._waiting = deque(job for job in self._waiting if job[0] is not outcome)
+
+    def _start(self) -> None:
+        while self._waiting and self._running < MAX_RUNNING:
+            outcome, function, arguments = self._waiting.popleft()
+            self._running += 1
+            self._to_thread(function, *arguments).addBoth(self._done, outcome)
+
+    def _to_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        if self._defer is None:
+            from twisted.internet.threads import deferToThread
+
+            self._defer = deferToThread
+        return self._defer(function, *arguments)
+
+    def _done(self, result: Any, outcome: Deferred[Any]) -> None:
+        self._running -= 1
+        self._start()
+        if not outcome.called:
+            outcome.callback(result)

@@ -1,0 +1,399 @@
+"""A reactor for programs that have none: on a loop that the program runs, or in a thread.
+
+Twisted's global reactor can be started only once, and much of Twisted uses it and no other.  If nobody has installed
+one, a :class:`LoopReactor` is installed, which can be moved from one asyncio loop to the next.  It goes where it is
+needed first; a server on another loop at the same time gets a second one, which is not the global one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
+from functools import partial
+from typing import Any
+from weakref import WeakSet
+
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import ReactorNotRestartable, ReactorNotRunning
+from twisted.internet.main import installReactor
+from twisted.python.failure import Failure
+from twisted.python.threadable import isInIOThread
+
+__all__ = [
+    "LoopReactor",
+    "LoopThread",
+    "acquire",
+    "call_in",
+    "global_reactor",
+    "in_thread",
+    "in_thread_of",
+    "is_running",
+    "loop_of",
+    "reactor_here",
+    "release",
+    "running_loop",
+    "shared",
+    "wait_for",
+]
+
+# How long the end of the process waits for a thread, and the end of a loop for its tasks.
+END_TIMEOUT = 5.0
+
+_STOPPED = "the Twisted reactor of this process has been stopped, and a reactor can't be started a second time"
+_FORKED = (
+    "this process is a fork of one in which the Twisted reactor was running, and the reactor's thread is not in it: "
+    "start controllers after the fork only, start the process with the 'spawn' method, or give the controller a loop "
+    "of its own: Controller(handler, loop=asyncio.new_event_loop())"
+)
+_TRIAL = (
+    "this would take the reactor away from trial, which is about to run it for this TestCase: "
+    "use `await controller.listen()`, or a SynchronousTestCase"
+)
+
+
+class LoopReactor(AsyncioSelectorReactor):
+    """A reactor on an asyncio loop that somebody else runs: it works while the loop does.
+
+    :param loop: the loop it is on at first.
+    :ivar home: this loop, on which :data:`shared` runs it.
+    :ivar users: what needs it on the loop it is on.
+    :ivar kept: whether it is to stay there for good, since the program runs it itself.
+    :ivar stopped: whether it has been stopped; a reactor starts only once.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.home = loop
+        self.users: WeakSet[Any] = WeakSet()
+        self.kept = self.stopped = False
+
+    def installWaker(self) -> None:
+        """Have none, nor its file descriptors: the loop has its own way to be woken from another thread."""
+
+    def getThreadPool(self) -> Any:
+        """The thread pool; its threads don't keep the process from ending, for nobody may ever stop this reactor."""
+        pool: Any = super().getThreadPool()
+        pool.threadFactory = partial(threading.Thread, daemon=True)
+        return pool
+
+    def run(self, installSignalHandlers: bool = True) -> None:
+        """Run as an ordinary reactor, for a program that does so."""
+        self.kept = True
+        base: Any = super()
+        base.run(installSignalHandlers)
+
+    def stop(self) -> None:
+        """Stop for good."""
+        self.stopped = True
+        base: Any = super()
+        base.stop()
+
+    def is_free(self) -> bool:
+        """Whether it may be moved to another loop."""
+        return not (self.kept or self.stopped) and (not self.users or self._asyncioEventloop.is_closed())
+
+    def move(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Go to another loop, with all that is read, written and waited for."""
+        base: Any = super()
+        readers, writers = base.getReaders(), base.getWriters()
+        base.removeAll()
+        if self._timerHandle is not None:
+            self._timerHandle.cancel()
+        self._timerHandle = self._scheduledAt = None
+        self._asyncioEventloop = loop
+        self.users.clear()
+        for reader in readers:
+            base.addReader(reader)
+        for writer in writers:
+            base.addWriter(writer)
+        base._reschedule()
+
+
+_lock = threading.RLock()
+
+
+def global_reactor() -> Any:
+    """Twisted's global reactor; a :class:`LoopReactor` becomes it if there is none yet."""
+    with _lock:
+        if "twisted.internet.reactor" not in sys.modules:
+            # What an event loop policy gives, uvloop for instance or Windows' proactor loop, may not suit a reactor.
+            loop = asyncio.SelectorEventLoop()
+            installReactor(LoopReactor(loop))
+            atexit.register(_close_idle, loop)
+    from twisted.internet import reactor
+
+    return reactor
+
+
+def _close_idle(loop: asyncio.AbstractEventLoop) -> None:
+    if not loop.is_running():
+        loop.close()
+
+
+def loop_of(reactor: Any) -> asyncio.AbstractEventLoop | None:
+    """The asyncio loop below a reactor, or ``None`` if it is another kind of reactor."""
+    return getattr(reactor, "_asyncioEventloop", None)
+
+
+def is_running(reactor: Any) -> bool:
+    """Whether a reactor is at work: its loop, for one that has none of its own."""
+    loop = loop_of(reactor)
+    return bool(reactor.running) if loop is None else loop.is_running()
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The asyncio loop that is running in this thread, if any."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def in_thread_of(reactor: Any) -> bool:
+    """Whether this is the thread in which a reactor runs, now."""
+    loop = loop_of(reactor)
+    if loop is not None:
+        return running_loop() is loop
+    return bool(reactor.running) and isInIOThread()
+
+
+def acquire(loop: asyncio.AbstractEventLoop, user: object) -> Any:
+    """A reactor on an asyncio loop: the global one, if it is there or can be moved there, or else another.
+
+    :param user: the reactor stays while this object exists, or until :func:`release`.
+    """
+    with _lock:
+        reactor = global_reactor()
+        if loop_of(reactor) is not loop or getattr(reactor, "stopped", False):
+            if isinstance(reactor, LoopReactor) and reactor.is_free():
+                reactor.move(loop)
+            else:
+                reactor = LoopReactor(loop)
+        if isinstance(reactor, LoopReactor):
+            reactor.users.add(user)
+            if not reactor.running:
+                reactor.startRunning(installSignalHandlers=False)
+        return reactor
+
+
+def release(reactor: Any, user: object) -> None:
+    """This user doesn't need the reactor any more."""
+    with _lock:
+        if isinstance(reactor, LoopReactor):
+            reactor.users.discard(user)
+
+
+def reactor_here(user: object) -> Any:
+    """The reactor for whatever runs in this thread: an asyncio loop, or the global reactor, also before it is run.
+
+    :param user: see :func:`acquire`.
+    :raises RuntimeError: if nothing runs in this thread.
+    """
+    loop = running_loop()
+    if loop is not None:
+        return acquire(loop, user)
+    reactor: Any = sys.modules.get("twisted.internet.reactor")
+    if reactor is not None and (in_thread_of(reactor) or not (reactor.running or isinstance(reactor, LoopReactor))):
+        return reactor
+    raise RuntimeError("neither an asyncio loop nor the Twisted reactor is running in this thread")
+
+
+def in_thread(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+    """Call a function that blocks in a thread: like ``deferToThread``, on loops without the global reactor as well."""
+    loop = running_loop()
+    if loop is None or loop_of(global_reactor()) is loop:
+        from twisted.internet.threads import deferToThread
+
+        return deferToThread(function, *arguments)
+    return Deferred.fromFuture(loop.run_in_executor(None, partial(function, *arguments)))
+
+
+async def wait_for(result: Deferred[Any]) -> Any:
+    """Await a Deferred, be it in a coroutine of Twisted's or in a task of asyncio's."""
+    loop = running_loop()
+    if loop is None or asyncio.current_task(loop) is None:
+        return await result
+    return await result.asFuture(loop)
+
+
+def call_in(reactor: Any, function: Callable[[], Any], timeout: float) -> Any:
+    """Call a function in the thread of a reactor, and wait for what it returns.
+
+    :param function: may return a Deferred.
+    :param timeout: seconds to wait.
+    :raises TimeoutError: if it takes longer; a function that has not begun by then is not called any more.
+    """
+    result: Future[Any] = Future()
+
+    def call() -> None:
+        if result.set_running_or_notify_cancel():
+            maybeDeferred(function).addCallbacks(result.set_result, fail)
+
+    def fail(failure: Failure) -> None:
+        result.set_exception(failure.value)
+
+    reactor.callFromThread(call)
+    try:
+        return result.result(timeout)
+    except FutureTimeout:
+        if result.done():
+            raise  # the function's own
+        result.cancel()
+        raise TimeoutError(f"no answer within {timeout:g} s: the server's thread is busy, or blocked") from None
+
+
+class LoopThread:
+    """A thread that runs an asyncio loop, with a reactor on it.
+
+    :param loop: not running.
+    :ivar reactor: the reactor.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.reactor = acquire(loop, self)
+        self._thread = threading.Thread(target=self._run, name="twisted-smtpd", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self._loop.run_until_complete(asyncio.wait(tasks, timeout=END_TIMEOUT))
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+    def _finish(self) -> None:
+        # A hook that is cancelled now has nobody left to answer to.
+        self.reactor.disconnectAll()
+        self._loop.stop()
+
+    def is_alive(self) -> bool:
+        """Whether the thread is there: it is not in a fork, nor after somebody has stopped the loop."""
+        return self._thread.is_alive()
+
+    def end(self, timeout: float | None = None) -> None:
+        """Stop the loop, close it, and wait for the thread.
+
+        :param timeout: seconds to wait at most.
+        """
+        if self._thread.is_alive():
+            self.reactor.callFromThread(self._finish)
+            self._thread.join(timeout)
+        release(self.reactor, self)
+
+
+class SharedThread:
+    """The thread for all servers that have no loop of their own."""
+
+    def __init__(self) -> None:
+        self.forked = False
+        self._own: LoopThread | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The asyncio loop that the thread runs or will run, or ``None`` if it is another kind of reactor's."""
+        reactor = global_reactor()
+        return reactor.home if isinstance(reactor, LoopReactor) else loop_of(reactor)
+
+    def reactor(self, timeout: float) -> Any:
+        """A reactor that runs: in a thread that is started now, or wherever the global reactor runs already.
+
+        :param timeout: seconds that the start may take.
+        :raises RuntimeError: if it can't run: it has been stopped, or the process was forked from one where it ran.
+        :raises TimeoutError: if the start takes too long.
+        """
+        if self.forked:
+            raise RuntimeError(_FORKED)
+        with _lock:
+            reactor = global_reactor()
+            if isinstance(reactor, LoopReactor) and not reactor.kept:
+                return self._own_reactor(reactor)
+            if not reactor.running:
+                _run_in_thread(reactor, timeout)
+            return reactor
+
+    def _own_reactor(self, reactor: LoopReactor) -> Any:
+        if self._own is None and not reactor.stopped:
+            self._own = LoopThread(reactor.home)
+            atexit.register(self._end, os.getpid())
+        elif self._own is None or not self._own.is_alive():
+            raise RuntimeError(_STOPPED)
+        return self._own.reactor
+
+    def _end(self, pid: int) -> None:
+        """The process ends: cancel the hooks, so that none is torn off in the middle of a statement."""
+        if self._own is not None and os.getpid() == pid:
+            self._own.end(END_TIMEOUT)
+
+
+shared = SharedThread()
+
+
+def _run_in_thread(reactor: Any, timeout: float) -> None:
+    """Run somebody else's reactor, which nobody runs."""
+    if _trial_is_waiting():
+        raise RuntimeError(_TRIAL)
+    running: Future[None] = Future()
+
+    def run() -> None:
+        reactor.callWhenRunning(running.set_result, None)
+        try:
+            # Signals are the main thread's.
+            reactor.run(installSignalHandlers=False)
+        except Exception as error:
+            if running.done():
+                raise
+            running.set_exception(error)
+
+    thread = threading.Thread(target=run, name="twisted-smtpd reactor", daemon=True)
+    thread.start()
+    try:
+        running.result(timeout)
+    except ReactorNotRestartable:
+        raise RuntimeError(_STOPPED) from None
+    except FutureTimeout:
+        raise TimeoutError(f"the reactor did not start within {timeout:g} s") from None
+    atexit.register(_stop, reactor, thread, os.getpid())
+
+
+def _trial_is_waiting() -> bool:
+    """Whether this is called by the body of a trial ``TestCase``: trial runs the reactor when it returns."""
+    frame: Any = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") != "twisted.trial._asynctest":
+        frame = frame.f_back
+    return frame is not None
+
+
+def _stop(reactor: Any, thread: threading.Thread, pid: int) -> None:
+    def stop() -> None:
+        with suppress(ReactorNotRunning):
+            reactor.stop()
+
+    if thread.is_alive() and os.getpid() == pid:
+        reactor.callFromThread(stop)
+        thread.join(END_TIMEOUT)
+
+
+def _after_fork() -> None:
+    # Nobody would release it, if another thread held it.
+    global _lock
+    _lock = threading.RLock()
+    reactor: Any = sys.modules.get("twisted.internet.reactor")
+    if reactor is not None and reactor.running:
+        shared.forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
