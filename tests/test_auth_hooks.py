@@ -147,20 +147,13 @@ class NameTests(AuthCase):
         self.assertEqual(dial(handler).send(b"AUTH SCRAM-SHA-1\r\n"), ACCEPTED)
 
     def test_auth_mechanism_names_it(self) -> None:
-        @auth_mechanism("with_underscore__and-all")
+        @auth_mechanism("with_one__and-all")
         def auth_whatever(server: Any, args: list[str]) -> str:
             return args[0]
 
         client = dial(hooks(auth_x=auth_whatever))
-        self.assertEqual(client.send(b"AUTH WITH_UNDERSCORE__AND-ALL\r\n"), b"504 5.5.4 Unrecognized authentication type\r\n")
-
-        @auth_mechanism("x-short")
-        def auth_short(server: Any, args: list[str]) -> str:
-            return args[0]
-
-        client = dial(hooks(auth_y=auth_short))
-        self.assertEqual(client.send(b"AUTH x-Short\r\n"), ACCEPTED)
-        self.assertEqual(client.protocol.session.login_data, "X-SHORT")
+        self.assertEqual(client.send(b"AUTH With_One__And-All\r\n"), ACCEPTED)
+        self.assertEqual(client.protocol.session.login_data, "WITH_ONE__AND-ALL")
 
     def test_auth_mechanism_takes_only_names(self) -> None:
         for name in ("", "has space", "dot.ted", "É", "a" * 65):
@@ -241,14 +234,19 @@ class ServerTests(AuthCase):
         self.assertNotIn(repr(PASSWORD), repr([event for event in events if "user" not in event]))
 
     def test_challenge_auth_gives_missing_when_it_has_answered(self) -> None:
-        for said, answer in ((b"*", b"501 5.7.0 Authentication cancelled\r\n"), (b"!", b"501 5.5.2 That is not base64\r\n")):
+        for said, answer in (
+            (b"*", b"501 5.7.0 Authentication cancelled\r\n"),
+            (b"!", b"501 5.5.2 That is not base64\r\n"),
+        ):
             self.check(FOO + said + b"\r\n", b"334 \r\n" + answer, self.asking(""))
 
     def test_a_hook_that_returns_missing_for_it_does_not_answer_twice(self) -> None:
         async def auth_FOO(server: Any, args: list[str]) -> Any:
             return await server.challenge_auth("")
 
-        self.check(FOO + b"*\r\nNOOP\r\n", b"334 \r\n501 5.7.0 Authentication cancelled\r\n250 2.0.0 OK\r\n", foo(auth_FOO))
+        self.check(
+            FOO + b"*\r\nNOOP\r\n", b"334 \r\n501 5.7.0 Authentication cancelled\r\n250 2.0.0 OK\r\n", foo(auth_FOO)
+        )
 
     def test_a_long_challenge_is_one_line(self) -> None:
         said = dial(self.asking(b"c" * 9000)).send(FOO)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any, ClassVar
 
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin
 from twisted.logger import Logger
@@ -35,8 +38,25 @@ class AuthOptions(AuthOptionMixin, OptionGroup):
     ]
     optParameters: ClassVar[list[list[Any]]] = [
         ["auth-file", None, None, "Users and hashed passwords; twisted-smtpd-passwd writes such a file."],
-        ["auth-mechanisms", None, None, "Offer these mechanisms only: PLAIN,SCRAM-SHA-256 (default: all but CRAM-MD5)."],
+        [
+            "auth-mechanisms",
+            None,
+            None,
+            "Offer these mechanisms only: PLAIN,SCRAM-SHA-256 (default: all but CRAM-MD5).",
+        ],
     ]
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        # The mixin's own was chosen when it was imported.
+        self.authOutput = sys.stdout
+
+    def addChecker(self, checker: Any) -> None:
+        """Take a checker that ``--auth`` asks for."""
+        if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
+            # From the command line it gets str, which the octets that a client sends never equal.
+            checker.users = {_octets(name): _octets(password) for name, password in checker.users.items()}
+        super().addChecker(checker)
 
     def postOptions(self) -> None:
         super().postOptions()
@@ -60,13 +80,19 @@ class AuthOptions(AuthOptionMixin, OptionGroup):
                 raise usage.UsageError(f"--auth-file: {error}") from None
 
     def server_options(self) -> dict[str, Any]:
-        options = {**super().server_options(), "auth_required": bool(self["auth-required"])}
+        options = dict(super().server_options())
+        if self["auth-required"]:
+            options["auth_required"] = True
         if self.authenticator is not None:
             options["authenticator"] = self.authenticator
             options["auth_require_tls"] = not (self["auth-without-tls"] or self["auth-any"])
         if self["auth-mechanisms"] is not None:
             options["auth_mechanisms"] = tuple(self["auth-mechanisms"].replace(",", " ").split())
         return options
+
+
+def _octets(text: str | bytes) -> bytes:
+    return os.fsencode(text) if isinstance(text, str) else text
 
 
 def announce(factory: SMTPFactory, tls: bool) -> None:
