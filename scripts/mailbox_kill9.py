@@ -1,7 +1,7 @@
 """Shows that the Mailbox handler loses nothing it has answered 250 for, whenever its process is killed.
 
-``python scripts/mailbox_kill9.py [--kills N] [--clients N]`` runs ``twist smtpd -c mailbox DIR`` under load and kills it
-with SIGKILL, again and again.  Afterwards every message that was answered 250 must be in the Maildir, whole, and
+``python scripts/mailbox_kill9.py [--kills N] [--clients N]`` runs ``twist smtpd -c mailbox DIR`` under load and kills
+it with SIGKILL, again and again.  Afterwards every message that was answered 250 must be in the Maildir, whole, and
 no message in it may be half of one.  Prints the figures; exits with 1 for any loss.
 
 A killed process is not a power cut: that the message was synchronised to the disk is a matter for
@@ -34,7 +34,18 @@ class Server:
     def __init__(self, maildir: Path) -> None:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "twisted", "--log-format=text", "smtpd", "-l", "127.0.0.1:0", "-c", "mailbox", str(maildir)],
+            [
+                sys.executable,
+                "-m",
+                "twisted",
+                "--log-format=text",
+                "smtpd",
+                "-l",
+                "127.0.0.1:0",
+                "-c",
+                "mailbox",
+                str(maildir),
+            ],
             env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             text=True,
@@ -134,9 +145,9 @@ def judge(maildir: Path, load: Load) -> bool:
     unanswered = len(set(found) - load.answered)
     left = sum(1 for _ in (maildir / "tmp").iterdir())
     print(
-        f"sent {load.sent}, answered 250 {len(load.answered)}, refused {sum(load.refused.values())}; in the Maildir "
-        f"{sum(found.values())}: missing {len(missing)}, half-written {halves}, twice {twice}; stored but killed before the "
-        f"answer {unanswered}, left in tmp {left}"
+        f"sent {load.sent}, answered 250 {len(load.answered)}, refused {sum(load.refused.values())}; in the "
+        f"Maildir {sum(found.values())}: missing {len(missing)}, half-written {halves}, twice {twice}; stored but "
+        f"killed before the answer {unanswered}, left in tmp {left}"
     )
     for reply, count in load.refused.items():
         print(f"refused {count} times: {reply}")

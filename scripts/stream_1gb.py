@@ -1,8 +1,8 @@
 """Shows that a hook that streams keeps the memory flat, and that a slow hook stops the client's TCP.
 
 ``python scripts/stream_1gb.py [--megabytes N] [--lag SECONDS]`` starts ``twist smtpd`` with the handler below, sends it
-one message, and prints what the server's memory did (``VmRSS`` and ``VmHWM`` of ``/proc``).  Then it sends the message to
-the same handler while that sleeps, and prints how much the client could send before TCP stopped it.  Exits with 1 if
+one message, and prints what the server's memory did (``VmRSS`` and ``VmHWM`` of ``/proc``).  Then it sends more to the
+same handler while that sleeps, and prints how much the client could send before TCP stopped it.  Exits with 1 if
 the memory grew by more than 16 MiB, if content was lost, or if the client was not stopped.  Linux only.
 """
 
@@ -48,7 +48,9 @@ class Server:
 
     def __init__(self, lag: float) -> None:
         environment = {**os.environ, "LAG": str(lag), "PYTHONUNBUFFERED": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent.parent), os.environ.get("PYTHONPATH")]))
+        environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [str(HERE.parent.parent), os.environ.get("PYTHONPATH")])
+        )
         command = [sys.executable, "-m", "twisted", "--reactor=asyncio", "--log-format=text", "smtpd"]
         options = ["-l", "127.0.0.1:0", "-c", "stream_1gb.Digest", "--size=0", "--hostname=mx.example"]
         self.process = subprocess.Popen(
@@ -79,7 +81,11 @@ class Client:
         self.socket = socket.create_connection(("127.0.0.1", port), 120)
         self.replies = self.socket.makefile("rb")
         self.expect("220")
-        for line, code in (("EHLO c", "250"), (f"MAIL FROM:<{sender}@x.example>", "250"), ("RCPT TO:<b@y.example>", "250")):
+        for line, code in (
+            ("EHLO c", "250"),
+            (f"MAIL FROM:<{sender}@x.example>", "250"),
+            ("RCPT TO:<b@y.example>", "250"),
+        ):
             self.say(line, code)
         self.say("DATA", "354")
 
@@ -156,8 +162,8 @@ def stopped(server: Server, lag: float) -> bool:
     whole = client.say(".", "250") == expected(-(-sent // len(BLOCK)))
     grown = server.memory("VmHWM") - before
     print(
-        f"a hook that sleeps {lag:g} s: the client was stopped after {last:.2f} s and {sent / MIB:.1f} MiB (most of it in "
-        f"the kernel's buffers; the server grew by {grown / MIB:.1f} MiB), content {'whole' if whole else 'WRONG'}"
+        f"a hook that sleeps {lag:g} s: the client was stopped after {last:.2f} s and {sent / MIB:.1f} MiB (most of it "
+        f"in the kernel's buffers; the server grew by {grown / MIB:.1f} MiB), content {'whole' if whole else 'WRONG'}"
     )
     client.say("QUIT", "221")
     return blocked and whole and grown <= ALLOWED_GROWTH

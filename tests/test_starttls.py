@@ -221,6 +221,16 @@ class StartTLSTests(SecureTestCase):
         peer.lose()
         self.assertEqual(len(peer.protocol.traffic.connections), 0)
 
+    def test_a_subclass_may_have_its_own(self) -> None:
+        class Mine(SMTP):
+            async def smtp_STARTTLS(self, arg: str | None) -> None:
+                await super().smtp_STARTTLS(arg)
+
+        for split in (False, True):
+            peer = self.connect(protocol=Mine, split=split, tls_context=self.files())
+            peer.starttls()
+            self.assertEqual(codes(peer.send(MESSAGE)), [250, 250, 250, 354, 250])
+
     def test_lmtp_has_it_too(self) -> None:
         peer = self.connect(protocol=LMTP, tls_context=self.files())
         self.assertIn(b"250-STARTTLS\r\n", peer.send(b"LHLO client.example\r\n"))
@@ -476,6 +486,13 @@ class ImplicitTLSTests(SecureTestCase):
             peer.deliver(EHLO)
             peer.lose()
             self.assertEqual(len(self.logged("the client does not speak TLS")), 1)
+
+    def test_a_creator_that_fails_ends_the_connection_and_is_logged(self) -> None:
+        files = self.files()
+        files.serverConnectionForTLS = lambda protocol: 1 / 0  # type: ignore[assignment,method-assign]
+        peer = self.connect(ssl_context=files)
+        self.assertEqual((peer.aborted, peer.greeting), (True, b""))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_no_hook_hears_of_a_client_that_never_got_through(self) -> None:
         called: list[str] = []

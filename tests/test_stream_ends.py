@@ -195,6 +195,20 @@ class GoneTests(StreamTestCase):
         self.assertIsInstance(reader.errors[0], (CancelledError, asyncio.CancelledError))
 
     @both
+    async def test_a_hook_that_has_given_up_reading_is_cancelled(self) -> None:
+        promises = Promises()
+
+        async def hook(server: Any, session: Any, envelope: Any, stream: ContentStream) -> str:
+            reading = Deferred.fromCoroutine(stream.__anext__())
+            reading.addErrback(lambda failure: failure.trap(CancelledError))
+            reading.cancel()
+            return str(await promises())
+
+        client = await self.begin(hooks(handle_DATA_STREAM=hook))
+        await self.lose(client)
+        self.assertEqual(len(promises.cancelled), 1)
+
+    @both
     async def test_its_own_failure_is_logged(self) -> None:
         async def hook(server: Any, session: Any, envelope: Any, stream: ContentStream) -> str:
             try:
@@ -336,6 +350,18 @@ class ViolationTests(StreamTestCase):
         await self.lose(client)
         self.assertEqual((len(promises.made), promises.cancelled), (1, []))
         promises.made[0].callback(None)
+
+    @both
+    async def test_nor_that_of_a_hook_that_heard_it_late(self) -> None:
+        reading, cleaning = Promises(), Promises()
+        client = await self.begin(Reader(each=reading, last=cleaning), data_size_limit=100)
+        await self.send(client, b"x\r\ny")
+        await self.send(client, PIECE)
+        reading.made[0].callback(None)
+        await self.turn()
+        await self.lose(client)
+        self.assertEqual((len(cleaning.made), cleaning.cancelled), (1, []))
+        cleaning.made[0].callback(None)
 
     @both
     async def test_a_hook_that_fails_over_it_is_logged(self) -> None:

@@ -28,6 +28,7 @@ from twisted_smtpd import __main__ as main_module
 from twisted_smtpd import __version__
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.handlers import Debugging, Mailbox, Sink
+from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.options import LIMITS, Listener, count, octets, seconds
 from twisted_smtpd.service import BindError, ServerService
 from twisted_smtpd.settings import DEFAULTS
@@ -163,7 +164,14 @@ class QuantityTests(CommandLine):
 
     def test_no_limit_of_the_server_lacks_an_option(self) -> None:
         no_limits = {"enable_SMTPUTF8", "decode_data", "hostname", "ident", "bare_newline", "enhanced_status_codes"}
-        security = {"tls_context", "require_starttls", "ssl_context", "proxy_from", "proxy_protocol_timeout", "xclient_from"}
+        security = {
+            "tls_context",
+            "require_starttls",
+            "ssl_context",
+            "proxy_from",
+            "proxy_protocol_timeout",
+            "xclient_from",
+        } | {name for name in DEFAULTS if name.startswith("auth")}
         limits = {name for name in DEFAULTS if name not in no_limits | security | {"loop", "clock"}}
         self.assertEqual(limits - {limit.keyword for limit in LIMITS}, set())
 
@@ -322,6 +330,23 @@ class OptionsTests(CommandLine):
         self.assertEqual(service.grace, 3.0)  # type: ignore[attr-defined]
         self.assertIs(service.listeners, options.listeners)  # type: ignore[attr-defined]
 
+    def test_lmtp_is_another_protocol(self) -> None:
+        self.assertIs(makeService(self.parse("-c", "sink")).factory.protocol, SMTP)  # type: ignore[attr-defined]
+        service = makeService(self.parse("-c", "sink", "--lmtp"))
+        self.assertIs(service.factory.protocol, LMTP)  # type: ignore[attr-defined]
+        self.assertIs(service.factory.settings.cls, LMTP)  # type: ignore[attr-defined]
+
+    def test_lmtp_is_not_for_port_25_nor_without_enhanced_status_codes(self) -> None:
+        """RFC 2033 section 5."""
+        for words in (["-l", "127.0.0.1:25"], ["-l", "[::1]:25"], ["--no-enhanced-status-codes"]):
+            stderr = io.StringIO()
+            self.patch(sys, "stderr", stderr)
+            with self.assertRaises(SystemExit) as caught:
+                makeService(self.parse("-c", "sink", "--lmtp", *words))
+            self.assertEqual((caught.exception.code, stderr.getvalue().count("\n")), (64, 1))
+            self.assertIn("LMTP" if "--no-enhanced-status-codes" in words else "--lmtp", stderr.getvalue())
+        makeService(self.parse("-c", "sink", "-l", "127.0.0.1:25"))
+
     def test_what_the_server_refuses_is_a_usage_error(self) -> None:
         options = self.parse("-c", "sink")
         options["timeout"] = -1.0
@@ -372,7 +397,8 @@ class FakeReactor:
 class FakeFactory:
     """Notes whether the ports were closed when it was told to drain."""
 
-    protocol = SMTP
+    protocol: type[SMTP] = SMTP
+    settings = SMTPFactory(Sink()).settings
 
     def __init__(self, *ports: FakePort) -> None:
         self.ports, self.drained = ports, Deferred[None]()
@@ -423,6 +449,11 @@ class ServiceTests(SynchronousTestCase):
             self.events.clear()
             self.service(Listener(name, FakeEndpoint(FakePort(address)))).startService()
             self.assertEqual(self.said("command"), [f"{hint} --to you@example.com"])
+        self.events.clear()
+        factory = FakeFactory()
+        factory.protocol = LMTP
+        self.service(self.good, factory=factory).startService()
+        self.assertEqual(self.said("command"), ["swaks --protocol LMTP --server 127.0.0.1:1234 --to you@example.com"])
 
     def test_an_endpoint_without_a_port_is_left_alone(self) -> None:
         factory = FakeFactory()

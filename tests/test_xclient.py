@@ -106,6 +106,12 @@ class XClientTests(VouchingTestCase):
             },
         )
 
+    def test_an_ipv4_address_written_as_ipv6_is_ipv4(self) -> None:
+        for written in (b"::ffff:203.0.113.7", b"IPV6:::ffff:203.0.113.7"):
+            peer = self.behind()
+            peer.send(b"XCLIENT ADDR=%b PORT=1\r\n" % written)
+            self.assertEqual(peer.protocol.session.peer, ("203.0.113.7", 1))
+
     def test_state_is_forgotten(self) -> None:
         peer = self.behind()
         peer.send(EHLO + b"XCLIENT LOGIN=anne HELO=client PROTO=ESMTP\r\n")

@@ -66,7 +66,9 @@ class Connection(LineReceiver):
         :returns: its code.
         :raises BadStatus: if it is no status.
         """
-        code, wire = encode_status(status, self._verb, self.enhanced_status_codes, self.utf8_replies, more)
+        # Nearly all are ASCII, and then nobody has to be asked.
+        utf8 = not (type(status) is str and status.isascii()) and self.utf8_replies
+        code, wire = encode_status(status, self._verb, self.enhanced_status_codes, utf8, more)
         if self._gone or self._closing_since is not None:
             return code
         if more and wire[3] == HYPHEN and wire[wire.rfind(b"\n", 0, -1) + 4] == HYPHEN:

@@ -118,7 +118,7 @@ class BaseController:
             warnings.warn(
                 "server_kwargs is deprecated: give the keyword arguments for SMTP to the controller itself",
                 DeprecationWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         self.SMTP_kwargs: dict[str, Any] = {**(server_kwargs or {}), **SMTP_parameters}
         if server_hostname:
@@ -270,6 +270,8 @@ class BaseThreadedController(BaseController):
         server = self.server
         if server is None and not (no_assert or self._start_failed):
             raise AssertionError("SMTP daemon not running")
+        if server is not None:
+            _refuse_in_thread_of(server.reactor, "stop", "close")
         self._start_failed = False
         try:
             if server is not None:
@@ -280,9 +282,8 @@ class BaseThreadedController(BaseController):
                 thread.end(self.ready_timeout)
 
     def _shut(self, server: RunningServer) -> None:
-        _refuse_in_thread_of(server.reactor, "stop", "close")
         self._forget(server.reactor)
-        if is_running(server.reactor):
+        if server.is_here and is_running(server.reactor):
             call_in(server.reactor, lambda: server.shut(self.grace), self.grace + self.ready_timeout)
         else:
             server.abandon()

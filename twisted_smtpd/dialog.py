@@ -219,8 +219,21 @@ class Dialog(Connection):
                     self.close()
                 elif self._last_command and self._running is None:
                     self.shut_down()
-                elif not (self._next_content() if self._reader is not None else self._next_line()):
-                    break
+                elif self._reader is not None:
+                    if not self._next_content():
+                        break
+                else:
+                    start = self._offset
+                    end = self._buffer.find(b"\r\n", start)
+                    if end < 0:
+                        if start != len(self._buffer):
+                            self._part_of_line()
+                        break
+                    self._offset = end + 2
+                    if self._skipping_line:
+                        self._skipping_line = False
+                    else:
+                        self.lineReceived(self._buffer[start:end])
         finally:
             self._advancing = False
         if self._gone:
@@ -233,20 +246,6 @@ class Dialog(Connection):
                 self.transport.resumeProducing()  # type: ignore[union-attr]
         if self._peer_finished and not self.paused:
             self.close()
-
-    def _next_line(self) -> bool:
-        start = self._offset
-        end = self._buffer.find(b"\r\n", start)
-        if end < 0:
-            if start != len(self._buffer):
-                self._part_of_line()
-            return False
-        self._offset = end + 2
-        if self._skipping_line:
-            self._skipping_line = False
-        else:
-            self.lineReceived(self._buffer[start:end])
-        return True
 
     def _part_of_line(self) -> None:
         """Judge a line whose end has not arrived: it must not grow without bound, nor hang on a line feed."""
@@ -405,7 +404,7 @@ class Dialog(Connection):
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._running = coroutine
-        self._pending_since = self._now()
+        self._pending_since = self._active
         self._cancelled = False
         self._step(coroutine, None)
 

@@ -113,10 +113,12 @@ class EnhancedStatusCodes(Extension):
 class StartTLS(Extension):
     """STARTTLS (RFC 3207)."""
 
+    def in_use(self, settings: Settings) -> bool:
+        return settings.security.starttls is not None
+
     def keyword(self, server: Server) -> str | None:
         # RFC 3207 section 4.2: not once TLS is there.
-        available = server.tls_context is not None and hasattr(server.transport, "startTLS")
-        return "STARTTLS" if available and not server.session.tls else None
+        return None if server.session.tls or not hasattr(server.transport, "startTLS") else "STARTTLS"
 
 
 class RequireTLS(Extension):
@@ -143,6 +145,9 @@ class XClient(Extension):
 
     attributes = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT")
 
+    def in_use(self, settings: Settings) -> bool:
+        return settings.security.xclients is not None
+
     def keyword(self, server: Server) -> str | None:
         return " ".join(("XCLIENT", *self.attributes)) if server.may_vouch else None
 
@@ -151,6 +156,9 @@ class XForward(Extension):
     """XFORWARD (Postfix): the same, for logs only."""
 
     attributes = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "IDENT", "SOURCE")
+
+    def in_use(self, settings: Settings) -> bool:
+        return settings.security.xclients is not None
 
     def keyword(self, server: Server) -> str | None:
         return " ".join(("XFORWARD", *self.attributes)) if server.may_vouch else None

@@ -80,10 +80,10 @@ class ImplicitTLS(ServerFactory):
         self._creator = connection_creator(context)
 
     def doStart(self) -> None:
-        self.factory.doStart()
+        self.factory.doStart()  # type: ignore[no-untyped-call]
 
     def doStop(self) -> None:
-        self.factory.doStop()
+        self.factory.doStop()  # type: ignore[no-untyped-call]
 
     def buildProtocol(self, addr: IAddress | None) -> SMTP:
         protocol = self.factory.buildProtocol(addr)

@@ -47,7 +47,9 @@ class ICONNECTHandler(Interface):
     def handle_CONNECT(server: Any, session: Session, envelope: Envelope) -> Any:
         """A client has connected.
 
-        :returns: a status: with a 2yz code it is the greeting, with another the client is refused.
+        :returns: a status: 220 is the greeting, any other 2yz code stands for the usual one.  With another code the
+            client is refused: it hears the status and may say QUIT, or is hung up on after 421.  A hook that fails or
+            takes too long refuses as well, with 451.
         """
 
 
@@ -55,21 +57,21 @@ class IDISCONNECTHandler(Interface):
     """Hears that a connection is over."""
 
     def handle_DISCONNECT(server: Any, session: Session, envelope: Envelope, reason: Any) -> Any:
-        """The connection is gone.
+        """The connection is gone; called once for each that ``handle_CONNECT`` was, or would have been, called for.
 
-        :param reason: the :class:`~twisted.python.failure.Failure` that says why.
+        :param reason: the exception that says why: :exc:`~twisted.internet.error.ConnectionDone` if it was closed.
         :returns: nothing that anybody looks at.
         """
 
 
 class IPROXYHandler(Interface):
-    """Decides about a PROXY header."""
+    """Decides about a PROXY header (``proxy_from``, ``proxy_protocol_timeout``)."""
 
     def handle_PROXY(server: Any, session: Session, envelope: Envelope, proxy_data: Any) -> Any:
-        """A trusted proxy has said whom it connects.
+        """A proxy has said whom it connects, ``session.peer``; there was no greeting yet, and no TLS.
 
-        :param proxy_data: what the header said.
-        :returns: true to go on, false to hang up.
+        :param proxy_data: what the header said: a :class:`~twisted_smtpd.wire.proxy_protocol.ProxyData`.
+        :returns: true to go on, false to hang up; a status with another code than 2yz is said before.
         """
 
 
@@ -183,7 +185,7 @@ class IDATAHandler(Interface):
 
         A 2yz status takes over the responsibility for the message.
 
-        :returns: a status, or a list of them, one for each accepted recipient.
+        :returns: a status, or one for each accepted recipient: a list of them, or an asynchronous iterator.
         """
 
 
@@ -193,8 +195,9 @@ class IDATAStreamHandler(Interface):
     def handle_DATA_STREAM(server: Any, session: Session, envelope: Envelope, stream: Any) -> Any:
         """A message begins.
 
-        :param stream: an async iterator of chunks of bytes; the client is held back while nobody asks for the next.
-        :returns: a status, or a list of them, one for each accepted recipient.
+        :param stream: a :class:`~twisted_smtpd.stream.ContentStream`, an asynchronous iterator of chunks of bytes; the
+            client is held back while nobody asks for the next.
+        :returns: what ``handle_DATA`` may return.
         """
 
 
@@ -210,12 +213,15 @@ class IAUTHHandler(Interface):
 
 
 class ISTARTTLSHandler(Interface):
-    """Decides about a TLS handshake (RFC 3207)."""
+    """Decides whether the TLS of STARTTLS is good enough (RFC 3207 section 4.1).
+
+    With TLS from the start it is not asked; ``handle_CONNECT`` is, with ``session.ssl`` there already.
+    """
 
     def handle_STARTTLS(server: Any, session: Session, envelope: Envelope) -> Any:
-        """The handshake is done.
+        """The handshake is done: ``session.ssl`` says what came of it, and what the client said before is forgotten.
 
-        :returns: true if it is good enough, false to hang up.
+        :returns: true if it is good enough; after false, every command but QUIT is answered with 554.
         """
 
 

@@ -250,6 +250,7 @@ class RunningServer(ServerFactory):
         self.reactor = reactor
         self.traffic = Traffic(reactor)
         self.ports: list[Any] = []
+        self._pid = os.getpid()
         self._make = make
         self._others: WeakSet[Any] = WeakSet()
         self._outer: Any = self
@@ -329,9 +330,17 @@ class RunningServer(ServerFactory):
                 transport.abortConnection()
         await self.traffic.drain(grace)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this process that serves, and not the one that this is a fork of."""
+        return self._pid == os.getpid()
+
     def abandon(self) -> None:
         """Close the ports at once; for a reactor that doesn't run (any more)."""
         for port in self.ports:
-            if port.connected:
+            if not self.is_here:
+                # To tell the reactor would reach the other process: both have the same epoll object.
+                port.socket.close()
+            elif port.connected:
                 port.stopReading()
                 port.connectionLost(connectionDone)

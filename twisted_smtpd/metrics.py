@@ -132,7 +132,7 @@ class _Page(Resource):
 
     def render_GET(self, request: Request) -> int:
         gone = request.notifyFinish()
-        reading = maybeDeferred(self._collect)
+        reading: Deferred[list[Reading]] = maybeDeferred(self._collect)
         gone.addErrback(lambda _: reading.cancel())
         reading.addCallback(self._answer, request).addErrback(self._failed, request, gone)
         return NOT_DONE_YET
@@ -150,10 +150,10 @@ class _Page(Resource):
         request.finish()
 
 
-class _QuietSite(Site):
+class _MetricsSite(Site):
     noisy = False
 
-    def log(self, request: Request) -> None:
+    def log(self, request: Any) -> None:
         """A line per scrape tells nobody anything."""
 
 
@@ -165,7 +165,8 @@ def metrics_site(collect: Collect, reactor: Any = None) -> Site:
     """
     root = Resource()
     root.putChild(b"metrics", _Page(collect))
-    return _QuietSite(root, timeout=IDLE, reactor=reactor)
+    site: Any = _MetricsSite
+    return site(root, timeout=IDLE, reactor=reactor)  # type: ignore[no-any-return]
 
 
 class MetricsService(ServerService):

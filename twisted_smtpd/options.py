@@ -14,7 +14,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IStreamServerEndpoint, IStreamServerEndpointStringParser
+from twisted.internet.interfaces import (
+    IOpenSSLServerConnectionCreator,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+)
 from twisted.plugin import getPlugins
 from twisted.python import usage
 
@@ -141,6 +145,11 @@ LIMITS = (
 class OptionGroup(usage.Options):
     """What the groups share."""
 
+    @property
+    def supervising(self) -> bool:
+        """Whether this process only has others serve."""
+        return False
+
     def server_options(self) -> dict[str, Any]:
         """The keyword arguments for the server that the options ask for; a default is left to the server."""
         return {}
@@ -223,6 +232,8 @@ class HandlerOptions(OptionGroup):
 
     def postOptions(self) -> None:
         super().postOptions()
+        if self.supervising:
+            return
         # `twist` is a script in another folder, and a handler in the folder it is started from must be found.
         # At the end of the path, so that a file lying there can't take the place of an installed module.
         if os.getcwd() not in sys.path:
@@ -243,25 +254,32 @@ class Listener:
     :ivar name: the place as a person would write it.
     :ivar endpoint: the same as an endpoint.
     :ivar optional: whether a machine that lacks this address family may go without.
+    :ivar tls: makes the TLS connections, where TLS comes first; ``None`` where it does not, or the endpoint sees to it.
     """
 
     name: str
     endpoint: IStreamServerEndpoint
     optional: bool = False
+    tls: IOpenSSLServerConnectionCreator | None = None
+
+    @property
+    def secure(self) -> bool:
+        """Whether TLS comes first."""
+        return self.tls is not None or self.name.startswith(("ssl:", "tls:"))
 
 
 def _endpoint_types() -> set[str]:
     return {"tcp", "ssl", "unix", *(parser.prefix for parser in getPlugins(IStreamServerEndpointStringParser))}
 
 
-def _places(where: str) -> list[tuple[str, str, bool]]:
+def _places(option: str, where: str) -> list[tuple[str, str, bool]]:
     """The name and the endpoint description of each place in what ``--listen`` says, and whether it is optional."""
     match = _WHERE.fullmatch(where)
     if match is None or not where or where.partition(":")[0] in _endpoint_types():
         return [(where, where, False)]
     port = int(match["port"] or DEFAULT_PORT)
     if port > 65535:
-        raise usage.UsageError(f"--listen: {where!r}: a port is a number up to 65535")
+        raise usage.UsageError(f"--{option}: {where!r}: a port is a number up to 65535")
     host = match["literal"] if match["literal"] is not None else match["host"]
     if host in ("", "localhost"):
         return [(*_tcp(address, port), ":" in address) for address in LOOPBACK]
@@ -299,23 +317,41 @@ class ListenOptions(OptionGroup):
 
     opt_l = opt_listen
 
+    @property
+    def default_places(self) -> list[str]:
+        """Where to listen if nothing is said about it."""
+        return [f"localhost:{DEFAULT_PORT}"]
+
     def postOptions(self) -> None:
         super().postOptions()
-        self.listeners = [
-            Listener(name, self._endpoint(where, description), optional)
-            for where in self._where or [f"localhost:{DEFAULT_PORT}"]
-            for name, description, optional in _places(where)
+        self.listeners = self.places("listen", self._where or self.default_places)
+
+    def places(self, option: str, wheres: Sequence[str]) -> list[Listener]:
+        """The places that some words name.
+
+        :param option: the option they were given to, without its dashes.
+        :raises usage.UsageError: if one names none.
+        """
+        return [
+            Listener(name, self._endpoint(option, where, description), optional)
+            for where in wheres
+            for name, description, optional in _places(option, where)
         ]
 
-    def _endpoint(self, where: str, description: str) -> IStreamServerEndpoint:
+    def listening_reactor(self, option: str) -> Any:
+        """What the places given to an option are listened on with."""
         if self.reactor is None:
             from twisted.internet import reactor
 
             self.reactor = reactor
+        return self.reactor
+
+    def _endpoint(self, option: str, where: str, description: str) -> IStreamServerEndpoint:
         try:
-            endpoint: IStreamServerEndpoint = serverFromString(self.reactor, description)
+            endpoint: IStreamServerEndpoint = serverFromString(self.listening_reactor(option), description)
         except Exception as error:  # each endpoint type has a parser of its own, with errors of its own
+            reason = f"{type(error).__name__}: {error}"
             raise usage.UsageError(
-                f"--listen: {where!r} is neither HOST:PORT nor an endpoint description: {type(error).__name__}: {error}"
+                f"--{option}: {where!r} is neither HOST:PORT nor an endpoint description: {reason}"
             ) from None
         return endpoint

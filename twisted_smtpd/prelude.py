@@ -76,12 +76,11 @@ class Prelude(Server):
 
     def counted_address(self) -> str | None:
         # Who only passes on the connections of others is no client.
-        return self._countable(getattr(self.transport.getPeer(), "host", ""))  # type: ignore[union-attr]
-
-    def _countable(self, host: str) -> str | None:
+        host = getattr(self.transport.getPeer(), "host", "")  # type: ignore[union-attr]
         security = self._settings.security
-        trusted = (security.proxies, security.xclients)
-        if any(networks is not None and host in networks for networks in trusted):
+        if security.proxies is not None and host in security.proxies:
+            return None
+        if security.xclients is not None and host in security.xclients:
             return None
         return limited_address(host)
 

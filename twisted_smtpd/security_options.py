@@ -86,7 +86,8 @@ class TLSOptions(ListenOptions):
             if self["no-requiretls"]:
                 raise usage.UsageError("--no-requiretls needs --tlscert")
             return None
-        return self._certificates("tlscert", list(zip(self._cert, self._key or [None] * len(self._cert), strict=True)))
+        keys: list[str] | list[None] = self._key or [None] * len(self._cert)
+        return self._certificates("tlscert", list(zip(self._cert, keys, strict=True)))
 
     def _make_implicit(self) -> ServerCertificates | None:
         """What --smtpscert says."""

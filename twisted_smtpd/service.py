@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,11 +20,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_smtpd import __version__
+from twisted_smtpd.factory import ImplicitTLS
 from twisted_smtpd.lmtp import LMTP
 
 if TYPE_CHECKING:
     from twisted_smtpd.factory import SMTPFactory
     from twisted_smtpd.options import Listener
+    from twisted_smtpd.tls import ServerCertificates
 
 __all__ = ["BindError", "ServerService"]
 
@@ -45,17 +49,26 @@ class ServerService(Service):
     :param listeners: where to listen.
     :param reactor: is stopped when a port can't be bound after the start.
     :param grace: seconds that messages in progress have to finish in :meth:`stopService`.
+    :param certificates: what is reloaded at a SIGHUP.
     """
 
     log = Logger()
 
     def __init__(
-        self, factory: SMTPFactory, listeners: Sequence[Listener], *, reactor: Any, grace: float = 10.0
+        self,
+        factory: SMTPFactory,
+        listeners: Sequence[Listener],
+        *,
+        reactor: Any,
+        grace: float = 10.0,
+        certificates: Sequence[ServerCertificates] = (),
     ) -> None:
         self.factory = factory
         self.listeners = listeners
         self.reactor = reactor
         self.grace = grace
+        self.certificates = certificates
+        self._former_hangup: Any = None
         self.ports: list[tuple[Listener, IListeningPort]] = []
         self._waiting: list[Deferred[Any]] = []
         self._refusals: list[BindError] | None = None
@@ -79,7 +92,18 @@ class ServerService(Service):
                 self._listen()
             except BindError as error:
                 sys.exit(f"twist smtpd: {error}")
+        if self.certificates and _can_hear_hangup():
+            self._former_hangup = signal.signal(signal.SIGHUP, self._hangup)
         self._announce()
+
+    def _hangup(self, *_: object) -> None:
+        # A signal comes between any two instructions.
+        self.reactor.callFromThread(self.reload)
+
+    def reload(self) -> None:
+        """Read the certificates anew; connections that are open go on as they are."""
+        for certificates in self.certificates:
+            certificates.reload()
 
     def stopService(self) -> Deferred[None]:
         """Close the ports, then drain the factory.
@@ -87,6 +111,9 @@ class ServerService(Service):
         :returns: fires when no connection is left, or the grace period is over.
         """
         super().stopService()
+        if self._former_hangup is not None:
+            signal.signal(signal.SIGHUP, self._former_hangup)
+            self._former_hangup = None
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -103,7 +130,8 @@ class ServerService(Service):
         refusals: list[BindError] = []
         self._refusals = refusals
         for listener in self.listeners:
-            waiting = maybeDeferred(listener.endpoint.listen, self.factory)
+            factory = self.factory if listener.tls is None else ImplicitTLS(self.factory, listener.tls)
+            waiting = maybeDeferred(listener.endpoint.listen, factory)
             waiting.addCallbacks(partial(self._bound, listener), partial(self._refused, listener))
             self._waiting.append(waiting)
         self._refusals = None
@@ -134,8 +162,9 @@ class ServerService(Service):
         places = " and ".join(_place(port.getHost()) for _, port in self.ports)
         self.log.info("twisted-smtpd {version} listens on {places}", version=__version__, places=places)
         listener, port = self.ports[0]
+        starttls = self.factory.settings.security.starttls is not None
         swaks = "swaks --protocol LMTP" if issubclass(self.factory.protocol, LMTP) else "swaks"
-        self.log.info("To try it: {command}", command=f"{swaks} {_first_message(listener, port.getHost())}")
+        self.log.info("To try it: {command}", command=f"{swaks} {_first_message(listener, port.getHost(), starttls)}")
 
 
 def _place(address: Any) -> str:
@@ -150,10 +179,14 @@ def _path(address: UNIXAddress) -> str:
     return shlex.quote(os.fsdecode(address.name or b""))
 
 
-def _first_message(listener: Listener, address: Any) -> str:
+def _can_hear_hangup() -> bool:
+    return hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread()
+
+
+def _first_message(listener: Listener, address: Any, starttls: bool) -> str:
     to = "--to you@example.com"
+    tls = " --tls-on-connect" if listener.secure else " --tls" if starttls else ""
     if isinstance(address, UNIXAddress):
-        return f"--socket {_path(address)} {to}"
+        return f"--socket {_path(address)}{tls} {to}"
     host = _LOOPBACK_FOR_ANY.get(address.host, address.host)
-    tls = " --tls-on-connect" if listener.name.startswith(("ssl:", "tls:")) else ""
     return f"--server {f'[{host}]' if ':' in host else host}:{address.port}{tls} {to}"

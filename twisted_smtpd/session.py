@@ -24,8 +24,8 @@ class Session:
         Unix socket.  Behind a trusted proxy it is the address the proxy vouches for.
     :ivar proxy_peer: the proxy's own address, if there is one.
     :ivar proxy_data: what the PROXY header said, if there was one.
-    :ivar xclient: what a trusted mail server said of the client with XCLIENT: attribute to value, ``None`` where it said
-        that it doesn't know.
+    :ivar xclient: what a trusted mail server said of the client with XCLIENT: attribute to value, ``None`` where it
+        said that it doesn't know.
     :ivar xforward: the same with XFORWARD, for logs; it holds for one transaction.
     :ivar ssl: what is known of TLS (a :class:`~twisted_smtpd.tls.TLSInfo`), or ``None`` in clear.
     :ivar tls: whether TLS protects the client's connection; a trusted proxy may vouch for it.

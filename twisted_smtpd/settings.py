@@ -214,7 +214,7 @@ def _command_table(cls: type[Any], extensions: Iterable[Extension]) -> dict[str,
         if name.startswith("smtp_") and name[5:].upper() not in cls.withheld_commands:
             verb, method = name[5:].upper(), getattr(cls, name)
             limit = cls.command_size_limits.get(verb, cls.command_size_limit + growth[verb])
-            module = getattr(method, "__module__", "")
+            module = getattr(method, "__module__", None) or ""
             table[verb] = Command(method, limit, module.partition(".")[0] != "twisted_smtpd")
     return table
 

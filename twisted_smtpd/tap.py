@@ -5,9 +5,9 @@ from __future__ import annotations
 import getopt
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from twisted.application.service import IService
+from twisted.application.service import IService, MultiService, Service
 from twisted.copyright import version as twisted_version
 from twisted.python import usage
 
@@ -15,9 +15,15 @@ from twisted_smtpd import __version__
 from twisted_smtpd.auth.options import AuthOptions, announce
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.lmtp import LMTP
-from twisted_smtpd.options import HandlerOptions, LimitOptions, ListenOptions, ServerOptions
+from twisted_smtpd.metrics import Collect, MetricsService, Reading, metrics_site, snapshot
+from twisted_smtpd.options import HandlerOptions, LimitOptions, ServerOptions
+from twisted_smtpd.security_options import TLSOptions, TrustOptions
 from twisted_smtpd.service import ServerService
 from twisted_smtpd.smtp import SMTP
+from twisted_smtpd.workers.crew import Crew
+from twisted_smtpd.workers.options import WorkerOptions
+from twisted_smtpd.workers.service import CrewService, leave_with, twist_arguments
+from twisted_smtpd.workers.worker import WorkerService
 
 __all__ = ["Options", "makeService"]
 
@@ -32,7 +38,7 @@ def _refuse(error: object) -> NoReturn:
 
 
 # The last group is the first to check its options, so that no handler is made for a command line that is wrong.
-class Options(HandlerOptions, ListenOptions, LimitOptions, AuthOptions, ServerOptions):
+class Options(HandlerOptions, WorkerOptions, TLSOptions, TrustOptions, LimitOptions, AuthOptions, ServerOptions):
     """The command line of ``twist smtpd``."""
 
     longdesc = (
@@ -52,7 +58,8 @@ class Options(HandlerOptions, ListenOptions, LimitOptions, AuthOptions, ServerOp
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Read the command line; exit with 64 and one line on stderr if it is wrong."""
         try:
-            super().parseOptions(self._options_first(sys.argv[1:] if options is None else options))
+            self.words = list(sys.argv[1:] if options is None else options)
+            super().parseOptions(self._options_first(self.words))
         except usage.UsageError as error:
             _refuse(error)
 
@@ -78,6 +85,8 @@ def makeService(options: Options) -> IService:
 
     :param options: the parsed command line.
     """
+    if options.supervising:
+        return _supervisor(options)
     lmtp = bool(options["lmtp"])
     if lmtp and any(listener.name.endswith(":25") for listener in options.listeners):
         _refuse("--lmtp: not on port 25, where clients speak SMTP (RFC 2033 section 5)")
@@ -87,5 +96,33 @@ def makeService(options: Options) -> IService:
         _refuse(error)
     if options["auth-required"] and not factory.settings.mechanisms:
         _refuse("--auth-required: nobody can authenticate without --auth-file, --auth or --auth-any")
-    announce(factory, tls=any(listener.name.startswith(("ssl:", "tls:")) for listener in options.listeners))
-    return ServerService(factory, options.listeners, reactor=options.reactor, grace=options["grace"])
+    announce(factory, tls=any(listener.secure for listener in options.listeners))
+    kind = WorkerService if options.is_worker else ServerService
+    service = kind(
+        factory,
+        options.listeners,
+        reactor=options.reactor,
+        grace=options["grace"],
+        certificates=options.certificates,
+    )
+    return _with_metrics(options, service, lambda: [Reading(None, snapshot(factory.traffic))])
+
+
+def _supervisor(options: Options) -> IService:
+    """The service of a process that has others serve."""
+    assert options.binder is not None
+    reactor = options.reactor
+    twist, relay = twist_arguments(reactor, getattr(options, "parent", None), options.words)
+    crew = Crew(reactor, options["workers"], twist, leave=leave_with, relay=relay)
+    service = CrewService(crew, options.binder, options.listeners, reactor=reactor, grace=options["grace"])
+    return _with_metrics(options, service, crew.collect)
+
+
+def _with_metrics(options: Options, service: Service, collect: Collect) -> IService:
+    if not options.metrics:
+        return service
+    both = MultiService()
+    service.setServiceParent(both)
+    site: Any = metrics_site(collect, options.reactor)
+    MetricsService(site, options.metrics, reactor=options.reactor).setServiceParent(both)
+    return both

@@ -28,15 +28,13 @@ _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 
 def _address(value: str) -> str:
     """An address as ``ADDR`` has it: ``192.0.2.1``, ``IPV6:2001:db8::1``."""
-    prefix, text = value[:5].upper(), value
-    if prefix == "IPV6:":
-        text = value[5:]
-    # A zone names an interface of the sender's host.
-    address = ipaddress.ip_address(text) if "%" not in text else None
-    if address is None:
+    text = value[5:] if value[:5].upper() == "IPV6:" else value
+    if "%" in text:
+        # A zone names an interface of the sender's host.
         raise ValueError
+    address = ipaddress.ip_address(text)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
+        address = address.ipv4_mapped
     return str(address)
 
 

@@ -1,0 +1,502 @@
+"""Controllers with real clients.
+
+The global reactor is not touched here, for it is trial's: each controller has a loop of its own.  What concerns the
+global reactor is in ``test_controller_scripts``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import smtplib
+import socket
+import ssl
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.tls_helpers import issue
+from twisted_smtpd.controller import (
+    Controller,
+    UnixSocketController,
+    UnixSocketUnthreadedController,
+    UnthreadedController,
+)
+from twisted_smtpd.handlers import Mailbox
+from twisted_smtpd.session import Envelope
+from twisted_smtpd.smtp import SMTP
+
+LIMIT = 20  # seconds, for a test that hangs
+
+
+class Keeper:
+    """Keeps messages, after it has waited for asyncio."""
+
+    def __init__(self) -> None:
+        self.envelopes: list[Envelope] = []
+        self.threads: set[int] = set()
+
+    async def handle_DATA(self, server: SMTP, session: Any, envelope: Envelope) -> str:
+        await asyncio.sleep(0)
+        self.threads.add(threading.get_ident())
+        self.envelopes.append(envelope)
+        return "250 OK"
+
+
+class Slow:
+    """Takes a message when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+
+    async def handle_DATA(self, server: SMTP, session: Any, envelope: Envelope) -> str:
+        self.begun.set()
+        await asyncio.to_thread(self.go_on.wait, LIMIT)
+        return "250 Taken"
+
+
+def send(controller: Any, starttls: ssl.SSLContext | None = None) -> None:
+    with smtplib.SMTP(controller.hostname, controller.port, timeout=LIMIT) as client:
+        if starttls is not None:
+            client.starttls(context=starttls)
+        client.sendmail("anne@example.com", ["bart@example.com"], "Subject: Hello\r\n\r\nIt works.\r\n")
+
+
+def in_thread(function: Any, *arguments: Any) -> threading.Thread:
+    thread = threading.Thread(target=function, args=arguments, daemon=True)
+    thread.start()
+    return thread
+
+
+class ControllerCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.handler = Keeper()
+
+    def make(self, cls: Any = Controller, handler: Any = None, *arguments: Any, **options: Any) -> Any:
+        if cls is Controller or issubclass(cls, Controller):
+            options.setdefault("port", 0)
+        options.setdefault("server_hostname", "mx.example")
+        controller = cls(handler or self.handler, *arguments, loop=asyncio.new_event_loop(), **options)
+        self.addCleanup(controller.stop, no_assert=True)
+        return controller
+
+    def contexts(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+        """The server's and the client's."""
+        issued = issue("localhost")
+        file = Path(self.mktemp())
+        file.write_bytes(issued.pem + issued.key_pem)
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(file)
+        client = ssl.create_default_context(cadata=issued.pem.decode())
+        client.check_hostname = False
+        return server, client
+
+    def folder(self) -> Path:
+        """One whose name is short enough for a socket."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        return Path(folder.name)
+
+
+class StartAndStopTests(ControllerCase):
+    def test_takes_a_message_in_another_thread(self) -> None:
+        with self.make() as controller:
+            send(controller)
+            self.assertIsInstance(controller.smtpd, SMTP)
+            self.assertEqual(controller.server.sockets[0].getsockname()[1], controller.port)
+            self.assertTrue(controller.server.is_serving())
+        self.assertEqual(len(self.handler.envelopes), 1)
+        self.assertNotIn(threading.get_ident(), self.handler.threads)
+        self.assertEqual((controller.smtpd, controller.server), (None, None))
+
+    def test_both_loopback_addresses_are_served_on_one_port(self) -> None:
+        with self.make() as controller:
+            hosts = {socket.getsockname()[0] for socket in controller.server.sockets}
+            for host in hosts:
+                with smtplib.SMTP(host, controller.port, timeout=LIMIT) as client:
+                    self.assertEqual(client.noop()[0], 250)
+        self.assertIn("127.0.0.1", hosts)
+        self.assertIn(controller.hostname, hosts)
+
+    def test_an_empty_hostname_is_all_addresses(self) -> None:
+        with self.make(hostname="") as controller:
+            self.assertIn("0.0.0.0", [socket.getsockname()[0] for socket in controller.server.sockets])
+            socket.create_connection(("127.0.0.1", controller.port), timeout=LIMIT).close()
+
+    def test_after_stop_nobody_listens_and_idle_clients_have_heard_421(self) -> None:
+        controller = self.make()
+        controller.start()
+        with smtplib.SMTP(controller.hostname, controller.port, timeout=LIMIT) as client:
+            controller.stop()
+            self.assertEqual(client.getreply()[0], 421)
+            client.close()
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection((controller.hostname, controller.port), timeout=LIMIT)
+
+    def test_a_second_start_is_an_assertion_error(self) -> None:
+        with self.make() as controller, self.assertRaisesRegex(AssertionError, "already running"):
+            controller.start()
+
+    def test_several_at_once(self) -> None:
+        with self.make() as one, self.make() as two:
+            self.assertNotEqual(one.port, two.port)
+            send(one)
+            send(two)
+        self.assertEqual(len(self.handler.envelopes), 2)
+
+    def test_a_port_in_use_is_an_oserror_at_once_and_may_be_cleaned_up_after(self) -> None:
+        with self.make() as first:
+            second = self.make(port=first.port)
+            with self.assertRaises(OSError) as caught:
+                second.start()
+            self.assertEqual(caught.exception.errno, errno.EADDRINUSE)
+            self.assertIsNone(second.server)
+            second.stop()
+            self.assertRaises(AssertionError, second.stop)
+
+    def test_an_unknown_host_is_an_oserror(self) -> None:
+        self.assertRaises(OSError, self.make(hostname="no.such.host.invalid").start)
+
+    def test_an_option_that_does_not_exist_is_a_type_error(self) -> None:
+        controller = self.make(nonsense=1)
+        with self.assertRaisesRegex(TypeError, "unexpected keyword argument 'nonsense'"):
+            controller.start()
+        self.assertIsNone(controller.smtpd)
+
+    def test_a_factory_that_takes_too_long_is_a_timeout_and_leaves_nothing_open(self) -> None:
+        release = threading.Event()
+
+        class Stuck(Controller):
+            def factory(self) -> Any:
+                release.wait(LIMIT)
+                return super().factory()
+
+        controller = self.make(Stuck, ready_timeout=0.05)
+        with self.assertRaisesRegex(TimeoutError, "0.05 s"):
+            controller.start()
+        release.set()
+        controller.ready_timeout = LIMIT
+        controller.stop()
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection((controller.hostname, controller.port), timeout=LIMIT)
+
+    def test_a_loop_that_runs_already_is_refused(self) -> None:
+        async def start() -> None:
+            controller = Controller(self.handler, port=0, loop=asyncio.get_running_loop())
+            with self.assertRaisesRegex(RuntimeError, "UnthreadedController"):
+                controller.start()
+
+        loop = asyncio.new_event_loop()
+        self.addCleanup(loop.close)
+        loop.run_until_complete(start())
+
+    def test_stop_closes_the_loop_it_was_given(self) -> None:
+        controller = self.make()
+        controller.start()
+        self.assertTrue(controller.loop.is_running())
+        controller.stop()
+        self.assertTrue(controller.loop.is_closed())
+
+    def test_stop_in_the_thread_of_the_server_is_refused(self) -> None:
+        async def stop(controller: Controller) -> None:
+            with self.assertRaisesRegex(RuntimeError, r"await controller\.close\(\)"):
+                controller.stop()
+
+        with self.make() as controller:
+            asyncio.run_coroutine_threadsafe(stop(controller), controller.loop).result(LIMIT)
+
+    def test_close_in_another_thread_is_refused(self) -> None:
+        loop = asyncio.new_event_loop()
+        self.addCleanup(loop.close)
+        with self.make() as controller, self.assertRaisesRegex(RuntimeError, r"stop\(\)"):
+            loop.run_until_complete(controller.close())
+
+
+class GraceTests(ControllerCase):
+    def talk(self, controller: Controller, replies: list[Any]) -> None:
+        with smtplib.SMTP(controller.hostname, controller.port, timeout=LIMIT) as client:
+            try:
+                replies.append(client.sendmail("anne@example.com", ["bart@example.com"], "Subject: x\r\n"))
+            except smtplib.SMTPException as error:
+                replies.append(error)
+            finally:
+                client.close()
+
+    def test_stop_lets_a_message_in_progress_finish(self) -> None:
+        handler, replies = Slow(), []  # type: ignore[var-annotated]
+        controller = self.make(Controller, handler, grace=LIMIT)
+        controller.start()
+        client = in_thread(self.talk, controller, replies)
+        self.assertTrue(handler.begun.wait(LIMIT))
+        stopper = in_thread(controller.stop)
+        handler.go_on.set()
+        stopper.join(LIMIT)
+        client.join(LIMIT)
+        self.assertFalse(stopper.is_alive())
+        self.assertEqual(replies, [{}])
+
+    def test_a_message_that_takes_longer_than_the_grace_is_given_up(self) -> None:
+        handler, replies = Slow(), []  # type: ignore[var-annotated]
+        self.addCleanup(handler.go_on.set)
+        controller = self.make(Controller, handler, grace=0.01)
+        controller.start()
+        client = in_thread(self.talk, controller, replies)
+        self.assertTrue(handler.begun.wait(LIMIT))
+        controller.stop()
+        client.join(LIMIT)
+        self.assertIsInstance(replies[0], smtplib.SMTPServerDisconnected)
+
+    def test_a_client_that_sends_its_message_and_no_end_is_given_up(self) -> None:
+        controller = self.make(grace=0.01)
+        controller.start()
+        with smtplib.SMTP(controller.hostname, controller.port, timeout=LIMIT) as client:
+            client.ehlo()
+            client.mail("anne@example.com")
+            client.rcpt("bart@example.com")
+            client.docmd("DATA")
+            client.send(b"Subject: half a message\r\n")
+            controller.stop()
+            client.close()
+        self.assertEqual(self.handler.envelopes, [])
+
+
+class FactoryTests(ControllerCase):
+    def test_a_protocol_of_ones_own(self) -> None:
+        class Mine(SMTP):
+            async def smtp_PING(self, arg: str | None) -> None:
+                await self.push("259 Pong")
+
+        class MyController(Controller):
+            def factory(self) -> SMTP:
+                return Mine(self.handler)
+
+        with (
+            self.make(MyController) as controller,
+            smtplib.SMTP(controller.hostname, controller.port, timeout=LIMIT) as client,
+        ):
+            self.assertEqual(client.docmd("PING")[0], 259)
+            self.assertIsInstance(controller.smtpd, Mine)
+
+    def test_any_twisted_protocol(self) -> None:
+        class Hello(Protocol):
+            def connectionMade(self) -> None:
+                self.transport.write(b"hello")  # type: ignore[union-attr]
+
+        class HelloController(Controller):
+            def factory(self) -> Any:
+                return Hello()
+
+        with self.make(HelloController) as controller:
+            client = socket.create_connection((controller.hostname, controller.port), timeout=LIMIT)
+            self.addCleanup(client.close)
+            self.assertEqual(client.recv(100), b"hello")
+
+
+class TLSTests(ControllerCase):
+    def test_implicit_tls_of_an_ssl_context(self) -> None:
+        server, context = self.contexts()
+        with (
+            self.make(ssl_context=server) as controller,
+            smtplib.SMTP_SSL(controller.hostname, controller.port, context=context, timeout=LIMIT) as client,
+        ):
+            client.sendmail("anne@example.com", ["bart@example.com"], "Subject: Secret\r\n")
+            client.close()
+        self.assertEqual(len(self.handler.envelopes), 1)
+
+    def test_starttls(self) -> None:
+        server, context = self.contexts()
+        with self.make(tls_context=server) as controller:
+            send(controller, context)
+        self.assertEqual(len(self.handler.envelopes), 1)
+
+
+class UnixSocketTests(ControllerCase):
+    def greeting(self, path: Path) -> bytes:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(LIMIT)
+            client.connect(str(path))
+            return client.recv(1000)
+
+    def test_serves_restarts_and_cleans_up(self) -> None:
+        path = self.folder() / "socket"
+        for _ in range(2):
+            with self.make(UnixSocketController, None, path) as controller:
+                self.assertEqual(controller.unix_socket, str(path))
+                self.assertEqual(self.greeting(path)[:4], b"220 ")
+            self.assertFalse(path.exists())
+
+    def test_stops_though_somebody_has_removed_its_file(self) -> None:
+        path = self.folder() / "socket"
+        with self.make(UnixSocketController, None, path):
+            path.unlink()
+
+    def test_a_second_server_on_the_same_socket_is_refused(self) -> None:
+        path = self.folder() / "socket"
+        with self.make(UnixSocketController, None, path):
+            self.assertRaises(OSError, self.make(UnixSocketController, None, path).start)
+            self.assertEqual(self.greeting(path)[:4], b"220 ")
+
+
+class UnthreadedTests(ControllerCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.loop = asyncio.new_event_loop()
+        self.addCleanup(self.loop.close)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Have the loop run in another thread."""
+        thread = in_thread(self.loop.run_forever)
+        try:
+            yield
+        finally:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            thread.join(LIMIT)
+
+    def begin(self, handler: Any = None, **options: Any) -> UnthreadedController:
+        controller = UnthreadedController(handler or self.handler, loop=self.loop, port=0, **options)
+        controller.begin()
+        return controller
+
+    def test_serves_while_its_loop_runs_and_ends_after_it(self) -> None:
+        controller = self.begin()
+        with self.running():
+            send(controller)
+            idle = smtplib.SMTP(controller.hostname, controller.port, timeout=LIMIT)
+        self.addCleanup(idle.close)
+        controller.end()
+        self.assertTrue(controller.ended.is_set())
+        self.assertEqual(idle.getreply()[0], 421)
+        self.assertEqual(len(self.handler.envelopes), 1)
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection((controller.hostname, controller.port), timeout=LIMIT)
+
+    def test_ends_while_the_loop_goes_on(self) -> None:
+        controller = self.begin()
+        with self.running():
+            self.loop.call_soon_threadsafe(controller.end)
+            self.assertTrue(controller.ended.wait(LIMIT))
+            self.assertTrue(self.loop.is_running())
+            with self.assertRaises(ConnectionRefusedError):
+                socket.create_connection((controller.hostname, controller.port), timeout=LIMIT)
+
+    def test_begins_and_ends_again(self) -> None:
+        for _ in range(2):
+            controller = self.begin()
+            with self.running():
+                send(controller)
+            controller.end()
+        self.assertEqual(len(self.handler.envelopes), 2)
+
+    def test_begins_on_a_loop_that_runs_in_another_thread(self) -> None:
+        with self.running():
+            controller = self.begin()
+            send(controller)
+            self.loop.call_soon_threadsafe(controller.end)
+            self.assertTrue(controller.ended.wait(LIMIT))
+
+    def test_a_loop_that_was_closed_first_does_not_keep_the_port(self) -> None:
+        controller = self.begin()
+        self.loop.close()
+        controller.end()
+        self.assertTrue(controller.ended.is_set())
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection((controller.hostname, controller.port), timeout=LIMIT)
+
+    def test_the_hooks_run_on_this_loop(self) -> None:
+        loops = []
+
+        class Asks:
+            async def handle_NOOP(self, server: SMTP, session: Any, envelope: Envelope, arg: str | None) -> str:
+                loops.extend([asyncio.get_running_loop(), session.loop])
+                return "250 OK"
+
+        controller = self.begin(Asks())
+        with self.running(), smtplib.SMTP(controller.hostname, controller.port, timeout=LIMIT) as client:
+            self.assertEqual(client.noop()[0], 250)
+        controller.end()
+        self.assertEqual(loops, [self.loop] * 2)
+
+    def test_starttls_does_not_need_the_global_reactor(self) -> None:
+        server, context = self.contexts()
+        controller = self.begin(tls_context=server)
+        with self.running():
+            send(controller, context)
+        controller.end()
+        self.assertEqual(len(self.handler.envelopes), 1)
+
+    def test_the_mailbox_does_not_need_the_global_reactor(self) -> None:
+        mail = self.folder() / "mail"
+        controller = self.begin(Mailbox(mail))
+        with self.running():
+            send(controller)
+        controller.end()
+        self.assertEqual(len(list((mail / "new").iterdir())), 1)
+
+    def test_a_second_begin_is_refused(self) -> None:
+        controller = self.begin()
+        self.assertRaises(RuntimeError, controller.begin)
+        controller.end()
+
+    def test_cancel_tasks_stops_the_loop_unless_told_not_to(self) -> None:
+        controller = UnthreadedController(self.handler, loop=self.loop)
+        sleeper = self.loop.create_task(asyncio.sleep(LIMIT))
+        self.loop.call_soon(controller.cancel_tasks, False)
+        with self.assertRaises(asyncio.CancelledError):
+            self.loop.run_until_complete(sleeper)
+        self.loop.call_soon(controller.cancel_tasks)
+        self.loop.run_forever()
+
+    def test_a_unix_socket(self) -> None:
+        path = self.folder() / "socket"
+        controller = UnixSocketUnthreadedController(self.handler, path, loop=self.loop)
+        controller.begin()
+        with self.running(), socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(LIMIT)
+            client.connect(str(path))
+            self.assertEqual(client.recv(1000)[:4], b"220 ")
+        controller.end()
+        self.assertFalse(path.exists())
+
+
+class InACoroutineTests(ControllerCase):
+    def test_every_kind_can_be_used_with_async_with(self) -> None:
+        async def use(controller: Any) -> None:
+            async with controller:
+                await asyncio.to_thread(send, controller)
+                self.assertIsNotNone(controller.server)
+            self.assertIsNone(controller.server)
+
+        for make in (Controller, UnthreadedController):
+            asyncio.run(use(make(self.handler, port=0)))
+        self.assertEqual(len(self.handler.envelopes), 2)
+        self.assertEqual(self.handler.threads, {threading.get_ident()})
+
+    def test_a_second_listen_is_refused(self) -> None:
+        async def use() -> None:
+            async with UnthreadedController(self.handler, port=0) as controller:
+                with self.assertRaises(RuntimeError):
+                    await controller.listen()
+
+        asyncio.run(use())
+
+    def test_listen_where_nothing_runs_is_refused(self) -> None:
+        from twisted.internet import reactor
+
+        # Somebody else's: what is installed and not running may yet be run by the thread that asks.
+        self.patch(reactor, "running", True)
+        failures: list[Any] = []
+
+        def listen() -> None:
+            failures.append(self.failureResultOf(Deferred.fromCoroutine(Controller(None, port=0).listen())).type)
+
+        in_thread(listen).join(LIMIT)
+        self.assertEqual(failures, [RuntimeError])

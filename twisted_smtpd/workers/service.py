@@ -1,0 +1,103 @@
+"""The service of the process that has others serve."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.application.reactors import getReactorTypes
+from twisted.internet.defer import Deferred, gatherResults
+
+from twisted_smtpd.options import Listener
+from twisted_smtpd.service import ServerService
+from twisted_smtpd.workers.crew import Crew
+from twisted_smtpd.workers.sockets import Binder
+
+__all__ = ["CrewService", "leave_with", "reactor_name", "twist_arguments"]
+
+
+def reactor_name(reactor: Any) -> str:
+    """What ``twist --reactor`` calls a reactor.
+
+    :param reactor: an installed one.
+    """
+    module = type(reactor).__module__
+    return next((kind.shortName for kind in getReactorTypes() if getattr(kind, "moduleName", "") == module), "default")
+
+
+def twist_arguments(reactor: Any, top: Mapping[str, Any] | None, words: Sequence[str]) -> tuple[list[str], bool]:
+    """How a worker is to be started with ``twist``.
+
+    :param reactor: the parent's.
+    :param top: what the parent's ``twist`` was told; another program's options, or ``None``, if it is not ``twist``.
+    :param words: what follows ``smtpd`` in its command line.
+    :returns: the arguments, and whether what the worker prints is to go into the parent's log, since only ``twist`` has
+        a log to which several processes can write.
+    """
+    relay = top is None or "logFile" not in top
+    if top is None or relay:
+        log = ["--log-file=+", "--log-format=text"]
+    else:
+        name = {"<stdout>": "-", "<stderr>": "+"}.get(top["logFile"].name) or os.path.abspath(top["logFile"].name)
+        log = [f"--log-file={name}", f"--log-format={top['logFormat']}", f"--log-level={top['logLevel'].name}"]
+    return [f"--reactor={reactor_name(reactor)}", *log, "smtpd", *words], relay
+
+
+def leave_with(status: int) -> None:
+    """Have this process end with a status, when its reactor has stopped.
+
+    :param status: the exit status.
+    """
+    atexit.register(_leave, status)
+
+
+def _leave(status: int) -> None:
+    # A reactor that is told to stop has no status to give, and at this point only this changes Python's.
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
+
+
+class CrewService(ServerService):
+    """Binds the ports, and has workers serve while it runs.
+
+    :param crew: the workers.
+    :param binder: what the listeners' endpoints bind with.
+    :param listeners: where to listen.
+    :param reactor: see :class:`ServerService`.
+    :param grace: seconds that messages in progress have to finish in :meth:`stopService`.
+    """
+
+    def __init__(
+        self, crew: Crew, binder: Binder, listeners: Sequence[Listener], *, reactor: Any, grace: float = 10.0
+    ) -> None:
+        factory: Any = crew
+        super().__init__(factory, listeners, reactor=reactor, grace=grace)
+        self.crew = crew
+        self._binder = binder
+        self._former: Any = None
+
+    def startService(self) -> None:
+        """Bind the ports, if that isn't done, and start the workers; SIGHUP is passed on to them."""
+        super().startService()
+        self._former = signal.signal(signal.SIGHUP, self._pass_on_hangup)
+        gatherResults(self._waiting).addCallback(lambda _: self.crew.start(self._binder.shared))
+
+    def _pass_on_hangup(self, *_: object) -> None:
+        # A signal comes between any two instructions.
+        self.reactor.callFromThread(self.crew.signal, "HUP")
+
+    def stopService(self) -> Deferred[None]:
+        """Close the ports, then have the workers drain and end.
+
+        :returns: fires when all have ended.
+        """
+        signal.signal(signal.SIGHUP, self._former)
+        return super().stopService()
+
+    def _announce(self) -> None:
+        """The first worker does that, when it serves."""

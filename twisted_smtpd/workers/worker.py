@@ -1,0 +1,156 @@
+"""One of several server processes: it accepts on sockets it is given, and does what its parent says."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from twisted.internet.defer import gatherResults
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import connectionDone
+from twisted.internet.stdio import StandardIO
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
+
+from twisted_smtpd.metrics import snapshot
+from twisted_smtpd.options import Listener
+from twisted_smtpd.service import ServerService
+from twisted_smtpd.workers.sockets import SharedSocket, take_turns
+
+__all__ = ["CONTROL_IN", "CONTROL_OUT", "FIRST_SOCKET", "Assignment", "WorkerService", "boot_arguments", "main"]
+
+# Descriptors of a worker: what its parent says, what it says, and the sockets from here on.
+CONTROL_IN = 3
+CONTROL_OUT = 4
+FIRST_SOCKET = 5
+
+# The parent's search path, whatever made it, before the first import that depends on it.
+_BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); from twisted_smtpd.workers.worker import main; main()"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker is told when it starts.
+
+    :ivar number: which worker it is, from 1.
+    :ivar sockets: the listening sockets, with the descriptors they have in the worker.
+    :ivar announces: whether it is to say where the server listens.
+    """
+
+    number: int
+    sockets: Sequence[SharedSocket]
+    announces: bool = False
+
+    def dumps(self) -> str:
+        """This as text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def loads(cls, text: str) -> Assignment:
+        """The inverse of :meth:`dumps`."""
+        said = json.loads(text)
+        return cls(said["number"], [SharedSocket(**one) for one in said["sockets"]], said["announces"])
+
+
+#: What this process was told, if it is a worker.
+assigned: Assignment | None = None
+
+
+def boot_arguments(assignment: Assignment, twist: Sequence[str]) -> list[str]:
+    """The command line of a worker.
+
+    :param assignment: what it is told.
+    :param twist: the arguments of ``twist``.
+    """
+    return [sys.executable, "-c", _BOOT, "\n".join(sys.path), assignment.dumps(), *twist]
+
+
+def main() -> None:
+    """Be a worker: ``twist``, with the sockets and the descriptors that the parent has left here."""
+    from twisted_smtpd.workers import worker
+
+    worker.assigned = assignment = Assignment.loads(sys.argv.pop(1))
+    sys.argv[0] = "twist"
+    for descriptor in (CONTROL_IN, CONTROL_OUT, *(one.descriptor for one in assignment.sockets)):
+        # A handler's own child must not keep the port, nor look like a worker that lives.
+        os.set_inheritable(descriptor, False)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        # A terminal sends both to all processes, but the parent speaks for all.  No SIG_IGN: that would be inherited.
+        signal.signal(number, lambda number, frame: None)
+    _renew_systemd()
+    runpy.run_module("twisted", run_name="__main__", alter_sys=True)
+
+
+def _renew_systemd() -> None:
+    """Let a ``systemd:`` endpoint be parsed here as in the parent, for which alone systemd's variables were meant."""
+    names = os.environ.get("LISTEN_FDNAMES")
+    if names:
+        os.environ["LISTEN_PID"] = str(os.getpid())
+        os.environ["LISTEN_FDS"] = str(names.count(":") + 1)
+
+
+class WorkerService(ServerService):
+    """The service of a worker; its parameters are those of :class:`ServerService`."""
+
+    def startService(self) -> None:
+        """Listen on the inherited sockets, tell the parent, and obey it from then on."""
+        super().startService()
+        link = Link(self)
+        pipes: Any = StandardIO
+        pipes(link, CONTROL_IN, CONTROL_OUT, self.reactor)
+        self.reactor.callWhenRunning(self._take_signals, link)
+        gatherResults(self._waiting).addCallback(lambda _: link.say(b"ready"))
+
+    def _bound(self, listener: Listener, port: IListeningPort) -> None:
+        super()._bound(listener, port)
+        take_turns(port, self.reactor, lambda: len(self.factory.traffic.connections))
+
+    def _take_signals(self, link: Link) -> None:
+        # Whoever stops a service sends SIGTERM to each of its processes, and here the parent's word comes on top.
+        signal.signal(signal.SIGTERM, lambda number, frame: self.reactor.callFromThread(link.stop))
+
+    def _announce(self) -> None:
+        if assigned is not None and assigned.announces:
+            super()._announce()
+
+
+class Link(LineOnlyReceiver):
+    """The worker's end of the pipes between it and its parent.
+
+    :param service: the worker's service.
+    """
+
+    delimiter = b"\n"
+
+    def __init__(self, service: Any) -> None:
+        self._service = service
+
+    def lineReceived(self, line: bytes) -> None:
+        """Do what the parent says: ``stop``, or ``metrics N``, N being what the answer is to begin with."""
+        word, _, number = line.partition(b" ")
+        if word == b"stop":
+            self.stop()
+        elif word == b"metrics":
+            values = json.dumps(snapshot(self._service.factory.traffic))
+            self.say(b"metrics %b %b" % (number, values.encode()))
+
+    def say(self, line: bytes) -> None:
+        """Tell the parent something."""
+        self.sendLine(line)  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The parent is gone, however it ended: nobody would stop this process any more, so it stops."""
+        self.stop()
+
+    def stop(self) -> None:
+        """End this process in an orderly way, if it isn't ending."""
+        with suppress(ReactorNotRunning):
+            self._service.reactor.stop()
