@@ -8,7 +8,12 @@ none.  With ``--unchanged`` it runs with aiosmtpd, to compare.  Needs the networ
 
 What came of it (Python 3.11, Twisted 26.10):
 
-@OUTCOME@
+* dsmtpd 1.2.1, a server that stores into a Maildir: its 28 tests pass.
+* smtp-test-server 0.1.0, a server for tests: keeps its messages.
+* maildirsink 0.1.3, a command: takes mail and ends with Ctrl-C.
+* smtpdfix 0.5.3, a pytest fixture: 74 of its 88 tests pass.  It has a STARTTLS command of its own, written with
+  asyncio's streams, which 11 of the others use; 2 give a mock for an ``ssl.SSLContext``; 1 wants the time a handshake
+  may take to be 5 seconds, which it sets by overriding a private method of the controller.
 """
 
 from __future__ import annotations

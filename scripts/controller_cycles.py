@@ -7,7 +7,13 @@ more open files or threads at the end than after the first tenth of the cycles, 
 
 What it printed (Linux, Python 3.11, Twisted 26.10):
 
-@OUTCOME@
+    cycles  files  threads  memory (KiB)
+        20     10        2         49140
+        60     10        2         49216
+       100     10        2         49216
+       140     10        2         49220
+       200     10        2         49220
+    200 messages, 5.2 ms a cycle
 """
 
 from __future__ import annotations

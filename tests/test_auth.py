@@ -6,6 +6,7 @@ from base64 import b64encode
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
 from twisted.logger import formatEvent
 
 from tests.auth_helpers import (
@@ -27,6 +28,7 @@ from twisted_smtpd.auth import AuthResult, LoginPassword
 from twisted_smtpd.lmtp import LMTP
 
 LONG = b"A" * 12284
+CLOCK = Clock()
 
 
 class LessonTests(AuthCase):
@@ -257,6 +259,23 @@ class StateTests(AuthCase):
         for message in (b"", b"anne", b"\0anne", b"\0anne\0", b"\0\0secret", b"\0anne\0a\0b", b"anne\0secret"):
             self.assertEqual(codes(dial().send(b"AUTH PLAIN\r\n" + line(message))), [334, 501], message)
 
+    def test_login_without_a_name_or_a_password(self) -> None:
+        for login, password in ((b"", PASSWORD), (LOGIN, b"")):
+            client = dial(auth_callback=lambda *arguments: True)
+            self.assertEqual(codes(client.send(b"AUTH LOGIN\r\n" + line(login) + line(password))), [334, 334, 501])
+
+    def test_without_enhanced_codes(self) -> None:
+        client = dial(enhanced_status_codes=False)
+        said = client.send(b"AUTH PLAIN %b\r\n" % WRONG + b"AUTH PLAIN %b\r\n" % RIGHT)
+        self.assertEqual(said, b"535 Authentication credentials invalid\r\n235 Authentication successful\r\n")
+
+    def test_protocols_made_by_hand_share_what_is_known_of_an_address(self) -> None:
+        handler = hooks()
+        one, two = (
+            dial(handler, auth_exclude_mechanism=["LOGIN"], authenticator=authenticator, clock=CLOCK) for _ in range(2)
+        )
+        self.assertIs(one.protocol.traffic, two.protocol.traffic)
+
     def test_help_knows_auth_where_it_is(self) -> None:
         self.assertIn(b"AUTH <mechanism>", dial().send(b"HELP AUTH\r\n"))
         self.assertEqual(codes(dial(hooks()).send(b"HELP AUTH\r\n")), [504])
@@ -317,6 +336,14 @@ class RequiredTests(AuthCase):
         client = dial(hooks(auth_PLAIN=lambda server, args: "anne"), auth_required=True)
         self.assertEqual(client.send(b"AUTH PLAIN\r\n"), ACCEPTED)
         self.assertEqual(codes(client.send(b"MAIL FROM:<a@x.example>\r\n")), [250])
+
+    def test_what_comes_late_but_breaks_is_454(self) -> None:
+        async def broken(*arguments: Any) -> AuthResult:
+            await succeed(None)
+            raise OSError("down")
+
+        client = dial(authenticator=broken)
+        self.assertEqual(codes(client.send(b"AUTH PLAIN %b\r\n" % RIGHT)), [454])
 
     def test_what_nobody_can_fulfil_is_said(self) -> None:
         events = self.events()

@@ -22,7 +22,7 @@ from tests.fakes import (
     last_line,
     pass_time,
 )
-from twisted_smtpd.dialog import CLOSING_TIME
+from twisted_smtpd.deadlines import CLOSING_TIME
 from twisted_smtpd.settings import RATE_WINDOW
 
 

@@ -9,15 +9,22 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
 
 from tests.fakes import ENVELOPE, MESSAGE, Promises, Recorder, answering, codes, hooks
-from tests.tls_dialog import Peer, SecureTestCase
+from tests.tls_dialog import Peer, SecureTestCase, TLSTransport
 from tests.tls_helpers import Client as TLSSettings
 from tests.tls_helpers import client_hello
+from twisted_smtpd import outflow
 from twisted_smtpd.factory import ImplicitTLS
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.tls import TLSConfigurationError, TLSInfo
 
 EHLO = b"EHLO client.example\r\n"
+
+
+class mock_tcp:
+    """The module with the TCP transport, which stands in for it here."""
+
+    Server = TLSTransport
 
 
 class StartTLSTests(SecureTestCase):
@@ -170,12 +177,18 @@ class StartTLSTests(SecureTestCase):
         peer = self.connect(tls_context=self.files())
         self.assertEqual(codes(peer.send(EHLO + b"STARTTLS\r\nMAIL FROM:<a")), [250, 421])
 
-    def test_replies_in_clear_never_follow_the_start_of_tls(self) -> None:
-        peer = self.connect(tls_context=self.files())
-        peer.send(EHLO)
-        peer.deliver(b"STARTTLS\r\n")
-        self.assertEqual(peer.transport.value(), b"220 2.0.0 Ready to start TLS\r\n")
-        self.assertFalse(peer.protocol._outflow.direct)
+    def test_nothing_goes_past_tls_to_the_socket(self) -> None:
+        for options in ({"tls_context": self.files()}, {"ssl_context": self.files()}):
+            protocol = self.factory(**options).buildProtocol(None)
+            # As with a TCP transport, whose socket is written to directly while there is no TLS.
+            self.patch(outflow, "tcp", mock_tcp)
+            peer = Peer(protocol, self.clock)
+            self.assertTrue(protocol._outflow.direct or protocol.implicit_tls)
+            if protocol.implicit_tls is None:
+                peer.starttls()
+            else:
+                peer.handshake()
+            self.assertEqual(codes(peer.send(MESSAGE)), [250, 250, 250, 354, 250])
 
     # -- refusals ------------------------------------------------------------------------------------------------------
 

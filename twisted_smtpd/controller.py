@@ -124,6 +124,9 @@ class BaseController:
         if server_hostname:
             self.SMTP_kwargs["hostname"] = server_hostname
         self.SMTP_kwargs.setdefault("enable_SMTPUTF8", True)
+        if ssl_context is not None and not {"proxy_from", "proxy_protocol_timeout"}.isdisjoint(self.SMTP_kwargs):
+            # A PROXY header comes before TLS, so the protocol has to start it.
+            self.SMTP_kwargs.setdefault("ssl_context", ssl_context)
 
     def factory(self) -> Any:
         """Make the protocol for a client; subclasses may override this.

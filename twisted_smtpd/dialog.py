@@ -14,11 +14,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_smtpd.connection import Connection
+from twisted_smtpd.deadlines import CLOSING_TIME, Deadlines
 from twisted_smtpd.hooks import InputWait, NeedsAsyncioReactor
 from twisted_smtpd.outflow import Outflow
-from twisted_smtpd.settings import RATE_WINDOW
-from twisted_smtpd.stream import ContentStream, StreamInterrupted
+from twisted_smtpd.stream import ContentStream
 from twisted_smtpd.traffic import limited_address
 from twisted_smtpd.wire.content import ContentReader
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
@@ -30,9 +29,6 @@ log = Logger()
 # What a client may send ahead while its command is being worked on; beyond, TCP makes it wait.
 MAX_SENT_AHEAD = 2**16
 
-# How long a connection that is to be closed may take to take in its last reply, and a hook to end when cancelled.
-CLOSING_TIME = 10.0
-
 CANCELLED = (CancelledError, asyncio.CancelledError)
 
 TOOK_TOO_LONG = Reply(451, "4.3.0", ("Processing took too long, try again later",))
@@ -41,7 +37,7 @@ BARE_LINE_FEED = Reply(500, "5.5.2", ("Lines end with CR LF, not with LF alone",
 
 
 @implementer(IHalfCloseableProtocol)
-class Dialog(Connection):
+class Dialog(Deadlines):
     """One connection: reads commands, runs one at a time, sends the replies in order.
 
     A subclass says what a command line means (:meth:`command`), what the dialog opens with (:meth:`opening`), and what
@@ -51,32 +47,19 @@ class Dialog(Connection):
     :ivar traffic: the server's connections; a factory sets its own before the connection is made.
     """
 
-    timeout: float
-    session_timeout: float
-    hook_timeout: float
-    min_data_rate: float
     max_buffered: int
 
     # What isn't in use at the start of a connection is a class attribute: it costs nothing to make.
     _skipping_line = False
-    _input: InputWait | None = None
     _line_limit = 0
-    _reader: ContentReader | None = None
-    _stream: ContentStream | None = None
     _counted = 0
     _out_of_memory = False
     _running: Coroutine[Any, Any, Any] | None = None
-    _pending: Deferred[Any] | None = None
-    _pending_since = 0.0
     _keep_when_gone = False
-    _timed_out = False
-    _cancelled = False
     _inside = False
     _input_stopped = False
     _peer_finished = False
     _last_command = False
-    _rate_mark = (0.0, 0)
-    _content_octets = 0
     _address: str | None = None
 
     # -- for the subclass ----------------------------------------------------------------------------------------------
@@ -496,65 +479,6 @@ class Dialog(Connection):
         if self._running is None or self._input is not None:
             self._unpause()
             self._enter(self._advance)
-
-    # -- time ----------------------------------------------------------------------------------------------------------
-
-    def visit(self, now: float) -> float:
-        """Do what is overdue; return the next deadline."""
-        if self._closing_since is not None:
-            return self._due(now, self._closing_since + CLOSING_TIME, self.abort)
-        blocked_since = self._outflow.blocked_since
-        if blocked_since is not None:
-            overdue = min(blocked_since + self.timeout, self._connected_at + self.session_timeout)
-            return self._due(now, overdue, self.abort)
-        if self._pending is not None and self._input is None:
-            deadline = self._pending_since + self.hook_timeout
-            if not self._timed_out:
-                return self._due(now, deadline, self._hook_overdue)
-            return self._due(now, deadline + CLOSING_TIME, self._hook_stuck)
-        if self._stream is not None and self._stream.full:
-            return self._due(now, self._active + self.hook_timeout, self._stream_overdue)
-        deadline = min(
-            self._due(now, self._active + self.timeout, self._idle),
-            self._due(now, self._connected_at + self.session_timeout, self._open_too_long),
-        )
-        if self._reader is not None:
-            deadline = min(deadline, self._due(now, self._rate_mark[0] + RATE_WINDOW, self._check_rate))
-        return deadline
-
-    def _due(self, now: float, deadline: float, act: Callable[[], None]) -> float:
-        if now < deadline:
-            return deadline
-        act()
-        return now + CLOSING_TIME
-
-    def _idle(self) -> None:
-        self.hang_up("421 4.4.2 Idle for too long, closing the connection")
-
-    def _open_too_long(self) -> None:
-        self.hang_up("421 4.4.2 Connection was open for too long, closing it")
-
-    def _check_rate(self) -> None:
-        now = self._now()
-        since, octets = self._rate_mark
-        if self._content_octets - octets < self.min_data_rate * (now - since):
-            self.hang_up("421 4.4.2 Too slow, closing the connection")
-        self._rate_mark = now, self._content_octets
-
-    def _hook_overdue(self) -> None:
-        self._timed_out = self._cancelled = True
-        assert self._pending is not None
-        self._pending.cancel()
-
-    def _stream_overdue(self) -> None:
-        """A hook does not read its content: end it, and read past the rest."""
-        self._timed_out = True
-        assert self._stream is not None
-        self._stream.give_up(StreamInterrupted("the hook took too long"))
-
-    def _hook_stuck(self) -> None:
-        log.error("a hook went on after it was cancelled for taking over {limit} s", limit=self.hook_timeout)
-        self.hang_up("421 4.3.0 Processing took too long, try again later")
 
     def shut_down(self) -> bool:
         """The server is stopping: say so, unless a message is being taken in.

@@ -253,13 +253,7 @@ class RunningServer(ServerFactory):
         self._pid = os.getpid()
         self._make = make
         self._others: WeakSet[Any] = WeakSet()
-        self._outer: Any = self
-        if ssl_context is not None:
-            from twisted.protocols.tls import TLSMemoryBIOFactory
-
-            from twisted_smtpd.tls import connection_creator
-
-            self._outer = TLSMemoryBIOFactory(connection_creator(ssl_context), False, self, clock=reactor)
+        self._ssl_context = ssl_context
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -276,9 +270,9 @@ class RunningServer(ServerFactory):
         :raises Exception: whatever the factory raises, or listening does.
         """
         try:
-            self._protocol()
+            factory = self._with_tls(self._protocol())
             for binding in bindings:
-                port: Any = binding.listen(self.reactor, self._outer)
+                port: Any = binding.listen(self.reactor, factory)
                 if isinstance(self.reactor, LoopReactor):
                     port.transport = partial(_transport_on_loop, type(port).transport)
                 self.ports.append(port)
@@ -288,6 +282,16 @@ class RunningServer(ServerFactory):
         finally:
             for binding in bindings:
                 binding.close()
+
+    def _with_tls(self, protocol: Any) -> Any:
+        """The factory to listen with: this, or one that puts TLS around, unless the protocols see to that."""
+        if self._ssl_context is None or getattr(protocol, "ssl_context", None) is not None:
+            return self
+        from twisted.protocols.tls import TLSMemoryBIOFactory
+
+        from twisted_smtpd.tls import connection_creator
+
+        return TLSMemoryBIOFactory(connection_creator(self._ssl_context), False, self, clock=self.reactor)
 
     def _protocol(self) -> Any:
         protocol = self._make()

@@ -222,6 +222,9 @@ def _command_table(cls: type[Any], extensions: Iterable[Extension]) -> dict[str,
 def _hashable(value: Any) -> Hashable:
     if isinstance(value, Mapping):
         return tuple(value.items())
+    if isinstance(value, (list, set)) and value and all(isinstance(name, str) for name in value):
+        # Written where each connection's protocol is made, a list of names is a new one each time.
+        return (type(value), *value)
     # Anything else is told by its identity, which is safe: the settings keep it alive.
     return value if isinstance(value, Hashable) else id(value)
 

@@ -118,7 +118,6 @@ class TLSCommands(Prelude):
             return
         # RFC 3207 section 4.2: nothing that was said in clear is known any longer.
         self._renew_session()
-        self._barrier = None
         await self._ask_handler()
 
     def _check_nothing_follows(self) -> None:
@@ -170,7 +169,6 @@ class TLSCommands(Prelude):
             self.wait_at_most(self.timeout, self._handshake_overdue)
             await self.sleep()
             self.no_longer_waiting()
-            self._handshake_awaited = False
         self.session.ssl = describe(self.transport)
         self.session.tls = True
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from unittest import skipUnless
 
-from tests.loopback.test_twist import LIMIT, TWIST, TwistTests
+from tests.loopback.test_twist import LIMIT, TWIST, ServerCase
 from tests.tls_helpers import TLSTestCase, issue
 from twisted_smtpd.auth import set_password
 
@@ -57,7 +57,7 @@ reactor.run()
 """
 
 
-class ClientTests(TwistTests):
+class ClientTests(ServerCase):
     def setUp(self) -> None:
         super().setUp()
         self.users = self.folder / "users"

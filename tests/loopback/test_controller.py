@@ -311,6 +311,29 @@ class TLSTests(ControllerCase):
             client.close()
         self.assertEqual(len(self.handler.envelopes), 1)
 
+    def test_a_proxy_header_comes_before_tls(self) -> None:
+        server, context = self.contexts()
+        with (
+            self.make(ssl_context=server, proxy_from=["127.0.0.1", "::1"]) as controller,
+            socket.create_connection((controller.hostname, controller.port), timeout=LIMIT) as client,
+        ):
+            client.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 4321 465\r\n")
+            with context.wrap_socket(client) as secure:
+                self.assertEqual(secure.recv(1000)[:4], b"220 ")
+
+    def test_a_factory_that_forgets_the_ssl_context_speaks_tls_all_the_same(self) -> None:
+        class Forgets(Controller):
+            def factory(self) -> SMTP:
+                return SMTP(self.handler, proxy_from=["192.0.2.1"])
+
+        server, context = self.contexts()
+        with (
+            self.make(Forgets, ssl_context=server, proxy_from=["192.0.2.1"]) as controller,
+            smtplib.SMTP_SSL(controller.hostname, controller.port, context=context, timeout=LIMIT) as client,
+        ):
+            self.assertEqual(client.noop()[0], 250)
+            client.close()
+
     def test_starttls(self) -> None:
         server, context = self.contexts()
         with self.make(tls_context=server) as controller:

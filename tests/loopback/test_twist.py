@@ -24,7 +24,9 @@ LIMIT = 60  # seconds, for a test that hangs
 HOME = str(Path(twisted_smtpd.__file__).parent.parent)
 
 
-class TwistTests(SynchronousTestCase):
+class ServerCase(SynchronousTestCase):
+    """Tests that start servers, each in a folder of its own."""
+
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir()
@@ -81,6 +83,8 @@ class TwistTests(SynchronousTestCase):
         )
         return ended.returncode, ended.stdout, ended.stderr
 
+
+class TwistTests(ServerCase):
     def test_prints_message_and_envelope_by_default(self) -> None:
         server, port = self.serve(TWIST)
         self.send(port)

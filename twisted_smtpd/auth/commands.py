@@ -23,10 +23,10 @@ __all__ = ["AuthCommands"]
 
 log = Logger()
 
-SUCCESS = "235 2.7.0 Authentication successful"
-INVALID = "535 5.7.8 Authentication credentials invalid"
-UNANSWERED = "454 4.7.0 Temporary authentication failure"
-TOO_MANY = "421 4.7.0 Too many failed authentications, closing the connection"
+SUCCESS = Reply(235, "2.7.0", ("Authentication successful",))
+INVALID = Reply(535, "5.7.8", ("Authentication credentials invalid",))
+UNANSWERED = Reply(454, "4.7.0", ("Temporary authentication failure",))
+TOO_MANY = Reply(421, "4.7.0", ("Too many failed authentications, closing the connection",))
 ABORTED = Reply(501, "5.7.0", ("Authentication cancelled",))
 
 # What the client has heard when an exchange still goes on.
@@ -98,7 +98,7 @@ class AuthCommands(Mechanisms):
     async def _take_turn(self) -> None:
         """Have a client wait whose address has failed before."""
         if self._auth_failures >= self.max_auth_failures:
-            raise SMTPReplyError(421, "4.7.0", TOO_MANY.removeprefix("421 4.7.0 "))
+            raise SMTPReplyError(TOO_MANY.code, TOO_MANY.enhanced, TOO_MANY.lines[0])
         seconds = self.traffic.sign_ins.wait_for(self._address, self._now())
         if seconds is None:
             log.warn("{session} {client}: AUTH refused, too many failures before", **self._who())

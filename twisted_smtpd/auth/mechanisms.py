@@ -97,6 +97,9 @@ class Mechanisms(Server):
         password = await self.challenge_auth(self.AuthLoginPasswordChallenge)
         if password is MISSING:
             return NOT_SAID
+        if not login or not password:
+            # A directory takes a name without a password for nobody in particular, and says yes.
+            raise malformed()
         return self._authenticate("LOGIN", LoginPassword(login, password))
 
     async def auth_CRAM__MD5(self, server: Any, args: list[str]) -> Any:
