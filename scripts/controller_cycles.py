@@ -2,8 +2,8 @@
 
     python scripts/controller_cycles.py [--cycles N] [--own-loop]
 
-``--own-loop`` gives each controller an asyncio loop, and so a thread, of its own.  Ends with status 1 if the process has
-more open files or threads at the end than after the first tenth of the cycles, or 1 MiB more memory.
+``--own-loop`` gives each controller an asyncio loop, and so a thread, of its own.  Ends with status 1 if the process
+has more open files or threads at the end than after the first tenth of the cycles, or 1 MiB more memory.
 
 What it printed (Linux, Python 3.11, Twisted 26.10):
 

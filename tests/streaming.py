@@ -112,6 +112,5 @@ class StreamTestCase(SynchronousTestCase):
                 client.lose()
             self.assertEqual(client.protocol.traffic.connections, set())
             self.assertEqual(client.protocol.traffic.buffered, 0)
-            client.protocol.traffic.watch.retire()
         self.clients.clear()
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -72,6 +72,7 @@ class PageTests(SecureTestCase):
             exec("\n".join(text[4:] for text in lines[:end]), namespace)
         factory = namespace["factory"]
         client = Client(factory.buildProtocol(None), "127.0.0.1")
+        self.addCleanup(client.lose)
         client.read()
         client.protocol.session.tls = True
         client.send(b"EHLO client.example\r\n")

@@ -70,6 +70,7 @@ class AuthOptionsTests(CommandLine):
         client = Client(
             self.service(CRED, "--auth-without-tls", "--auth-required").factory.buildProtocol(None), "127.0.0.1"
         )
+        self.addCleanup(client.lose)
         client.read()
         client.send(b"EHLO x\r\n")
         self.assertEqual(client.send(b"MAIL FROM:<a@x.example>\r\n"), b"530 5.7.0 Authentication required\r\n")

@@ -411,4 +411,3 @@ class DisconnectHookTests(SynchronousTestCase):
         self.assertEqual(called, [])
         first.lose()
         self.assertEqual(called, ["gone"])
-        first.protocol.traffic.watch.retire()

@@ -359,7 +359,6 @@ class SubclassTests(SynchronousTestCase):
         self.assertTrue(second.closed)
         first.lose()
         second.lose()
-        first.protocol.traffic.watch.retire()
 
     def test_limits_of_an_instance_are_its_own(self) -> None:
         handler = object()
@@ -375,7 +374,6 @@ class SubclassTests(SynchronousTestCase):
         self.assertEqual(codes(other.send(b"FOO\r\n")), [500])
         one.lose()
         other.lose()
-        one.protocol.traffic.watch.retire()
 
     def test_the_local_part_limit(self) -> None:
         class Mine(SMTP):
@@ -532,4 +530,3 @@ class FuzzTests(SynchronousTestCase):
         client = Client(SMTP(object(), hostname="mx.example"))
         self.assertEqual(client.read(), GREETING)
         client.lose()
-        client.protocol.traffic.watch.retire()

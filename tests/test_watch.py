@@ -102,16 +102,15 @@ class WatchTests(SynchronousTestCase):
         self.assertIsNotNone(other.met)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
-    def test_retired_it_leaves_nothing_behind(self) -> None:
-        watched = self.add(5)
-        self.watch.retire()
+    def test_no_timer_is_left_behind_after_the_last_one(self) -> None:
+        first, second = self.add(5), self.add(7)
+        self.watch.remove(first)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
-        self.watch.remove(watched)
+        self.watch.remove(second)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.watch.retire()
 
-    def test_added_to_again_it_is_not_retired(self) -> None:
-        self.watch.retire()
+    def test_added_to_again_it_goes_on(self) -> None:
+        self.watch.remove(self.add(5))
         first, second = self.add(5), self.add(7)
         self.watch.remove(first)
         self.clock.pump([1] * 20)

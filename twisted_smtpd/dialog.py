@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any
@@ -92,10 +93,8 @@ class Dialog(Deadlines):
     def connectionMade(self) -> None:
         self._context: Context = copy_context()
         transport: Any = self.transport
-        try:
-            self.loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            self.loop = None
+        # The public function raises where there is none, which costs more than all the rest here.
+        self.loop: asyncio.AbstractEventLoop | None = _get_running_loop()
         watch = self.traffic.watch
         self._now = watch.clock.seconds
         self._outflow = Outflow(transport, self._now, self._outflow_blocked, self._outflow_free)
@@ -175,7 +174,15 @@ class Dialog(Deadlines):
             self._buffer = self._buffer[self._offset :] + data
         self._offset = 0
         if not self.paused:
-            self._enter(self._advance)
+            if self._inside:
+                self._advance()
+            else:
+                # What _enter does, without the call: this is done for each read.
+                self._inside = True
+                try:
+                    self._context.run(self._advance)
+                finally:
+                    self._inside = False
         if len(self._buffer) - self._offset > MAX_SENT_AHEAD and not self._input_stopped and not self._gone:
             self._input_stopped = True
             self.transport.pauseProducing()  # type: ignore[union-attr]
@@ -202,15 +209,15 @@ class Dialog(Deadlines):
                     self.close()
                 elif self._last_command and self._running is None:
                     self.shut_down()
+                elif self._offset == len(self._buffer):
+                    break
                 elif self._reader is not None:
-                    if not self._next_content():
-                        break
+                    self._next_content()
                 else:
                     start = self._offset
                     end = self._buffer.find(b"\r\n", start)
                     if end < 0:
-                        if start != len(self._buffer):
-                            self._part_of_line()
+                        self._part_of_line()
                         break
                     self._offset = end + 2
                     if self._skipping_line:
@@ -301,7 +308,7 @@ class Dialog(Deadlines):
     def _input_awaited(self) -> None:
         """A command waits for input: read on, though it isn't done."""
         self._unpause()
-        if not self.paused:
+        if not self.paused and not self._advancing:
             self._enter(self._advance)
 
     def _unpause(self) -> None:
@@ -332,13 +339,10 @@ class Dialog(Deadlines):
             self.finish()
             raise
 
-    def _next_content(self) -> bool:
+    def _next_content(self) -> None:
         data = self._buffer[self._offset :] if self._offset else self._buffer
         self._buffer, self._offset = b"", 0
-        if not data:
-            return False
         self.rawDataReceived(data)
-        return True
 
     def rawDataReceived(self, data: bytes) -> None:
         """Some content, and what follows it."""

@@ -46,9 +46,6 @@ class SMTPFactory(ServerFactory):
         protocol.traffic = self.traffic
         return protocol
 
-    def stopFactory(self) -> None:
-        self.traffic.watch.retire()
-
     def drain(self, grace: float = 10.0) -> Deferred[None]:
         """Shut down: idle clients hear 421, messages being taken in are finished.
 

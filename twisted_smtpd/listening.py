@@ -314,9 +314,6 @@ class RunningServer(ServerFactory):
             self._others.add(protocol)
         return protocol
 
-    def stopFactory(self) -> None:
-        self.traffic.watch.retire()
-
     def shut(self, grace: float) -> Deferred[None]:
         """Stop listening; end the connections as :meth:`twisted_smtpd.factory.SMTPFactory.drain` does.
 

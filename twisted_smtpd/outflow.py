@@ -41,8 +41,10 @@ class Outflow:
         self._waiting: Deferred[None] | None = None
         # A subclass of these is something else, say a TLS transport: its write() may do more.
         self.direct = type(transport) in (tcp.Server, unix.Server)
-        with suppress(AttributeError, OSError):  # a Unix socket has no such option, and a string transport no socket
+        try:
             transport.setTcpNoDelay(True)
+        except (AttributeError, OSError):
+            """A Unix socket has no such option, and a string transport no socket."""
 
     def secure(self) -> None:
         """TLS starts on this transport: from now on nothing may go past it, to the socket."""

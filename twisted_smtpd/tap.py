@@ -15,7 +15,7 @@ from twisted_smtpd import __version__
 from twisted_smtpd.auth.options import AuthOptions, announce
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.lmtp import LMTP
-from twisted_smtpd.metrics import Collect, MetricsService, Reading, metrics_site, snapshot
+from twisted_smtpd.metrics import Collect, Reading, snapshot
 from twisted_smtpd.options import HandlerOptions, LimitOptions, ServerOptions
 from twisted_smtpd.security_options import TLSOptions, TrustOptions
 from twisted_smtpd.service import ServerService
@@ -121,6 +121,8 @@ def _supervisor(options: Options) -> IService:
 def _with_metrics(options: Options, service: Service, collect: Collect) -> IService:
     if not options.metrics:
         return service
+    from twisted_smtpd.metrics_page import MetricsService, metrics_site
+
     both = MultiService()
     service.setServiceParent(both)
     site: Any = metrics_site(collect, options.reactor)

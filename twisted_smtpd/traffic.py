@@ -171,7 +171,6 @@ class Traffic:
         self.draining = True
         if self._drained is None:
             self._drained = Deferred()
-            self.watch.retire()
             self._timers = [self.watch.clock.callLater(grace, self._grace_over)]
             self._drained.addBoth(self._stop_timers)
             for connection in tuple(self.connections):

@@ -36,8 +36,6 @@ class Watch:
         self.shortest = inf
         self.watched: set[Watched] = set()
         self._call: IDelayedCall | None = None
-        # The timer runs out by itself when nobody is watched: to cancel it after each connection would cost more.
-        self._retired = False
 
     def add(self, connection: Watched, shortest: float) -> None:
         """Visit this connection from now on.
@@ -53,14 +51,8 @@ class Watch:
             self._call = self.clock.callLater(self.shortest, self._look)
 
     def remove(self, connection: Watched) -> None:
-        """Visit this connection no more."""
+        """Visit this connection no more; after the last one no timer is left behind."""
         self.watched.discard(connection)
-        if self._retired and not self.watched:
-            self._stop()
-
-    def retire(self) -> None:
-        """From now on leave no timer behind when the last connection has gone."""
-        self._retired = True
         if not self.watched:
             self._stop()
 

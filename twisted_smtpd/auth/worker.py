@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from twisted_smtpd.reactors import in_thread
+
 __all__ = ["Busy", "Worker"]
 
 T = TypeVar("T")
@@ -25,10 +27,10 @@ class Worker:
     """Runs functions in threads.
 
     :param defer: starts a thread: called with the function and its arguments, gives a Deferred of the result; by
-        default :func:`twisted.internet.threads.deferToThread`.
+        default :func:`twisted_smtpd.reactors.in_thread`.
     """
 
-    def __init__(self, defer: Callable[..., Deferred[Any]] | None = None) -> None:
+    def __init__(self, defer: Callable[..., Deferred[Any]] = in_thread) -> None:
         self._defer = defer
         self._running = 0
         self._waiting: deque[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
@@ -55,14 +57,7 @@ class Worker:
         while self._waiting and self._running < MAX_RUNNING:
             outcome, function, arguments = self._waiting.popleft()
             self._running += 1
-            self._to_thread(function, *arguments).addBoth(self._done, outcome)
-
-    def _to_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        if self._defer is None:
-            from twisted.internet.threads import deferToThread
-
-            self._defer = deferToThread
-        return self._defer(function, *arguments)
+            self._defer(function, *arguments).addBoth(self._done, outcome)
 
     def _done(self, result: Any, outcome: Deferred[Any]) -> None:
         self._running -= 1

@@ -23,8 +23,10 @@ except ImportError:  # no such sockets here
 
 __all__ = ["Binder", "Inheritor", "SharedSocket", "take_turns"]
 
-# A worker leaves a client to the others for this long (seconds) per connection it has, and no longer than that.
-PATIENCE = 0.0001
+# A worker takes this many clients at once, more when it has many, so that accepting keeps up when all are busy ...
+BATCH = 4
+# ... and for each such batch of connections that it has, it leaves a client to the others this long (seconds) at first.
+PATIENCE = 0.0004
 MOST_PATIENCE = 0.01
 
 
@@ -165,12 +167,12 @@ if unix is not None:
             self._inherited = inherited
 
         def startListening(self) -> None:
-            self.factory.doStart()
+            self.factory.doStart()  # type: ignore[union-attr]
             self.socket = self._inherited
-            self.fileno = self.socket.fileno
+            self.fileno = self.socket.fileno  # type: ignore[method-assign]
             self.connected = True
-            self.numberAccepts = 1
-            self.startReading()
+            self.numberAccepts = BATCH
+            self.startReading()  # type: ignore[no-untyped-call]
 
         def connectionLost(self, reason: Failure) -> None:
             tcp.Port.connectionLost(self, reason)
@@ -198,13 +200,12 @@ def take_turns(port: Any, clock: IReactorTime, load: Callable[[], int]) -> None:
 
     def go() -> None:
         if port.connected and not port.disconnecting:
-            # As many as came while it waited, when all are busy; no more, or a burst would be one worker's.
-            port.numberAccepts = 20
+            port.numberAccepts = BATCH + load() // BATCH
             accept()
             port.startReading()
 
     def ready() -> None:
         port.stopReading()
-        clock.callLater(min(load() * PATIENCE, MOST_PATIENCE), go)
+        clock.callLater(min(load() // BATCH * PATIENCE, MOST_PATIENCE), go)
 
     port.doRead = ready

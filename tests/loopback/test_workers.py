@@ -1,0 +1,226 @@
+"""``twist smtpd --workers``, as processes of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import twisted_smtpd
+
+LIMIT = 60  # seconds, for a test that hangs
+HOME = str(Path(twisted_smtpd.__file__).parent.parent)
+TWIST = ("-m", "twisted", "--log-format=text", "smtpd")
+TWISTD = ("-c", "from twisted.scripts.twistd import run; run()", "--nodaemon", "--pidfile=", "smtpd")
+
+# Says in its answer which process took the message.
+HANDLER = """
+import os
+class Handler:
+    async def handle_DATA(self, server, session, envelope):
+        return f"250 {os.getpid()}"
+"""
+
+
+class WorkersTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        if not hasattr(os, "pidfd_open"):
+            self.skipTest("no way to wait for a process that is not a child")
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir()
+        (self.folder / "mine.py").write_text(HANDLER)
+        path = os.pathsep.join(filter(None, (HOME, os.environ.get("PYTHONPATH"))))
+        self.environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+    def start(self, *words: str, command: tuple[str, ...] = TWIST) -> subprocess.Popen[str]:
+        server = subprocess.Popen(
+            [sys.executable, *command, *words],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.addCleanup(self.end, server)
+        self.seen: list[str] = []
+        return server
+
+    def end(self, server: subprocess.Popen[str]) -> None:
+        if server.poll() is None:
+            server.terminate()
+        if server.stdout is not None and not server.stdout.closed:
+            server.communicate(timeout=LIMIT)
+
+    def read_until(self, server: subprocess.Popen[str], text: str) -> str:
+        assert server.stdout is not None
+        for line in server.stdout:
+            self.seen.append(line)
+            if text in line:
+                return line
+        raise AssertionError(f"{server.args} ended without {text!r}: {''.join(self.seen)}")
+
+    def serve(self, *words: str, command: tuple[str, ...] = TWIST) -> subprocess.Popen[str]:
+        """Start two workers on a free port; return when both serve."""
+        places = ("-l", "127.0.0.1:0", "--metrics=127.0.0.1:0")
+        server = self.start("--workers=2", "-c", "mine.Handler", *places, *words, command=command)
+        self.page = self.read_until(server, "Metrics are at ").split()[-1]
+        self.port = int(self.read_until(server, " listens on ").rpartition("127.0.0.1:")[2].split()[0])
+        self.until_up(2)
+        return server
+
+    def until_up(self, count: int) -> str:
+        """Read the metrics until so many workers answer; the page itself waits for them, so this is no busy loop."""
+        for _ in range(2000):
+            with urllib.request.urlopen(self.page, timeout=LIMIT) as page:
+                text: str = page.read().decode()
+            if len(re.findall(r"^smtpd_worker_up\{.*\} 1$", text, re.MULTILINE)) == count:
+                return text
+            select.select([], [], [], 0.01)
+        raise AssertionError(text)
+
+    def until_refused(self) -> None:
+        """Wait until nobody listens; the ports are closed just after that is logged."""
+        for _ in range(2000):
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT).close()
+            except ConnectionRefusedError:
+                return
+            select.select([], [], [], 0.01)
+        raise AssertionError("somebody still listens")
+
+    def client(self) -> smtplib.SMTP:
+        client = smtplib.SMTP("127.0.0.1", self.port, timeout=LIMIT)
+        self.addCleanup(client.close)
+        client.ehlo()
+        return client
+
+    def send(self, client: Any) -> int:
+        """Send a message; the process that took it."""
+        client.mail("anne@example.com")
+        client.rcpt("bart@example.com")
+        code, text = client.data("Subject: Hello\r\n\r\nIt works.\r\n")
+        self.assertEqual(code, 250, text)
+        return int(text.split()[-1])
+
+    def all_workers(self) -> dict[int, smtplib.SMTP]:
+        """A connection to each worker."""
+        found: dict[int, smtplib.SMTP] = {}
+        for _ in range(200):
+            client = self.client()
+            found.setdefault(self.send(client), client)
+            if len(found) == 2:
+                return found
+        raise AssertionError("all connections went to one worker")
+
+    def await_end(self, pid: int) -> None:
+        """Wait until a process that is not this one's child has ended."""
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        ended, _, _ = select.select([descriptor], [], [], LIMIT)
+        os.close(descriptor)
+        self.assertTrue(ended, f"{pid} lives")
+
+    def test_the_port_is_shared_and_the_page_knows_all(self) -> None:
+        self.serve()
+        self.assertEqual(len(self.all_workers()), 2)
+        page = self.until_up(2)
+        for number in (1, 2):
+            (accepted,) = re.findall(
+                rf'^smtpd_messages_total{{worker="{number}",verdict="accepted"}} (\d+)$', page, re.M
+            )
+            self.assertGreaterEqual(int(accepted), 1)
+
+    def test_a_dead_worker_is_replaced_and_takes_no_other_with_it(self) -> None:
+        self.serve()
+        (dead, _), (alive, client) = self.all_workers().items()
+        os.kill(dead, signal.SIGKILL)
+        self.await_end(dead)
+        # The port still answers, before and after there is another one.
+        self.assertEqual(self.send(self.client()), alive)
+        self.assertEqual(self.send(client), alive)
+        self.assertIn("_restarts_total", self.until_up(2))
+        self.assertNotIn(dead, self.all_workers())
+
+    def test_a_message_in_progress_is_taken_in_before_the_end(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            server = self.serve("--grace=50")
+            clients = self.all_workers()
+            for client in clients.values():
+                client.mail("anne@example.com")
+                client.rcpt("bart@example.com")
+                self.assertEqual(client.docmd("DATA")[0], 354)
+            server.send_signal(number)
+            for _ in range(3):
+                self.read_until(server, f"(TCP Port {self.port} Closed)")
+            self.until_refused()
+            for pid, client in clients.items():
+                client.send("Subject: Hello\r\n\r\nIt works.\r\n.\r\n")
+                self.assertEqual(client.getreply(), (250, b"2.0.0 %d" % pid))
+                self.assertEqual(client.getreply()[0], 421)
+            server.communicate(timeout=LIMIT)
+            self.assertEqual(server.returncode, -number)
+            for pid in clients:
+                self.await_end(pid)
+
+    def test_workers_end_when_their_parent_is_killed(self) -> None:
+        server = self.serve()
+        clients = self.all_workers()
+        server.kill()
+        for pid, client in clients.items():
+            self.assertEqual(client.getreply()[0], 421)
+            self.await_end(pid)
+
+    def test_workers_survive_a_hangup(self) -> None:
+        server = self.serve()
+        before = self.all_workers()
+        server.send_signal(signal.SIGHUP)
+        for pid, client in before.items():
+            self.assertEqual(self.send(client), pid)
+
+    def test_a_unix_socket(self) -> None:
+        server = self.serve("-l", "unix:s")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(LIMIT)
+            client.connect(str(self.folder / "s"))
+            self.assertEqual(client.recv(4), b"220 ")
+        self.end(server)
+        self.assertFalse((self.folder / "s").exists())
+
+    def test_the_same_reactor_and_twistd(self) -> None:
+        self.serve(command=("-m", "twisted", "--reactor=asyncio", "--log-format=text", "smtpd"))
+        self.all_workers()
+        self.serve(command=TWISTD)
+        self.all_workers()
+
+    def test_what_can_not_start_ends_with_its_status_and_one_line(self) -> None:
+        for words, status in ((("-c", "nonsense"), 64), (("-c", "sink", "--auth-required"), 64)):
+            ended = subprocess.run(
+                [sys.executable, *TWIST, "--workers=3", "-l", "127.0.0.1:0", *words],
+                cwd=self.folder,
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+            )
+            self.assertEqual((ended.returncode, ended.stderr.count("\n")), (status, 1), ended.stderr)
+            self.assertTrue(ended.stderr.startswith("twist smtpd: "), ended.stderr)
+
+    def test_a_port_in_use_is_one_line_and_1(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            where = f"127.0.0.1:{taken.getsockname()[1]}"
+            server = self.start("--workers=2", "-c", "sink", "-l", where)
+            output, _ = server.communicate(timeout=LIMIT)
+        self.assertEqual((server.returncode, output.count("\n")), (1, 1), output)
+        self.assertTrue(output.startswith(f"twist smtpd: can't listen on {where}: "), output)
