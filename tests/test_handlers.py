@@ -18,6 +18,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.plugin import IPlugin
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -585,6 +586,66 @@ class RegistryTests(SynchronousTestCase):
         self.module("own_i", "handler = object()\n")
         self.assertIn("not a class but object", self.fails("own_i.handler"))
         self.assertIn("not a class but module", self.fails("os.path"))
+        self.assertIn("not a class but builtin_function", self.fails("os.getcwd"))
+        self.module("own_n", "def handler():\n    return object()\n")
+        self.assertIn("not a class but function", self.fails("own_n.handler"))
+
+    def warnings(self, name: str) -> list[str]:
+        """What the log says when a handler is made."""
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        make_handler(name, [])
+        return [formatEvent(event) for event in events]
+
+    def test_a_misspelled_hook_is_warned_of(self) -> None:
+        self.module(
+            "own_o",
+            """
+            class Handler:
+                def handle_data(self, server, session, envelope):
+                    return "250 OK"
+
+                def handle_RPCT(self, server, session, envelope, address, options):
+                    return "550 no"
+
+            class Right:
+                def handle_DATA(self, server, session, envelope):
+                    return "250 OK"
+
+                def handle_exception(self, error):
+                    return "451 later"
+            """,
+        )
+        said = self.warnings("own_o.Handler")
+        self.assertIn("handler own_o.Handler: nobody calls handle_data: did you mean handle_DATA?", said)
+        self.assertIn("handler own_o.Handler: nobody calls handle_RPCT: did you mean handle_RCPT?", said)
+        self.assertEqual(self.warnings("own_o.Right"), [])
+
+    def test_a_handler_that_throws_all_mail_away_is_warned_of(self) -> None:
+        self.module(
+            "own_p",
+            """
+            from twisted_smtpd.handlers import Message, Sink
+
+            class Handler:
+                pass
+
+            class Silent(Sink):
+                pass
+
+            class Reader(Message):
+                def handle_message(self, message):
+                    return None
+
+            class Door:
+                def auth_PLAIN(self, server, args):
+                    return None
+            """,
+        )
+        self.assertIn("ALL MAIL IS ACCEPTED AND THROWN AWAY", " ".join(self.warnings("own_p.Handler")))
+        for name in ("own_p.Silent", "own_p.Reader", "own_p.Door", "sink"):
+            self.assertEqual(self.warnings(name), [], name)
 
     def test_a_base_class_is_refused(self) -> None:
         for name in ("Message", "AsyncMessage"):

@@ -27,7 +27,7 @@ from zope.interface import implementer
 from twisted_smtpd import __main__ as main_module
 from twisted_smtpd import __version__
 from twisted_smtpd.factory import SMTPFactory
-from twisted_smtpd.handlers import Debugging, Mailbox, Sink
+from twisted_smtpd.handlers import Chain, Debugging, Mailbox, Sink
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.options import LIMITS, Listener, count, octets, seconds
 from twisted_smtpd.service import BindError, ServerService
@@ -187,6 +187,13 @@ class QuantityTests(CommandLine):
         self.assertIn("--timeout: '86401' is not between", self.refused("--timeout=86401"))
         self.assertIn("--grace: '3601' is not between", self.refused("--grace=3601"))
 
+    def test_no_limit_on_lines_is_below_what_every_line_may_have(self) -> None:
+        for text in ("1", "999"):
+            self.assertIn("--line-length-limit: ", self.refused("--line-length-limit", text))
+        for text, value in (("0", 0), ("1000", 1000)):
+            options = self.parse("--line-length-limit", text)
+            self.assertEqual(options.server_options()["line_length_limit"], value)
+
     def test_malformed_names_option_and_value(self) -> None:
         self.assertIn("--size: '10X' is not a size", self.refused("-s", "10X"))
         self.assertIn("--max-recipients: 'many' is not a whole number", self.refused("--max-recipients", "many"))
@@ -296,6 +303,14 @@ class OptionsTests(CommandLine):
         self.assertIn("--foo", self.refused("--foo"))
         self.assertIn("-l", self.refused("-l"))
 
+    def test_an_option_of_the_handler_is_told_to_stand_after_two_dashes(self) -> None:
+        # Some are unknown here, and some the beginning of several of the server's own.
+        for wrong in ("--username", "--tls"):
+            self.assertIn("a handler's own options follow `--`", self.refused("-c", "proxy", "mx:25", wrong, "x"))
+        self.assertNotIn("`--`", self.refused("-l"))
+        self.assertIn("[-- ", self.shown("--help-handlers").partition("proxy")[2])
+        self.assertFalse(self.parse("-c", "proxy", "mx:25", "--", "--lmtp")["lmtp"], "it is the proxy's")
+
     def test_errors_are_one_line_whatever_is_given(self) -> None:
         self.refused("--a\nb")
         self.refused("-c", "a\nb")
@@ -313,7 +328,7 @@ class OptionsTests(CommandLine):
     def test_help_begins_with_our_usage_under_twist_too(self) -> None:
         options = Options(MemoryReactorClock())
         options.parent = usage.Options()
-        self.assertTrue(str(options).startswith("Usage: twist smtpd [options] [HANDLER ARGUMENTS]\n"), str(options))
+        self.assertTrue(str(options).startswith("Usage: twist smtpd [options] [HANDLER ARGUMENTS] [-- HANDLER'S OPTIONS]\n"), str(options))
 
     def test_global_reactor_is_the_default(self) -> None:
         from twisted.internet import reactor
@@ -354,6 +369,13 @@ class OptionsTests(CommandLine):
         self.patch(sys, "stderr", stderr)
         self.assertEqual(self.assertRaises(SystemExit, makeService, options).code, 64)
         self.assertEqual(stderr.getvalue().count("\n"), 1)
+
+    def test_what_the_server_refuses_is_named_by_its_option(self) -> None:
+        options = self.parse("--auth-any", "--auth-mechanisms=NONESUCH")
+        stderr = io.StringIO()
+        self.patch(sys, "stderr", stderr)
+        self.assertEqual(self.assertRaises(SystemExit, makeService, options).code, 64)
+        self.assertTrue(stderr.getvalue().startswith("twist smtpd: --auth-mechanisms: nothing"), stderr.getvalue())
 
     def test_plugin_is_found(self) -> None:
         (plugin,) = (plugin for plugin in getPlugins(IServiceMaker) if plugin.tapname == "smtpd")
@@ -454,6 +476,23 @@ class ServiceTests(SynchronousTestCase):
         factory.protocol = LMTP
         self.service(self.good, factory=factory).startService()
         self.assertEqual(self.said("command"), ["swaks --protocol LMTP --server 127.0.0.1:1234 --to you@example.com"])
+
+    def warned(self, handler: object) -> bool:
+        self.events.clear()
+        factory: Any = FakeFactory()
+        factory.handler = handler
+        self.service(self.good, factory=factory).startService()
+        return any("WHAT IS PRINTED IS LOST" in event.get("log_format", "") for event in self.events)
+
+    def test_a_warning_when_what_debugging_prints_goes_nowhere(self) -> None:
+        with open(os.devnull, "w") as nowhere:
+            self.assertTrue(self.warned(Debugging(nowhere)))
+            self.assertTrue(self.warned(Chain(Sink(), Debugging(nowhere))))
+        self.assertTrue(self.warned(Debugging(nowhere)), "closed")
+        with open(self.mktemp(), "w") as file:
+            self.assertFalse(self.warned(Debugging(file)))
+        self.assertFalse(self.warned(Debugging(io.StringIO())))
+        self.assertFalse(self.warned(Sink()))
 
     def test_an_endpoint_without_a_port_is_left_alone(self) -> None:
         factory = FakeFactory()

@@ -10,6 +10,7 @@ import runpy
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from twisted_smtpd.workers import worker as worker_module
 from twisted_smtpd.workers.crew import FIRST_DELAY, LONGEST_DELAY, MARGIN, MAX_LINE, PATIENCE, SETTLED, Crew
 from twisted_smtpd.workers.service import CrewService, leave_with, reactor_name, twist_arguments
 from twisted_smtpd.workers.sockets import BATCH, MOST_PATIENCE, Binder, Inheritor, SharedSocket, take_turns
-from twisted_smtpd.workers.worker import CONTROL_IN, CONTROL_OUT, Assignment, Link, WorkerService, boot_arguments
+from twisted_smtpd.workers.worker import Assignment, Link, WorkerService, boot_arguments
 
 SHARED = [SharedSocket("inet 127.0.0.1 25", 40, socket.AF_INET), SharedSocket("unix /run/s", 41, socket.AF_UNIX)]
 
@@ -116,7 +117,7 @@ class SharingTests(SynchronousTestCase):
 
     def inherit(self) -> Inheritor:
         """What a worker would listen with."""
-        copies = [SharedSocket(one.key, os.dup(one.descriptor), one.family) for one in self.binder.shared]
+        copies = [replace(one, descriptor=os.dup(one.descriptor)) for one in self.binder.shared]
         return Inheritor(self.reactor, copies)
 
     def test_the_parent_never_accepts(self) -> None:
@@ -168,7 +169,10 @@ class SharingTests(SynchronousTestCase):
         second: Any = self.inherit().adoptStreamPort(bound.fileno(), socket.AF_INET, "factory")
         for port in (first, second):
             self.addCleanup(port.socket.close)
-        self.assertEqual(self.reactor.adopted[1][1:], (socket.AF_INET, "factory"))
+        descriptor, *rest = self.reactor.adopted[1]
+        self.assertEqual(rest, [socket.AF_INET, "factory"])
+        # The endpoint closes it itself, and would not close another's.
+        os.close(descriptor)
 
     def test_a_unix_socket_outlives_a_worker(self) -> None:
         path = f"/tmp/smtpd-{os.getpid()}"
@@ -242,7 +246,7 @@ class Process:
         return Assignment.loads(self.arguments[4])
 
     def writeToChild(self, descriptor: int, data: bytes) -> None:
-        assert descriptor == CONTROL_IN
+        assert self.descriptors[descriptor] == "w"
         if self.closed:
             raise KeyError(descriptor)
         self.told.append(data)
@@ -253,7 +257,7 @@ class Process:
         self.signals.append(name)
 
     def say(self, line: bytes) -> None:
-        self.protocol.childDataReceived(CONTROL_OUT, line)
+        self.protocol.childDataReceived(self.assignment.speaks, line)
 
     def end(self, status: int | None = 1, number: int | None = None) -> None:
         self.exited = True
@@ -324,12 +328,21 @@ class CrewTests(SynchronousTestCase):
         for process in self.processes:
             descriptors = dict(process.descriptors)
             self.assertEqual(os.fstat(descriptors.pop(0)).st_rdev, os.stat(os.devnull).st_rdev)
-            self.assertEqual(descriptors, {1: 1, 2: 2, CONTROL_IN: "w", CONTROL_OUT: "r", 5: 40, 6: 41})
+            self.assertEqual(descriptors, {1: 1, 2: 2, 3: "w", 4: "r", 5: 40, 6: 41})
             self.assertEqual(
                 [(one.key, one.descriptor, one.family) for one in process.assignment.sockets],
                 [("inet 127.0.0.1 25", 5, socket.AF_INET), ("unix /run/s", 6, socket.AF_UNIX)],
             )
             self.assertEqual(process.arguments[-3:], ["smtpd", "-c", "sink"])
+
+    def test_a_socket_from_systemd_keeps_its_number(self) -> None:
+        crew = self.crew(1, start=False)
+        crew.start([*SHARED, SharedSocket("fd 4", 42, socket.AF_INET, 4)])
+        self.addCleanup(self.finish, crew)
+        (process,) = self.processes
+        descriptors = {new: old for new, old in process.descriptors.items() if new > 2}
+        self.assertEqual(descriptors, {4: 42, 5: "w", 6: "r", 7: 40, 8: 41})
+        self.assertEqual((process.assignment.hears, process.assignment.speaks), (5, 6))
 
     def test_a_first_one_that_can_not_start_ends_all_with_its_status(self) -> None:
         self.crew()
@@ -581,7 +594,7 @@ class ArgumentsTests(SynchronousTestCase):
         self.assertEqual(reactor_name(Clock()), "default")
 
     def test_the_boot_line_says_all(self) -> None:
-        assignment = Assignment(2, SHARED, announces=True)
+        assignment = Assignment(2, SHARED, 3, 4, announces=True)
         executable, option, _, path, told, *twist = boot_arguments(assignment, ["smtpd"])
         self.assertEqual((executable, option, twist), (sys.executable, "-c", ["smtpd"]))
         self.assertEqual(path.split("\n"), sys.path)
@@ -590,27 +603,25 @@ class ArgumentsTests(SynchronousTestCase):
 
 class WorkerTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.patch(worker_module, "assigned", Assignment(2, []))
+        self.patch(worker_module, "assigned", Assignment(2, [], 3, 4))
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
 
     def test_it_becomes_twist_with_what_it_was_given(self) -> None:
         inheritable: list[Any] = []
         self.patch(os, "set_inheritable", lambda *call: inheritable.append(call))
-        self.patch(os, "environ", {"LISTEN_FDNAMES": "smtp:lmtp"})
         ran: list[Any] = []
         self.patch(runpy, "run_module", lambda name, **_: ran.append((name, sys.argv)))
-        told = Assignment(3, [SharedSocket("inet  25", 5, socket.AF_INET)])
+        told = Assignment(3, [SharedSocket("inet  25", 5, socket.AF_INET)], 6, 7)
         self.patch(sys, "argv", ["-c", told.dumps(), "--log-file=+", "smtpd", "-c", "sink"])
         worker_module.main()
         self.assertEqual(ran, [("twisted", ["twist", "--log-file=+", "smtpd", "-c", "sink"])])
         self.assertEqual(worker_module.assigned, told)
-        self.assertEqual(inheritable, [(CONTROL_IN, False), (CONTROL_OUT, False), (5, False)])
+        self.assertEqual(inheritable, [(6, False), (7, False), (5, False)])
         # A terminal sends these to all, and the parent speaks for all; ignored, they would be for children's children.
         for number in (signal.SIGINT, signal.SIGHUP):
             self.assertNotIn(signal.getsignal(number), (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler))
             signal.raise_signal(number)
-        self.assertEqual((os.environ["LISTEN_PID"], os.environ["LISTEN_FDS"]), (str(os.getpid()), "2"))
 
     def service(self) -> Any:
         reactor: Any = MemoryReactorClock()
@@ -634,7 +645,7 @@ class WorkerTests(SynchronousTestCase):
         return service
 
     def connect(self, link: Any, incoming: int, outgoing: int, reactor: Any) -> None:
-        self.assertEqual((incoming, outgoing), (CONTROL_IN, CONTROL_OUT))
+        self.assertEqual((incoming, outgoing), (3, 4))
         self.link = link
         self.pipe = StringTransport()
         link.makeConnection(self.pipe)
@@ -681,7 +692,7 @@ class WorkerTests(SynchronousTestCase):
         self.patch(worker_module.ServerService, "_announce", lambda service: said.append(service))
         self.service()
         self.assertEqual(said, [])
-        self.patch(worker_module, "assigned", Assignment(1, [], announces=True))
+        self.patch(worker_module, "assigned", Assignment(1, [], 3, 4, announces=True))
         service = self.service()
         self.assertEqual(said, [service])
 
@@ -731,7 +742,7 @@ class OptionsTests(SynchronousTestCase):
         reactor = SocketReactor(self)
         port = reactor.listenTCP(0, None, interface="127.0.0.1")
         given = SharedSocket("inet 127.0.0.1 2525", os.dup(port.fileno()), socket.AF_INET)
-        self.patch(worker_module, "assigned", Assignment(1, [given]))
+        self.patch(worker_module, "assigned", Assignment(1, [given], 3, 4))
         options = self.parse("--workers=2", "-c", "sink", "-l", "127.0.0.1:2525", "--metrics=127.0.0.1:0")
         self.assertTrue(options.is_worker and not options.supervising)
         self.assertIsInstance(makeService(options), WorkerService)

@@ -65,6 +65,20 @@ class Issued:
         return self.certificate.public_bytes(Encoding.DER)
 
 
+def key_usage(ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
 def issue(*names: str, issuer: Issued | None = None, ca: bool = False, key: Any = None, digest: Any = None) -> Issued:
     key = key or ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
@@ -81,6 +95,13 @@ def issue(*names: str, issuer: Issued | None = None, ca: bool = False, key: Any 
     if not ca:
         builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(n) for n in names]), critical=False)
     signer = key if issuer is None else issuer.key
+    # Clients that verify strictly (Python 3.13 on) insist on what RFC 5280 section 4.2.1 says of these.
+    for extension, critical in (
+        (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
+        (x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), False),
+        (key_usage(ca), True),
+    ):
+        builder = builder.add_extension(extension, critical=critical)
     algorithm = None if isinstance(signer, ed25519.Ed25519PrivateKey) else (digest or hashes.SHA256())
     return Issued(builder.sign(signer, algorithm), key)
 

@@ -9,7 +9,7 @@ from twisted.protocols.basic import LineReceiver
 
 from twisted_smtpd.outflow import Outflow
 from twisted_smtpd.settings import Settings
-from twisted_smtpd.wire.replies import Reply, encode_status
+from twisted_smtpd.wire.replies import Reply, encode_known, encode_status
 
 __all__ = ["Connection"]
 
@@ -66,9 +66,11 @@ class Connection(LineReceiver):
         :returns: its code.
         :raises BadStatus: if it is no status.
         """
-        # Nearly all are ASCII, and then nobody has to be asked.
-        utf8 = not (type(status) is str and status.isascii()) and self.utf8_replies
-        code, wire = encode_status(status, self._verb, self.enhanced_status_codes, utf8, more)
+        if type(status) is str and status.isascii():
+            # Nearly all are, and then nobody has to be asked for UTF-8.
+            code, wire = encode_known(status, self._verb, self.enhanced_status_codes, False, more)
+        else:
+            code, wire = encode_status(status, self._verb, self.enhanced_status_codes, self.utf8_replies, more)
         if self._gone or self._closing_since is not None:
             return code
         if more and wire[3] == HYPHEN and wire[wire.rfind(b"\n", 0, -1) + 4] == HYPHEN:

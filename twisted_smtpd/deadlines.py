@@ -45,29 +45,42 @@ class Deadlines(Connection):
     _cancelled = False
     _rate_mark = (0.0, 0)
     _content_octets = 0
+    _full_since: float | None = None
+    _session_over = False
 
     def visit(self, now: float) -> float:
         """Do what is overdue; return the next deadline."""
+        if self._gone:
+            return self._hook_deadline(now, self.leave)
         if self._closing_since is not None:
             return self._due(now, self._closing_since + CLOSING_TIME, self.abort)
         blocked_since = self._outflow.blocked_since
         if blocked_since is not None:
             overdue = min(blocked_since + self.timeout, self._connected_at + self.session_timeout)
             return self._due(now, overdue, self.abort)
+        session_end = self._connected_at + self.session_timeout
         if self._pending is not None and self._input is None:
-            deadline = self._pending_since + self.hook_timeout
-            if not self._timed_out:
-                return self._due(now, deadline, self._hook_overdue)
-            return self._due(now, deadline + CLOSING_TIME, self._hook_stuck)
-        if self._stream is not None and self._stream.full:
-            return self._due(now, self._active + self.hook_timeout, self._stream_overdue)
+            # The hook may end; then the session does.
+            self._session_over = now >= session_end
+            return self._hook_deadline(now, self._hook_stuck)
+        if self._full_since is not None:
+            return min(
+                self._due(now, self._full_since + self.hook_timeout, self._stream_overdue),
+                self._due(now, session_end, self._open_too_long),
+            )
         deadline = min(
             self._due(now, self._active + self.timeout, self._idle),
-            self._due(now, self._connected_at + self.session_timeout, self._open_too_long),
+            self._due(now, session_end, self._open_too_long),
         )
         if self._reader is not None:
             deadline = min(deadline, self._due(now, self._rate_mark[0] + RATE_WINDOW, self._check_rate))
         return deadline
+
+    def _hook_deadline(self, now: float, stuck: Callable[[], None]) -> float:
+        deadline = self._pending_since + self.hook_timeout
+        if not self._timed_out:
+            return self._due(now, deadline, self._hook_overdue)
+        return self._due(now, deadline + CLOSING_TIME, stuck)
 
     def _due(self, now: float, deadline: float, act: Callable[[], None]) -> float:
         if now < deadline:
@@ -77,6 +90,10 @@ class Deadlines(Connection):
 
     def _idle(self) -> None:
         self.hang_up("421 4.4.2 Idle for too long, closing the connection")
+
+    def leave(self) -> None:
+        """Be counted and watched no more."""
+        raise NotImplementedError
 
     def _open_too_long(self) -> None:
         self.hang_up("421 4.4.2 Connection was open for too long, closing it")
@@ -89,13 +106,22 @@ class Deadlines(Connection):
         self._rate_mark = now, self._content_octets
 
     def _hook_overdue(self) -> None:
-        self._timed_out = self._cancelled = True
-        assert self._pending is not None
-        self._pending.cancel()
+        self._timed_out = True
+        self._cancel_hook()
+
+    def _cancel_hook(self) -> None:
+        # Once: what a hook awaits to clean up is left alone, and so is a hook that tries again for ever.
+        if self._pending is not None and not self._cancelled:
+            self._cancelled = True
+            try:
+                self._pending.cancel()
+            except Exception:
+                log.failure("a hook's Deferred can't be cancelled")
 
     def _stream_overdue(self) -> None:
         """A hook does not read its content: end it, and read past the rest."""
         self._timed_out = True
+        self._full_since = None
         assert self._stream is not None
         self._stream.give_up(StreamInterrupted("the hook took too long"))
 

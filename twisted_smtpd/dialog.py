@@ -58,10 +58,10 @@ class Dialog(Deadlines):
     _running: Coroutine[Any, Any, Any] | None = None
     _keep_when_gone = False
     _inside = False
+    _address: str | None = None
     _input_stopped = False
     _peer_finished = False
     _last_command = False
-    _address: str | None = None
 
     # -- for the subclass ----------------------------------------------------------------------------------------------
 
@@ -99,6 +99,8 @@ class Dialog(Deadlines):
         self._now = watch.clock.seconds
         self._outflow = Outflow(transport, self._now, self._outflow_blocked, self._outflow_free)
         self._active = self._connected_at = self._now()
+        # Asked for once: a transport makes a new object each time.
+        self._peer_address: Any = transport.getPeer()
         self._address = self.counted_address()
         refusal = self.traffic.admit(self, self._address, self._settings.values)
         watch.add(self, min(CLOSING_TIME, self._settings.shortest_limit))
@@ -109,7 +111,7 @@ class Dialog(Deadlines):
 
     def counted_address(self) -> str | None:
         """The address that the limits per address count this connection for, or ``None`` for none."""
-        return limited_address(getattr(self.transport.getPeer(), "host", ""))  # type: ignore[union-attr]
+        return limited_address(getattr(self._peer_address, "host", ""))
 
     def turn_away(self, status: str) -> None:
         """Refuse a client before its greeting, and close.
@@ -126,11 +128,12 @@ class Dialog(Deadlines):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._gone = True
-        self.traffic.watch.remove(self)
-        self.traffic.dismiss(self, self._address)
         self._out.clear()
         self._buffer, self._offset = b"", 0
         self._enter(self._abandon)
+        if not self._keep_when_gone or self._running is None or self.traffic.grace_over:
+            # Else it counts until its hook is done, or clients that hang up after DATA would escape all limits.
+            self.leave()
         farewell = self.peer_gone(reason)
         if farewell is not None:
             self._enter(self._start_farewell, farewell)
@@ -150,10 +153,18 @@ class Dialog(Deadlines):
         self._input = None
 
     def _cancel_pending(self) -> None:
-        # Once: what a hook awaits to clean up is left alone, and so is a hook that tries again for ever.
-        if self._pending is not None and not self._cancelled and not self._keep_when_gone:
-            self._cancelled = True
-            self._pending.cancel()
+        if not self._keep_when_gone:
+            self._cancel_hook()
+
+    def leave(self) -> None:
+        self.traffic.watch.remove(self)
+        self.traffic.dismiss(self, self._address)
+
+    def abort(self) -> None:
+        if self._gone:
+            self.leave()
+        else:
+            super().abort()
 
     def readConnectionLost(self) -> None:
         """The client has shut down its side: answer what has arrived, then close."""
@@ -209,6 +220,8 @@ class Dialog(Deadlines):
                     self.close()
                 elif self._last_command and self._running is None:
                     self.shut_down()
+                elif self._session_over and self._running is None:
+                    self._open_too_long()
                 elif self._offset == len(self._buffer):
                     break
                 elif self._reader is not None:
@@ -357,6 +370,8 @@ class Dialog(Deadlines):
                 self._unpause()
         elif self._stream is not None:
             self._stream.put(b"".join(reader.take()))
+            if self._stream.full and self._full_since is None:
+                self._full_since = self._now()
             self._unpause()
         elif not self._out_of_memory:
             self.traffic.buffered += reader.size - self._counted
@@ -373,6 +388,7 @@ class Dialog(Deadlines):
     def stream_drained(self) -> None:
         """A hook has taken what its stream held: the client may go on."""
         self._active = self._now()
+        self._full_since = None
         self._rate_mark = (self._active, self._content_octets)
         if self._input is not None:
             self._input_awaited()
@@ -408,6 +424,8 @@ class Dialog(Deadlines):
         except StopIteration:
             self._running = None
             self._timed_out = False
+            if self._gone:
+                self.leave()
             self._unpause()
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
@@ -448,6 +466,7 @@ class Dialog(Deadlines):
             self.refuse(error.reply)
         elif self._gone and isinstance(error, CANCELLED):
             log.debug("client gone while a hook was pending")
+            self.leave()
         else:
             self._start(self._answer_failure(error))
 
@@ -478,8 +497,8 @@ class Dialog(Deadlines):
         self.paused = True
 
     def _outflow_free(self) -> None:
-        # That the client didn't read is no fault of a hook's.
-        self._pending_since = self._now()
+        # That the client didn't read is no fault of a hook's, nor is it silent now.
+        self._active = self._pending_since = self._now()
         if self._running is None or self._input is not None:
             self._unpause()
             self._enter(self._advance)
@@ -489,7 +508,8 @@ class Dialog(Deadlines):
 
         :returns: whether the connection is ending.
         """
-        if self._running is not None:
+        waits_for_line = self._input is not None and self._reader is None
+        if self._running is not None and not waits_for_line:
             self._last_command = True
             return False
         self.hang_up("421 4.3.2 Shutting down, try again later")

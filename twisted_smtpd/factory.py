@@ -37,11 +37,20 @@ class SMTPFactory(ServerFactory):
         self.options = options
         # Held here, or each connection that is alone would make them anew.
         self.settings = settings_for(protocol, handler, options)
+        # Where nothing but the settings goes into a connection, they need not be looked up for each; unless somebody
+        # has put something else here since.
+        plain = protocol.__init__ is SMTP.__init__ and protocol.__new__ is object.__new__
+        self._made_of = dict(options) if plain else None
         # Of its own: another factory for the same handler is another server.
         self.traffic = Traffic(self.settings.values["clock"])
 
     def buildProtocol(self, addr: IAddress | None) -> SMTP:
-        protocol: SMTP = self.protocol(self.handler, **self.options)
+        protocol: SMTP
+        settings = self.settings
+        if self.options == self._made_of and self.protocol is settings.cls and self.handler is settings.handler:
+            protocol = self.protocol.sharing(settings)
+        else:
+            protocol = self.protocol(self.handler, **self.options)
         protocol.factory = self
         protocol.traffic = self.traffic
         return protocol

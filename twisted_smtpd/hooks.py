@@ -6,14 +6,15 @@ import asyncio
 import inspect
 import sys
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from concurrent.futures import Future
 from contextvars import ContextVar
 from enum import Enum
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
 
-__all__ = ["MISSING", "InputWait", "NeedsAsyncioReactor", "hook_names", "settle", "takes_responses"]
+__all__ = ["MISSING", "InputWait", "NeedsAsyncioReactor", "hook_names", "settle", "takes_responses", "unfinished"]
 
 T = TypeVar("T")
 
@@ -92,6 +93,16 @@ async def settle(result: Any, loop: asyncio.AbstractEventLoop | None) -> Any:
         return await Deferred.fromFuture(result)
     task = _start_task(result if inspect.iscoroutine(result) else _await(result), loop)
     return task.result() if task.done() else await Deferred.fromFuture(task)
+
+
+def unfinished(value: object) -> bool:
+    """Whether this is what something will come of, not what came of it.
+
+    Where a hook's word is taken for its truth, such an object would always mean yes.
+
+    :param value: what :func:`settle` gave: a hook may give an awaitable of an awaitable, or be a generator by mistake.
+    """
+    return hasattr(value, "__await__") or isinstance(value, (Generator, AsyncGenerator, Future))
 
 
 async def _await(awaitable: Awaitable[T]) -> T:

@@ -34,6 +34,7 @@ __all__ = [
     "Quantity",
     "ServerOptions",
     "count",
+    "line_octets",
     "octets",
     "seconds",
 ]
@@ -64,6 +65,17 @@ def octets(text: str) -> int:
     return int(match[1]) * _FACTORS[(match[2] or "").upper()]
 
 
+def line_octets(text: str) -> int:
+    """A limit on lines: what RFC 5321 section 4.5.3.1.6 grants every line, or more; or 0.
+
+    :raises ValueError: it isn't one; the error says what is.
+    """
+    value = octets(text)
+    if 0 < value < 1000:
+        raise ValueError("0 or at least 1000 octets, the CRLF included (RFC 5321 section 4.5.3.1.6)")
+    return value
+
+
 def seconds(text: str) -> float:
     """A time in seconds: ``30`` or ``0.5``.
 
@@ -90,7 +102,7 @@ class Quantity:
 
     :ivar option: its name on the command line, without the dashes.
     :ivar keyword: the server's keyword argument.
-    :ivar parse: :func:`octets`, :func:`seconds` or :func:`count`.
+    :ivar parse: :func:`octets`, :func:`line_octets`, :func:`seconds` or :func:`count`.
     :ivar low: the least value allowed.
     :ivar high: the greatest value allowed.
     :ivar description: one line for ``--help``.
@@ -127,7 +139,9 @@ class Quantity:
 
 LIMITS = (
     Quantity("size", "data_size_limit", octets, 0, 2**40, "Largest message, such as 10M; 0: any size.", "s"),
-    Quantity("line-length-limit", "line_length_limit", octets, 0, 2**30, "Longest line of a message; 0: any length."),
+    Quantity(
+        "line-length-limit", "line_length_limit", line_octets, 0, 2**30, "Longest line of a message; 0: any."
+    ),
     Quantity("max-recipients", "max_recipients", count, 1, 10**6, "Recipients of one message."),
     Quantity("timeout", "timeout", seconds, 0.1, DAY, "Seconds a client may stay silent."),
     Quantity("session-timeout", "session_timeout", seconds, 0.1, 7 * DAY, "Seconds a session may last."),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -41,10 +40,10 @@ class Outflow:
         self._waiting: Deferred[None] | None = None
         # A subclass of these is something else, say a TLS transport: its write() may do more.
         self.direct = type(transport) in (tcp.Server, unix.Server)
-        try:
+        try:  # noqa: SIM105 - suppress() costs more than the system call
             transport.setTcpNoDelay(True)
-        except (AttributeError, OSError):
-            """A Unix socket has no such option, and a string transport no socket."""
+        except (AttributeError, OSError):  # a Unix socket has no such option, and a string transport no socket
+            pass
 
     def secure(self) -> None:
         """TLS starts on this transport: from now on nothing may go past it, to the socket."""

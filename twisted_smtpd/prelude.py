@@ -5,24 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted_smtpd.hooks import InputWait
+from twisted.logger import Logger
+
+from twisted_smtpd.hooks import InputWait, unfinished
 from twisted_smtpd.server import Server
 from twisted_smtpd.traffic import limited_address
 from twisted_smtpd.wire.replies import BadStatus, Reply
 
 __all__ = ["Prelude", "permits"]
 
+log = Logger()
+
 
 def permits(answer: Any) -> bool:
     """Whether a hook that is asked for true or false lets the client go on.
 
-    :param answer: what it returned: a status counts as true if its code is 2yz, anything else by its truth.
+    :param answer: what it returned: a status counts as true if its code is 2yz, anything else by its truth, but
+        what is still to be waited for, such as a generator, permits nothing.
     """
     if isinstance(answer, (str, Reply)):
         try:
             return 200 <= Reply.parse(answer).code < 300
         except BadStatus:
             return False
+    if unfinished(answer):
+        log.error("a hook that is asked for true or false gave a {kind}: that is no yes", kind=type(answer).__name__)
+        return False
     return bool(answer)
 
 
@@ -76,7 +84,7 @@ class Prelude(Server):
 
     def counted_address(self) -> str | None:
         # Who only passes on the connections of others is no client.
-        host = getattr(self.transport.getPeer(), "host", "")  # type: ignore[union-attr]
+        host = getattr(self._peer_address, "host", "")
         security = self._settings.security
         if security.proxies is not None and host in security.proxies:
             return None

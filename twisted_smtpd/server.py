@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_smtpd.dialog import Dialog
+from twisted_smtpd.dialog import CANCELLED, Dialog
 from twisted_smtpd.extensions import EXTENSIONS, Extension
 from twisted_smtpd.hooks import MISSING, settle
 from twisted_smtpd.session import Envelope, Session
-from twisted_smtpd.settings import SMTPOptions, settings_for
+from twisted_smtpd.settings import Settings, SMTPOptions, settings_for
 from twisted_smtpd.wire.commands import parse_command
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from twisted_smtpd.auth.table import Mechanism
 
@@ -107,10 +108,24 @@ class Server(Dialog):
     _calls: dict[str, int] | None = None
 
     def __init__(self, handler: object, **options: Unpack[SMTPOptions]) -> None:
-        super().__init__(settings_for(type(self), handler, options))
-        self.event_handler = handler
-        # As attributes, because the dialog reads them all the time, and so that one connection may have its own.
-        self.__dict__.update(self._settings.attributes)
+        self._share(settings_for(type(self), handler, options))
+
+    @classmethod
+    def sharing(cls, settings: Settings) -> Self:
+        """A connection for a factory, which has the settings already.
+
+        :param settings: those of this class.
+        """
+        connection = cls.__new__(cls)
+        connection._share(settings)
+        return connection
+
+    def _share(self, settings: Settings) -> None:
+        # As attributes, because the dialog reads them all the time, and so that one connection may have its own.  A dict
+        # that grows to that size costs several times as much as a copy; a subclass may have put something in it.
+        self.__dict__ = {**settings.attributes, **self.__dict__} if self.__dict__ else settings.attributes.copy()
+        super().__init__(settings)
+        self.event_handler = settings.handler
 
     @property
     def max_command_size_limit(self) -> int:
@@ -139,6 +154,8 @@ class Server(Dialog):
     async def opening(self) -> None:
         self.session = self._create_session()
         self.session.peer = self._peer()
+        # An error on the way there must let nobody in.
+        self._barrier = UNWELCOME
         if await self.before_greeting():
             await self.greet()
 
@@ -152,22 +169,27 @@ class Server(Dialog):
     async def greet(self) -> None:
         """Greet the client, if ``handle_CONNECT`` lets it in."""
         self._met = True
+        self._barrier = UNWELCOME
         if "CONNECT" in self._settings.hooks:
             # RFC 5321 section 3.1: after 554 the client may still say QUIT.  A hook that fails lets nobody in.
-            barrier, self._barrier = self._barrier, UNWELCOME
             status = await self._call_handler_hook("CONNECT")
             code = 250 if status is MISSING else Reply.parse(status).code
             if not 200 <= code < 300:
                 await self.push(status)
                 return
-            self._barrier = barrier
             if code == 220:
+                self._barrier = self.first_barrier()
                 await self.push(status)
                 return
+        self._barrier = self.first_barrier()
         await self.push(f"220 {self.hostname} {self.ident}")
 
+    def first_barrier(self) -> Barrier | None:
+        """What still stands in the way of a client that was greeted."""
+        return None
+
     def _peer(self) -> Any:
-        address = self.transport.getPeer()  # type: ignore[union-attr]
+        address = self._peer_address
         if isinstance(address, IPv4Address):
             return (address.host, address.port)
         if isinstance(address, IPv6Address):
@@ -222,7 +244,10 @@ class Server(Dialog):
         hook = getattr(self.event_handler, f"handle_{command}")
         try:
             status = hook(self, self.session, self.envelope, *arguments)
-            if type(status) is not str:
+            if type(status) is CoroutineType and self.loop is None:
+                # All that settle() would do.
+                status = await status
+            elif type(status) is not str:
                 status = await settle(status, self.loop)
         except SMTPReplyError as error:
             return error.reply
@@ -238,8 +263,9 @@ class Server(Dialog):
         try:
             # Whole: a last line that announces another must not swallow the next reply.
             status = Reply.parse(await self.handle_exception(error))
-        except Exception:
-            log.failure("{session.id}: handle_exception failed", session=self.session)
+        except (Exception, *CANCELLED) as broken:
+            if broken is not error:
+                self._log_failure(broken, "handle_exception")
             self._log_failure(error)
             return Reply(500, "5.3.0", (f"Internal error (session {self.session.id})",))
         return status
@@ -258,9 +284,9 @@ class Server(Dialog):
         code, enhanced = (454, "4.7.0") if self._verb == "AUTH" else (451, "4.3.0")
         return Reply(code, enhanced, (f"Local error in processing, try again later (session {self.session.id})",))
 
-    def _log_failure(self, error: BaseException) -> None:
+    def _log_failure(self, error: BaseException, what: str | None = None) -> None:
         failure = Failure(error)
-        log.failure("{session.id} {session.peer}: {verb} failed", failure, session=self.session, verb=self._verb)
+        log.failure("{session.id} {session.peer}: {verb} failed", failure, session=self.session, verb=what or self._verb)
 
     def _set_post_data_state(self) -> None:
         """End the transaction."""
@@ -292,6 +318,9 @@ class Server(Dialog):
     def _unknown(self, verb: str) -> SMTPReplyError:
         if verb in HTTP_METHODS:
             return SMTPReplyError(521, "5.5.1", "This is a mail server, it does not speak HTTP")
+        if verb == "BDAT":
+            # Its chunk would run as commands.
+            return SMTPReplyError(521, "5.5.1", "CHUNKING is not offered here, closing the connection")
         return SMTPReplyError(500, "5.5.1", f"Command {verb[:32]} not recognized")
 
     def _count_call(self, verb: str) -> None:
@@ -302,6 +331,12 @@ class Server(Dialog):
         count = self._calls[verb] = self._calls.get(verb, 0) + 1
         if count > limits.get(verb, limits["*"]):
             raise SMTPReplyError(421, "4.7.0", f"{verb} sent too many times")
+
+    def _entitled(self) -> bool:
+        """Whether the two checks below need not be called: nothing is missing, and no subclass has a say in it."""
+        if not self.session.host_name or self._settings.foreign_checks:
+            return False
+        return bool(not self.auth_required or self.session.authenticated)
 
     async def check_helo_needed(self, helo: str = "HELO") -> bool:
         """Refuse a command before the greeting.

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from twisted.application.service import Service
 from twisted.internet.address import UNIXAddress
@@ -21,6 +21,8 @@ from twisted.python.failure import Failure
 
 from twisted_smtpd import __version__
 from twisted_smtpd.factory import ImplicitTLS
+from twisted_smtpd.handlers.chain import Chain
+from twisted_smtpd.handlers.debugging import Debugging
 from twisted_smtpd.lmtp import LMTP
 
 if TYPE_CHECKING:
@@ -95,6 +97,9 @@ class ServerService(Service):
         if self.certificates and _can_hear_hangup():
             self._former_hangup = signal.signal(signal.SIGHUP, self._hangup)
         self._announce()
+        if any(_goes_nowhere(stream) for stream in _printed_on(getattr(self.factory, "handler", None))):
+            # Only now: twistd puts /dev/null in the place of the standard output when it leaves the terminal.
+            self.log.warn("WHAT IS PRINTED IS LOST: the debugging handler's output is closed, or /dev/null")
 
     def _hangup(self, *_: object) -> None:
         # A signal comes between any two instructions.
@@ -165,6 +170,21 @@ class ServerService(Service):
         starttls = self.factory.settings.security.starttls is not None
         swaks = "swaks --protocol LMTP" if issubclass(self.factory.protocol, LMTP) else "swaks"
         self.log.info("To try it: {command}", command=f"{swaks} {_first_message(listener, port.getHost(), starttls)}")
+
+
+def _printed_on(handler: object) -> list[TextIO]:
+    handlers = handler.handlers if isinstance(handler, Chain) else (handler,)
+    return [one.stream for one in handlers if isinstance(one, Debugging)]
+
+
+def _goes_nowhere(stream: TextIO) -> bool:
+    if getattr(stream, "closed", False):
+        return True
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), os.stat(os.devnull))
+    except (AttributeError, OSError, ValueError):
+        # No file is behind it, such as twistd's own stream, which writes to the log.
+        return False
 
 
 def _place(address: Any) -> str:

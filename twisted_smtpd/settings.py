@@ -166,6 +166,7 @@ class Settings:
         self.rcpt_parameters = {k: p for e in self.extensions for k, p in e.rcpt_parameters.items()}
         self.commands = _command_table(cls, self.extensions)
         self.longest_command = max(command.size_limit for command in self.commands.values())
+        self.foreign_checks = _foreign(cls.check_helo_needed) or _foreign(cls.check_auth_needed)
         self.call_limits = _call_limits(self.values["command_call_limit"])
         limits = (self.values["timeout"], self.values["session_timeout"], self.values["hook_timeout"], RATE_WINDOW)
         self.shortest_limit = min(*limits, *self.security.deadlines)
@@ -214,9 +215,14 @@ def _command_table(cls: type[Any], extensions: Iterable[Extension]) -> dict[str,
         if name.startswith("smtp_") and name[5:].upper() not in cls.withheld_commands:
             verb, method = name[5:].upper(), getattr(cls, name)
             limit = cls.command_size_limits.get(verb, cls.command_size_limit + growth[verb])
-            module = getattr(method, "__module__", None) or ""
-            table[verb] = Command(method, limit, module.partition(".")[0] != "twisted_smtpd")
+            table[verb] = Command(method, limit, _foreign(method))
     return table
+
+
+def _foreign(method: Callable[..., Any]) -> bool:
+    """Whether it was defined outside this package."""
+    module = getattr(method, "__module__", None) or ""
+    return module.partition(".")[0] != "twisted_smtpd"
 
 
 def _hashable(value: Any) -> Hashable:

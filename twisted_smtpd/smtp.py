@@ -219,7 +219,8 @@ class SMTP(AuthCommands, ClientCommands, TLSCommands, ProxyHeader, Transaction):
             # RFC 6531 section 3.7.4.2
             text, utf8 = arg[: -len(" SMTPUTF8")], True
         address = parse_mailbox(text, bare_local_part=True, local_part_limit=self.local_part_limit)
-        self._check_ascii(address, utf8)
+        if not (utf8 or address.isascii()):
+            raise self._needs_smtputf8()
         status = await self._call_handler_hook("VRFY", address)
         await self.push(
             "252 Cannot VRFY user, but will accept message and attempt delivery" if status is MISSING else status

@@ -90,10 +90,11 @@ class TLSCommands(Prelude):
             if not await self._start_tls(self.implicit_tls):
                 return False
         elif self._handshaking or self._handshake_done:
-            await self._handshake()
-        if self.require_starttls and not self.session.tls:
-            self._barrier = NOT_YET_SECURE
+            return await self._handshake()
         return True
+
+    def first_barrier(self) -> Barrier | None:
+        return NOT_YET_SECURE if self.require_starttls and not self.session.tls else super().first_barrier()
 
     # -- STARTTLS ------------------------------------------------------------------------------------------------------
 
@@ -114,11 +115,11 @@ class TLSCommands(Prelude):
         # TLS takes the transport over with nothing of ours left in it.
         await self.drain()
         self._check_nothing_follows()
-        if not await self._start_tls(creator):
-            return
-        # RFC 3207 section 4.2: nothing that was said in clear is known any longer.
+        # RFC 3207 section 4.2: nothing that was said in clear is known any longer, whatever comes of the handshake.
         self._renew_session()
-        await self._ask_handler()
+        self._barrier = NOT_SECURE_ENOUGH
+        if await self._start_tls(creator):
+            await self._ask_handler()
 
     def _check_nothing_follows(self) -> None:
         """Hang up if there is more behind STARTTLS: it was sent in clear, by whoever, and must not run inside TLS."""
@@ -127,7 +128,6 @@ class TLSCommands(Prelude):
 
     async def _ask_handler(self) -> None:
         # A hook that fails says no, and there is no command left to answer.
-        self._barrier = NOT_SECURE_ENOUGH
         try:
             answer = await self._call_handler_hook("STARTTLS")
         except (Exception, *CANCELLED) as error:
@@ -159,18 +159,27 @@ class TLSCommands(Prelude):
         if arrived:
             # With a PROXY header came the beginning of the handshake.
             transport.protocol.dataReceived(arrived)
-        await self._handshake()
-        return True
+        return await self._handshake()
 
-    async def _handshake(self) -> None:
-        """Wait for the end of the handshake."""
+    async def _handshake(self) -> bool:
+        """Wait for the end of the handshake.
+
+        :returns: whether the client is to be served; if not, the connection is closed.
+        """
         if not self._handshake_done:
             self._handshake_awaited = True
             self.wait_at_most(self.timeout, self._handshake_overdue)
             await self.sleep()
             self.no_longer_waiting()
-        self.session.ssl = describe(self.transport)
+        try:
+            self.session.ssl = describe(self.transport)
+        except Exception:
+            # A client's certificate may be odd in ways nobody has thought of.
+            log.failure("{session}: TLS can't be told about", session=self.session.id)
+            self.drop()
+            return False
         self.session.tls = True
+        return True
 
     def handshakeCompleted(self) -> None:
         """The transport has TLS now."""

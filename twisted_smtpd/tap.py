@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getopt
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -16,7 +17,7 @@ from twisted_smtpd.auth.options import AuthOptions, announce
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.metrics import Collect, Reading, snapshot
-from twisted_smtpd.options import HandlerOptions, LimitOptions, ServerOptions
+from twisted_smtpd.options import LIMITS, HandlerOptions, LimitOptions, ServerOptions
 from twisted_smtpd.security_options import TLSOptions, TrustOptions
 from twisted_smtpd.service import ServerService
 from twisted_smtpd.smtp import SMTP
@@ -48,7 +49,7 @@ class Options(HandlerOptions, WorkerOptions, TLSOptions, TrustOptions, LimitOpti
 
     def getSynopsis(self) -> str:
         """The first line of the help; Twisted's would repeat that of the command above."""
-        return "Usage: twist smtpd [options] [HANDLER ARGUMENTS]"
+        return "Usage: twist smtpd [options] [HANDLER ARGUMENTS] [-- HANDLER'S OPTIONS]"
 
     def opt_version(self) -> NoReturn:
         """Display the version and exit."""
@@ -68,7 +69,8 @@ class Options(HandlerOptions, WorkerOptions, TLSOptions, TrustOptions, LimitOpti
         try:
             options, arguments = getopt.gnu_getopt(words, self.shortOpt, self.longOpt)
         except getopt.GetoptError as error:
-            raise usage.UsageError(str(error)) from None
+            hint = "" if "requires" in error.msg else " (a handler's own options follow `--`)"
+            raise usage.UsageError(f"{error.msg}{hint}") from None
         first = []
         for name, value in options:
             if f"{name[2:]}=" in self.longOpt:
@@ -93,7 +95,7 @@ def makeService(options: Options) -> IService:
     try:
         factory = SMTPFactory(options.handler, protocol=LMTP if lmtp else SMTP, **options.server_options())
     except ValueError as error:
-        _refuse(error)
+        _refuse(_by_option(str(error), options))
     if options["auth-required"] and not factory.settings.mechanisms:
         _refuse("--auth-required: nobody can authenticate without --auth-file, --auth or --auth-any")
     announce(factory, tls=any(listener.secure for listener in options.listeners))
@@ -106,6 +108,13 @@ def makeService(options: Options) -> IService:
         certificates=options.certificates,
     )
     return _with_metrics(options, service, lambda: [Reading(None, snapshot(factory.traffic))])
+
+
+def _by_option(error: str, options: Options) -> str:
+    """An error about a keyword argument, in terms of the option that gave it."""
+    keyword, rest = re.match(r"(\w*)(.*)", error, re.DOTALL).groups()  # type: ignore[union-attr]
+    option = {limit.keyword: limit.option for limit in LIMITS}.get(keyword, keyword.replace("_", "-"))
+    return f"--{option}{rest}" if "_" in keyword and option in options else error
 
 
 def _supervisor(options: Options) -> IService:

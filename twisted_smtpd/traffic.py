@@ -80,6 +80,7 @@ class Traffic:
     :ivar per_address: how many of them there are for each address that is counted.
     :ivar buffered: octets of messages in memory.
     :ivar draining: whether the server is stopping.
+    :ivar grace_over: whether nothing is waited for any longer.
     :ivar counts: what has happened until now.
     :ivar sign_ins: slows down whoever guesses passwords.
     """
@@ -88,7 +89,7 @@ class Traffic:
         self.connections: set[Connection] = set()
         self.per_address: Counter[str] = Counter()
         self.buffered = 0
-        self.draining = False
+        self.draining = self.grace_over = False
         self.counts = Counts()
         self.sign_ins = Throttle()
         self._drained: Deferred[None] | None = None
@@ -195,6 +196,7 @@ class Traffic:
                 timer.cancel()
 
     def _grace_over(self) -> None:
+        self.grace_over = True
         for connection in tuple(self.connections):
             connection.abort()
 

@@ -6,8 +6,11 @@ from math import inf
 from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 __all__ = ["Watch", "Watched"]
+
+log = Logger()
 
 # A deadline is met this many times as precisely as the shortest limit is long.
 PRECISION = 64
@@ -66,6 +69,10 @@ class Watch:
         now = self.clock.seconds()
         following = now + self.shortest
         for connection in tuple(self.watched):
-            following = min(following, connection.visit(now))
+            try:
+                following = min(following, connection.visit(now))
+            except Exception:
+                # One connection's trouble must not stop the clock of the others.
+                log.failure("the time limits of a connection could not be looked after")
         if self.watched and self._call is None:
             self._call = self.clock.callLater(max(following - now, self.shortest / PRECISION), self._look)

@@ -14,7 +14,7 @@ from twisted_smtpd.extensions import XClient, XForward
 from twisted_smtpd.prelude import Prelude
 from twisted_smtpd.server import syntax
 from twisted_smtpd.session import Session
-from twisted_smtpd.wire.commands import xtext_decode
+from twisted_smtpd.wire.commands import parse_helo_name, xtext_decode
 from twisted_smtpd.wire.replies import SMTPReplyError
 
 __all__ = ["ClientCommands"]
@@ -80,7 +80,9 @@ class ClientCommands(Prelude):
         trusted = self._settings.security.xclients
         if trusted is not None:
             peer = self.session.peer
-            self.may_vouch = (peer[0] if peer else "") in trusted
+            # A Unix socket that a proxy tells of is none of ours.
+            ours = bool(peer) or self.session.proxy_peer is None
+            self.may_vouch = ours and (peer[0] if peer else "") in trusted
         return True
 
     def _attributes(self, arg: str | None, known: Collection[str]) -> dict[str, str | None]:
@@ -105,12 +107,15 @@ class ClientCommands(Prelude):
     @syntax("XCLIENT attribute=value...", when="may_vouch")
     async def smtp_XCLIENT(self, arg: str | None) -> None:
         values = self._attributes(arg, XClient.attributes)
+        helo = values.get("HELO")
+        if helo is not None:
+            parse_helo_name(helo)
         before = self.session
         # Postfix: what is known of the client stays, what was said in its session does not.
         kept = {name: value for name, value in before.xclient.items() if name not in ("HELO", "PROTO", "LOGIN")}
         session = self._renew_session()
         session.xclient = {**kept, **values}
-        session.host_name = values.get("HELO")
+        session.host_name = helo
         session.extended_smtp = values.get("PROTO") == "ESMTP"
         if values.get("LOGIN") is not None:
             session.authenticated, session.login_data = True, values["LOGIN"]

@@ -19,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from unittest import skipUnless
+from unittest import SkipTest, skipUnless
 
 from tests.loopback.test_twist import LIMIT, TWIST, ServerCase
 from tests.tls_helpers import Issued, issue
@@ -75,17 +75,18 @@ class InternetTests(ServerCase):
             new.write_bytes(content)
             new.rename(self.folder / name)
 
-    def activate(self, unit: str, **elsewhere: str) -> tuple[subprocess.Popen[str], list[int]]:
+    def activate(self, unit: str, relay: str = "") -> tuple[subprocess.Popen[str], list[int]]:
         """Start a unit as systemd would; the ports in the order of its socket file."""
         (command,) = setting(f"{unit}.service", "ExecStart")
-        command = command.replace("/etc/smtpd", str(self.folder)).replace("/var/lib/smtpd", str(self.folder))
-        for name, place in elsewhere.items():
-            self.assertIn(name, ("relay",))
-            command = command.replace("relay.example.net:587", place)
+        for name, place in (
+            ("/etc/smtpd", str(self.folder)),
+            ("/var/lib/smtpd", str(self.folder)),
+            ("relay.example.net:587", relay),
+        ):
+            command = command.replace(name, place)
         program, *words = shlex.split(command)
         self.assertEqual(program, "/opt/smtpd/bin/twist")
-        places = setting(f"{unit}.socket", "ListenStream")
-        sockets = [self.listening(place) for place in places]
+        sockets = [self.listening(place) for place in setting(f"{unit}.socket", "ListenStream")]
         server = self.hand_over([sys.executable, "-m", "twisted", *words], sockets)
         self.read_until(server, " listens on ")
         return server, [each.getsockname()[1] for each in sockets]
@@ -98,7 +99,7 @@ class InternetTests(ServerCase):
         try:
             made.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
         except OSError as error:
-            raise self.skipTest(f"no IPv6 here: {error}") from None  # type: ignore[misc]
+            raise SkipTest(f"no IPv6 here: {error}") from None
         made.listen()
         return made
 
@@ -123,7 +124,7 @@ class InternetTests(ServerCase):
         set_password(self.folder / "relay-users", "example.com", "for the relay", kind="scrypt")
         (self.folder / "relay-password").write_text("for the relay\n")
         words = ["--tlscert=fullchain.pem", "--tlskey=privkey.pem", "--auth-file=relay-users", "--auth-required"]
-        relay, port = self.serve(TWIST, *words, "-c", "mailbox", "relayed")
+        _, port = self.serve(TWIST, *words, "-c", "mailbox", "relayed")
         return self.activate("submission", relay=f"localhost:{port}")
 
     def connect(self, port: int, host: str = "127.0.0.1") -> smtplib.SMTP:

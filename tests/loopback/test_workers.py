@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,16 @@ class Handler:
 """
 
 
+# As systemd starts a service: the socket is descriptor 3, and variables say so to this one process.
+SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="smtp")
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
 class WorkersTests(SynchronousTestCase):
     def setUp(self) -> None:
         if not hasattr(os, "pidfd_open"):
@@ -42,7 +53,9 @@ class WorkersTests(SynchronousTestCase):
         path = os.pathsep.join(filter(None, (HOME, os.environ.get("PYTHONPATH"))))
         self.environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
-    def start(self, *words: str, command: tuple[str, ...] = TWIST) -> subprocess.Popen[str]:
+    def start(
+        self, *words: str, command: tuple[str, ...] = TWIST, pass_fds: Collection[int] = ()
+    ) -> subprocess.Popen[str]:
         server = subprocess.Popen(
             [sys.executable, *command, *words],
             cwd=self.folder,
@@ -50,6 +63,7 @@ class WorkersTests(SynchronousTestCase):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            pass_fds=pass_fds,
         )
         self.addCleanup(self.end, server)
         self.seen: list[str] = []
@@ -197,6 +211,14 @@ class WorkersTests(SynchronousTestCase):
             self.assertEqual(client.recv(4), b"220 ")
         self.end(server)
         self.assertFalse((self.folder / "s").exists())
+
+    def test_a_socket_from_systemd(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as bound:
+            self.port = bound.getsockname()[1]
+            words = ("--workers=2", "-c", "mine.Handler", "-l", "systemd:domain=INET:name=smtp")
+            server = self.start(str(bound.fileno()), *TWIST, *words, command=("-c", SYSTEMD), pass_fds=[bound.fileno()])
+            self.read_until(server, "2 workers share")
+        self.all_workers()
 
     def test_the_same_reactor_and_twistd(self) -> None:
         self.serve(command=("-m", "twisted", "--reactor=asyncio", "--log-format=text", "smtpd"))

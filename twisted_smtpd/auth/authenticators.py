@@ -6,12 +6,15 @@ from typing import Any
 
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword, UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import maybeDeferred
+from twisted.logger import Logger
 from zope.interface import Attribute, Interface, implementer
 
 from twisted_smtpd.auth.results import AuthResult, CramMD5Response, Identity, LoginPassword
+from twisted_smtpd.hooks import settle, unfinished
 
 __all__ = ["AcceptAnyone", "CredAuthenticator", "IAuthenticator", "IScramAuthenticator"]
+
+log = Logger()
 
 
 class IAuthenticator(Interface):
@@ -75,11 +78,13 @@ class CredAuthenticator:
         for checker in self.checkers:
             if wanted in checker.credentialInterfaces:
                 try:
-                    avatar = await maybeDeferred(checker.requestAvatarId, credentials)
+                    avatar = await settle(checker.requestAvatarId(credentials), server.loop)
                 except UnauthorizedLogin:
                     continue
+                if unfinished(avatar):
+                    log.error("{checker} gave a {kind}: nobody is let in", checker=checker, kind=type(avatar).__name__)
                 # b"" is what a checker says of somebody anonymous.
-                if avatar:
+                elif avatar:
                     return AuthResult(success=True, auth_data=Identity(auth_data.login))
         return AuthResult(success=False, handled=False)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
+import re
 import traceback
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -14,8 +17,8 @@ from twisted.logger import Logger
 from twisted_smtpd.auth.mechanisms import Mechanisms, Response, decode_response
 from twisted_smtpd.auth.results import AuthResult, LoginPassword, loggable
 from twisted_smtpd.auth.table import MAX_AUTH_LINE, Mechanism, needs_tls, usable
-from twisted_smtpd.dialog import LINE_TOO_LONG
-from twisted_smtpd.hooks import MISSING, settle
+from twisted_smtpd.dialog import CANCELLED, LINE_TOO_LONG
+from twisted_smtpd.hooks import MISSING, settle, unfinished
 from twisted_smtpd.server import Status, syntax
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
@@ -29,8 +32,13 @@ UNANSWERED = Reply(454, "4.7.0", ("Temporary authentication failure",))
 TOO_MANY = Reply(421, "4.7.0", ("Too many failed authentications, closing the connection",))
 ABORTED = Reply(501, "5.7.0", ("Authentication cancelled",))
 
+# Refusals that are no answer to a guess: the client has cancelled, or can't be understood.
+_NO_GUESS = (500, 501)
 # What the client has heard when an exchange still goes on.
 _OPEN_CODES = (0, 334)
+
+# Shorter words of what a client said stay in a log: without them it could not be read.
+_SHORTEST_SECRET = 4
 
 
 class AuthCommands(Mechanisms):
@@ -40,6 +48,7 @@ class AuthCommands(Mechanisms):
     max_auth_failures: int
 
     _auth_failures = 0
+    _failure_counted = False
     _auth_login: object = None
     # What the client has said in this exchange: it must not get into a log.
     _auth_said: tuple[bytes, ...] = ()
@@ -48,6 +57,7 @@ class AuthCommands(Mechanisms):
     async def smtp_AUTH(self, arg: str | None) -> None:
         mechanism, args = await self._wanted(arg)
         self._auth_login = None
+        self._failure_counted = False
         self._auth_said = tuple(word.encode() for word in args[1:])
         self._code = 0
         try:
@@ -61,9 +71,13 @@ class AuthCommands(Mechanisms):
             raise
         except (Exception, asyncio.CancelledError) as error:
             if self._gone:
-                raise
-            # Counted, so that a check that breaks on a wrong password isn't a way around the limit.
-            self._auth_failures += 1
+                if isinstance(error, CANCELLED):
+                    raise
+                # Here, where it is known what must not be in the log.
+                self._log_failure(error)
+                return
+            # Counted, so that a check that breaks on a wrong password isn't a way around the limits.
+            self._count_failure()
             reply = await self.status_for(error)
             if self._code in _OPEN_CODES:
                 await self.push(reply)
@@ -118,7 +132,7 @@ class AuthCommands(Mechanisms):
             # A hook may return what an authenticator gave it, which may still have to be waited for.
             verdict = await settle(verdict, self.loop)
         except SMTPReplyError as error:
-            if error.reply.code != 535:
+            if error.reply.code // 100 != 5 or error.reply.code in _NO_GUESS:
                 raise
             await self._failed_authentication(mechanism.name, error.reply)
             return
@@ -133,9 +147,17 @@ class AuthCommands(Mechanisms):
                 log.error(
                     "{session}: auth_{mechanism} gave None, and no answer", **self._who(), mechanism=mechanism.name
                 )
-                self._auth_failures += 1
+                self._count_failure()
             await self._failed_authentication(mechanism.name, UNANSWERED)
         elif verdict is MISSING or verdict is False:
+            await self._failed_authentication(mechanism.name, INVALID)
+        elif unfinished(verdict) or not verdict:
+            log.error(
+                "{session}: auth_{mechanism} gave a {kind} that is nobody's identity: the client is refused",
+                **self._who(),
+                mechanism=mechanism.name,
+                kind=type(verdict).__name__,
+            )
             await self._failed_authentication(mechanism.name, INVALID)
         else:
             await self._let_in(mechanism.name, None, verdict, SUCCESS)
@@ -144,7 +166,7 @@ class AuthCommands(Mechanisms):
         """Say what ``handle_AUTH`` returned; whether the client is let in, it has noted in the session itself."""
         if status is not None or self._code in _OPEN_CODES:
             await self.push(status)
-        if self._code == 535:
+        if self._code // 100 == 5:
             await self._failed_authentication(mechanism, INVALID)
 
     async def _let_in(self, mechanism: str, auth_data: Any, login_data: Any, status: Status) -> None:
@@ -172,28 +194,40 @@ class AuthCommands(Mechanisms):
             "{session} {client}: authenticated with {mechanism} as {user}",
             **self._who(),
             mechanism=mechanism,
-            user=loggable(user),
+            user=_name_of(user),
         )
         await self.push(reply)
 
     async def _failed_authentication(self, mechanism: str, status: Status) -> None:
         """Refuse a client, unless a hook has done so already, and hang up on one that goes on guessing."""
         if self._code in _OPEN_CODES:
-            await self.push(status)
-        if self._code // 100 == 4 or self._code in (500, 501):
+            reply = Reply.parse(status)
+            if reply.code < 400:
+                # A client that is not in must not be told that it is.
+                log.error("{session}: AUTH fails with {code}", **self._who(), code=reply.code)
+                reply = INVALID
+            await self.push(reply)
+        if not self._failure_counted and (self._code // 100 == 4 or self._code in _NO_GUESS):
             # Nobody's password was wrong: it can't be told now, or the client has cancelled.
             return
-        self._auth_failures += 1
-        self.traffic.sign_ins.failed(self._address, self._now())
-        log.warn(
-            "{session} {client}: AUTH {mechanism} failed for user {user}",
-            **self._who(),
-            mechanism=mechanism,
-            user="?" if self._auth_login is None else loggable(self._auth_login),
-        )
+        self._count_failure(mechanism)
         if self._auth_failures >= self.max_auth_failures:
             self._verb = "?"
             await self.push(TOO_MANY)
+
+    def _count_failure(self, mechanism: str | None = None) -> None:
+        if self._failure_counted:
+            return
+        self._failure_counted = True
+        self._auth_failures += 1
+        self.traffic.sign_ins.failed(self._address, self._now())
+        if mechanism is not None:
+            log.warn(
+                "{session} {client}: AUTH {mechanism} failed for user {user}",
+                **self._who(),
+                mechanism=mechanism,
+                user=_name_of(self._auth_login),
+            )
 
     def _who(self) -> dict[str, Any]:
         peer = self.session.peer
@@ -288,29 +322,58 @@ class AuthCommands(Mechanisms):
 
     # -- secrets -------------------------------------------------------------------------------------------------------
 
-    def _log_failure(self, error: BaseException) -> None:
+    def _log_failure(self, error: BaseException, what: str | None = None) -> None:
         if not self._auth_said:
-            super()._log_failure(error)
+            super()._log_failure(error, what)
             return
         # An exception likes to quote what it was given.
         text = "".join(traceback.format_exception(error))
-        log.error("{session} {client}: AUTH failed\n{text}", **self._who(), text=_without(text, self._auth_said))
+        text = _without(text, self._auth_said)
+        log.error("{session} {client}: {what} failed\n{text}", **self._who(), what=what or "AUTH", text=text)
+
+
+def _name_of(identity: object) -> str:
+    """Who somebody is, for the log: nothing else is known not to hold a password."""
+    name = getattr(identity, "login", identity)
+    return loggable(name) if isinstance(name, (str, bytes, bytearray)) else "?"
 
 
 def _without(text: str, said: tuple[bytes, ...]) -> str:
     """A text in which nothing is left that the client said: as it came, decoded, or a part of that."""
-    secrets = set()
+    secrets: set[str] = set()
     for octets in said:
-        decoded = [octets]
+        parts = _parts(octets)
         with suppress(ValueError):
-            decoded.append(base64.b64decode(octets))
-        for value in decoded:
-            for part in (value, *value.replace(b"\x01", b"\0").split(b"\0")):
-                secrets |= {
-                    part.decode("utf-8", "replace"),
-                    repr(part)[2:-1],
-                    ascii(part.decode("utf-8", "replace"))[1:-1],
-                }
+            parts |= _parts(base64.b64decode(octets))
+        for part in parts:
+            secrets |= _spellings(part)
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "********")
     return text
+
+
+def _parts(said: bytes) -> set[bytes]:
+    """What an exception may quote of this: a password, or a token out of ``auth=Bearer TOKEN``."""
+    parts = {said}
+    for part in re.split(rb"[\0\x01]", said):
+        value = re.sub(rb"^[A-Za-z]+=", b"", part)
+        words = (word for word in value.split() if len(word) >= _SHORTEST_SECRET)
+        parts |= {part, value, *words}
+    return parts
+
+
+def _spellings(part: bytes) -> set[str]:
+    """How it may be written in a text: plain, as Python, JSON or a URL has it."""
+    text = part.decode("utf-8", "replace")
+    return {
+        text,
+        part.decode("latin-1"),
+        repr(part)[2:-1],
+        repr(text)[1:-1],
+        ascii(text)[1:-1],
+        json.dumps(text)[1:-1],
+        json.dumps(text, ensure_ascii=False)[1:-1],
+        quote(part),
+        quote(part, safe=""),
+        quote_plus(part),
+    }

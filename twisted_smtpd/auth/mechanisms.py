@@ -160,6 +160,8 @@ class Mechanisms(Server):
         result = await settle(self._authenticate(mechanism, data), self.loop)
         if result.success is True or result.message is not None:
             return result
+        # Now: whoever knows that its guess was wrong may hang up, or cancel.
+        self._count_failure(mechanism)
         if await self.challenge_auth(refusal) is MISSING:
             return NOT_SAID
         return result
@@ -216,4 +218,8 @@ class Mechanisms(Server):
 
     def _note_login(self, login: bytes) -> None:
         """Remember for the log who the client says it is."""
+        raise NotImplementedError
+
+    def _count_failure(self, mechanism: str) -> None:
+        """Count a wrong guess, for this connection and for its address, once in an exchange."""
         raise NotImplementedError

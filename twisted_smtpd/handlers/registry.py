@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import sys
 import traceback
@@ -10,15 +11,31 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from twisted.logger import Logger
 from twisted.plugin import IPlugin, getPlugins
 from zope.interface import implementer
 
+from twisted_smtpd import interfaces
+from twisted_smtpd.handlers.sink import Sink
+from twisted_smtpd.hooks import hook_names
 from twisted_smtpd.interfaces import IHandlerPlugin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = ["HandlerError", "HandlerPlugin", "handler_names", "make_handler"]
+
+log = Logger()
+
+# The hooks there are: what the interfaces name, and handle_message, which is the Message handlers' own.
+_HOOKS = frozenset(
+    hook
+    for name in interfaces.__all__
+    if name.endswith("Handler")
+    for hook in getattr(interfaces, name).names()
+    if hook.startswith("handle_")
+)
+_OTHERS = frozenset({"handle_message"})
 
 
 class HandlerError(ValueError):
@@ -55,12 +72,12 @@ _BUILT_IN = (
     HandlerPlugin("mailbox", "stores each message in a Maildir FOLDER", "twisted_smtpd.handlers.maildir:Mailbox"),
     HandlerPlugin(
         "proxy",
-        "forwards to HOST:PORT or an ENDPOINT [--lmtp] [--tls starttls|implicit] ...",
+        "forwards to HOST:PORT or an ENDPOINT [-- --lmtp --tls starttls|implicit --username ...]",
         "twisted_smtpd.handlers.proxy:Proxy",
     ),
     HandlerPlugin("sink", "accepts each message and throws it away", "twisted_smtpd.handlers.sink:Sink"),
     HandlerPlugin(
-        "webhook", "posts each message as JSON to URL [--secret-file FILE]", "twisted_smtpd.handlers.webhook:Webhook"
+        "webhook", "posts each message as JSON to URL [-- --secret-file FILE]", "twisted_smtpd.handlers.webhook:Webhook"
     ),
 )
 
@@ -103,7 +120,12 @@ def make_handler(name: str, arguments: Sequence[str]) -> Any:
         handler = known[name].handler
     if isinstance(handler, str):
         handler = _import(handler, name)
-    return _construct(handler, name, arguments)
+        # What calling any other thing returns is no handler: os.getcwd would give a str, which has no hooks.
+        if not inspect.isclass(handler):
+            raise HandlerError(f"handler {name} is not a class but {type(handler).__name__}")
+    made = _construct(handler, name, arguments)
+    _warn_of_lost_hooks(made, name)
+    return made
 
 
 def _import(path: str, name: str) -> Any:
@@ -144,8 +166,6 @@ def _where(error: BaseException) -> str:
 
 
 def _construct(handler: Any, name: str, arguments: Sequence[str]) -> Any:
-    if not callable(handler):
-        raise HandlerError(f"handler {name} is not a class but {type(handler).__name__}")
     if inspect.isabstract(handler):
         missing = ", ".join(sorted(handler.__abstractmethods__))
         raise HandlerError(f"handler {name} is a base class: name a subclass of it that has {missing}")
@@ -181,3 +201,22 @@ def _check_call(make: Callable[..., Any], given: tuple[Any, ...], name: str) -> 
     except TypeError as error:
         hint = "" if given else "; on the command line a class is made by its classmethod from_cli(cls, parser, *args)"
         raise HandlerError(f"handler {name}: {error} in {getattr(make, '__name__', name)}{signature}{hint}") from error
+
+
+def _warn_of_lost_hooks(handler: object, name: str) -> None:
+    """Say in the log what is legal, but rarely meant: all mail is accepted, or a hook isn't called."""
+    if type(handler).__module__.startswith("twisted_smtpd."):
+        return
+    hooks = {f"handle_{hook}" for hook in hook_names(handler)}
+    for hook in sorted(hooks - _HOOKS - _OTHERS):
+        log.warn("handler {name}: nobody calls {hook}{hint}", name=name, hook=hook, hint=_nearest(hook))
+    asked = hooks & _HOOKS or any(attribute.startswith("auth_") for attribute in dir(handler))
+    if not asked and not isinstance(handler, Sink):
+        log.warn("handler {name} has no hooks: ALL MAIL IS ACCEPTED AND THROWN AWAY", name=name)
+
+
+def _nearest(hook: str) -> str:
+    """The hook that a misspelled name was meant for."""
+    spelled = {known.lower(): known for known in _HOOKS}
+    found = difflib.get_close_matches(hook.lower(), spelled, n=1, cutoff=0.8)
+    return f": did you mean {spelled[found[0]]}?" if found else ""

@@ -9,8 +9,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
 from twisted_smtpd.tls.certificates import ServerConnection
@@ -95,7 +94,7 @@ def describe(transport: Any) -> TLSInfo:
         raise ValueError("the TLS handshake is not finished")
     name = _text(connection.get_servername())
     certificate = connection.get_peer_certificate()
-    der = None if certificate is None else certificate.to_cryptography().public_bytes(Encoding.DER)
+    der = None if certificate is None else crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
     extra: dict[str, Any] = {"cipher": (cipher, version, bits), "compression": None}
     if isinstance(connection, SSLObjectConnection):
         sslobject = connection.get_ssl_object()

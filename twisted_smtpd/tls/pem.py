@@ -30,6 +30,18 @@ MAX_FILE = 4 * 1024 * 1024
 _KEY = re.compile(rb"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
 _CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----")
 
+_SIGNS_HANDSHAKES = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 @dataclass(frozen=True)
 class Credentials:
@@ -172,6 +184,7 @@ def generate(hostname: str) -> Credentials:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "twisted-smtpd self-signed, for tests only")])
     # Clocks differ: a certificate made this second is not yet valid for half of the clients.
     start = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
+    key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -183,6 +196,10 @@ def generate(hostname: str) -> Credentials:
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        # Clients that verify strictly insist on these (RFC 5280 section 4.2.1), Python's from 3.13 on among them.
+        .add_extension(key_id, critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id), critical=False)
+        .add_extension(_SIGNS_HANDSHAKES, critical=True)
         .sign(key, hashes.SHA256())
     )
     return Credentials(certificate, key, (), "the self-signed certificate")

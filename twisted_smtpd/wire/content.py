@@ -13,6 +13,7 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from io import IncrementalNewlineDecoder
+from typing import ClassVar
 
 __all__ = ["ChunkReader", "ContentReader", "DotReader"]
 
@@ -79,6 +80,8 @@ class ContentReader(ABC):
         "_chunks",
         "_dropping",
         "_gathered",
+        "_held",
+        "_lead_left",
         "_line_length",
         "_line_length_limit",
         "_normalizing",
@@ -87,6 +90,9 @@ class ContentReader(ABC):
         "error",
         "size",
     )
+
+    # What a reader is to see before what arrives; it is no content.
+    _lead: ClassVar[bytes] = b""
 
     def __init__(
         self,
@@ -107,6 +113,8 @@ class ContentReader(ABC):
         self._line_length = 0
         self._chunks: list[bytes] = []
         self._gathered = bytearray()
+        self._held = self._lead
+        self._lead_left = len(self._lead)
 
     @abstractmethod
     def feed(self, data: bytes) -> bytes | None:
@@ -197,19 +205,10 @@ class DotReader(ContentReader):
     The parameters are those of :class:`ContentReader`.
     """
 
-    __slots__ = ("_at_start", "_held")
+    __slots__ = ()
 
-    def __init__(
-        self,
-        *,
-        size_limit: int | None = None,
-        line_length_limit: int | None = None,
-        bare_newline: str = "normalize",
-    ) -> None:
-        super().__init__(size_limit=size_limit, line_length_limit=line_length_limit, bare_newline=bare_newline)
-        # The first line starts after the CRLF of the DATA command, so to say: it is searched like any other.
-        self._held = _CRLF
-        self._at_start = True
+    # The first line starts after the CRLF of the DATA command, so to say: it is searched like any other.
+    _lead = _CRLF
 
     def feed(self, data: bytes) -> bytes | None:
         """Read on; not to be called again after the end of data.
@@ -228,9 +227,9 @@ class DotReader(ContentReader):
             piece = data[:cut]
             if stuffed:
                 piece = _CRLF.join(piece.rsplit(_LINE_DOT))
-            if self._at_start:
-                self._at_start = False
-                piece = piece[len(_CRLF) :]
+            if self._lead_left:
+                piece = piece[self._lead_left :]
+                self._lead_left = 0
             self._accept(piece)
         return None if end < 0 else data[end + len(_END_OF_DATA) :]
 
@@ -245,7 +244,7 @@ class ChunkReader(ContentReader):
     The other parameters are those of :class:`ContentReader`.
     """
 
-    __slots__ = ("_held", "_left")
+    __slots__ = ("_left",)
 
     def __init__(
         self,
@@ -261,7 +260,6 @@ class ChunkReader(ContentReader):
             bare_newline=bare_newline,
         )
         self._textual = not binary
-        self._held = b""
         self._left = 0
 
     def begin(self, size: int) -> None:

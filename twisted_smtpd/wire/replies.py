@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-__all__ = ["BadStatus", "Reply", "SMTPReplyError", "encode_status", "fitting_enhanced"]
+__all__ = ["BadStatus", "Reply", "SMTPReplyError", "encode_known", "encode_status", "fitting_enhanced"]
 
 # RFC 5321 section 4.5.3.1.5: a reply line has 512 octets, the code and CRLF included.
 MAX_REPLY_LINE = 512
@@ -181,11 +181,12 @@ def encode_status(
     if not isinstance(status, (str, Reply)):
         # Not left to the cache: an unhashable status would be a TypeError there.
         Reply.parse(status)
-    return _encode(status, verb, enhanced, utf8, more)
+    return encode_known(status, verb, enhanced, utf8, more)
 
 
 @lru_cache(maxsize=512)
-def _encode(status: str | Reply, verb: str, enhanced: bool, utf8: bool, more: bool) -> tuple[int, bytes]:
+def encode_known(status: str | Reply, verb: str, enhanced: bool, utf8: bool, more: bool) -> tuple[int, bytes]:
+    """The same for what is a ``str`` or a :class:`Reply` for certain; it is remembered."""
     wanted = enhanced and verb not in _NEVER_ENHANCED
     code, texts, open_ended = _read(status) if isinstance(status, str) else (status.code, status.lines, False)
     prefix = b""

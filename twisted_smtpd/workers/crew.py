@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gatherResults, succeed
@@ -19,7 +20,7 @@ from twisted.python.failure import Failure
 
 from twisted_smtpd.metrics import Reading
 from twisted_smtpd.workers.sockets import SharedSocket
-from twisted_smtpd.workers.worker import CONTROL_IN, CONTROL_OUT, FIRST_SOCKET, Assignment, boot_arguments
+from twisted_smtpd.workers.worker import Assignment, boot_arguments
 
 __all__ = ["Crew"]
 
@@ -63,6 +64,8 @@ class _Process(ProcessProtocol):
     """One process.
 
     :param slot: the place it fills.
+    :ivar hears: its descriptor for what it is told.
+    :ivar speaks: its descriptor for what it says.
     :ivar ready: whether it accepts connections.
     """
 
@@ -70,11 +73,13 @@ class _Process(ProcessProtocol):
         self._slot = slot
         self._asked: dict[int, Deferred[dict[str, int] | None]] = {}
         self._questions = 0
-        self._readers = {CONTROL_OUT: _Lines(self._heard), 1: _Lines(self._printed), 2: _Lines(self._printed)}
+        self._control = _Lines(self._heard)
+        self._output = {1: _Lines(self._printed), 2: _Lines(self._printed)}
+        self.hears = self.speaks = -1
         self.ready = False
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        self._readers[childFD].feed(data)
+        (self._control if childFD == self.speaks else self._output[childFD]).feed(data)
 
     def _heard(self, line: bytes) -> None:
         word, _, rest = line.partition(b" ")
@@ -97,7 +102,7 @@ class _Process(ProcessProtocol):
     def _say(self, line: bytes) -> None:
         # It has closed its end if it is about to go.
         with suppress(KeyError):
-            self.transport.writeToChild(CONTROL_IN, line + b"\n")  # type: ignore[union-attr]
+            self.transport.writeToChild(self.hears, line + b"\n")  # type: ignore[union-attr]
 
     def signal(self, name: str) -> None:
         """Send it a signal."""
@@ -240,11 +245,14 @@ class Crew(ServerFactory):
         :param process: what is to be told of it.
         :param number: which worker it is to be.
         """
-        descriptors = range(FIRST_SOCKET, FIRST_SOCKET + len(self._shared))
-        sockets = [replace(one, descriptor=new) for new, one in zip(descriptors, self._shared, strict=True)]
-        arguments = boot_arguments(Assignment(number, sockets, announces=not self.proven), self._twist)
-        child_fds = {0: self._no_input, **self._output, CONTROL_IN: "w", CONTROL_OUT: "r"}
-        child_fds.update((new, one.descriptor) for new, one in zip(descriptors, self._shared, strict=True))
+        # Above the standard descriptors, and those that endpoints expect.
+        free = count(max(2, *(one.place or 0 for one in self._shared)) + 1)
+        process.hears, process.speaks = next(free), next(free)
+        sockets = [replace(one, descriptor=one.place or next(free)) for one in self._shared]
+        assignment = Assignment(number, sockets, process.hears, process.speaks, announces=not self.proven)
+        arguments = boot_arguments(assignment, self._twist)
+        child_fds = {0: self._no_input, **self._output, process.hears: "w", process.speaks: "r"}
+        child_fds.update((new.descriptor, one.descriptor) for new, one in zip(sockets, self._shared, strict=True))
         self.clock.spawnProcess(process, arguments[0], arguments, env=None, childFDs=child_fds)
 
     def is_ready(self) -> None:

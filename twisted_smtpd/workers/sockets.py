@@ -37,11 +37,13 @@ class SharedSocket:
     :ivar key: what the endpoint asked for; a worker's endpoint asks for the same.
     :ivar descriptor: its number, in the process that has this object.
     :ivar family: its address family.
+    :ivar place: the descriptor it must have in a worker, where the endpoint will ask for that; and close it.
     """
 
     key: str
     descriptor: int
     family: int
+    place: int | None = None
 
 
 class _Listening:
@@ -85,13 +87,13 @@ class Binder(_Listening):
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> IListeningPort:
         port = self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory)
-        return self._keep(_adopted(fileDescriptor), port)
+        return self._keep(_adopted(fileDescriptor), port, fileDescriptor)
 
-    def _keep(self, key: str, port: Any) -> IListeningPort:
+    def _keep(self, key: str, port: Any, place: int | None = None) -> IListeningPort:
         port.stopReading()
         # Else its end would be the end of the workers' sockets too, with noise, while they still accept.
         port._shouldShutdown = False
-        self.shared.append(SharedSocket(key, port.fileno(), port.socket.family))
+        self.shared.append(SharedSocket(key, port.fileno(), port.socket.family, place))
         return cast(IListeningPort, port)
 
 
@@ -133,8 +135,9 @@ class Inheritor(_Listening):
         if one.family == getattr(socket, "AF_UNIX", None):
             return _listen_unix(one, factory, self._reactor)
         adopted = self._reactor.adoptStreamPort(one.descriptor, one.family, factory)
-        # The reactor has a duplicate.
-        os.close(one.descriptor)
+        if one.place is None:
+            # The reactor has a duplicate.
+            os.close(one.descriptor)
         return cast(IListeningPort, adopted)
 
 

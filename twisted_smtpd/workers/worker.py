@@ -25,15 +25,19 @@ from twisted_smtpd.options import Listener
 from twisted_smtpd.service import ServerService
 from twisted_smtpd.workers.sockets import SharedSocket, take_turns
 
-__all__ = ["CONTROL_IN", "CONTROL_OUT", "FIRST_SOCKET", "Assignment", "WorkerService", "boot_arguments", "main"]
+__all__ = ["Assignment", "WorkerService", "boot_arguments", "main"]
 
-# Descriptors of a worker: what its parent says, what it says, and the sockets from here on.
-CONTROL_IN = 3
-CONTROL_OUT = 4
-FIRST_SOCKET = 5
-
-# The parent's search path, whatever made it, before the first import that depends on it.
-_BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); from twisted_smtpd.workers.worker import main; main()"
+# Before the first import that depends on it: the parent's search path, whatever made it, and systemd's variables, meant
+# for the parent alone, with which a `systemd:` endpoint is parsed here as it was there.
+_BOOT = """\
+import os, sys
+sys.path[:] = sys.argv.pop(1).split("\\n")
+names = os.environ.get("LISTEN_FDNAMES")
+if names:
+    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(names.count(":") + 1))
+from twisted_smtpd.workers.worker import main
+main()
+"""
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,15 @@ class Assignment:
 
     :ivar number: which worker it is, from 1.
     :ivar sockets: the listening sockets, with the descriptors they have in the worker.
+    :ivar hears: the descriptor at which it hears its parent.
+    :ivar speaks: the descriptor at which it speaks to its parent.
     :ivar announces: whether it is to say where the server listens.
     """
 
     number: int
     sockets: Sequence[SharedSocket]
+    hears: int
+    speaks: int
     announces: bool = False
 
     def dumps(self) -> str:
@@ -57,7 +65,8 @@ class Assignment:
     def loads(cls, text: str) -> Assignment:
         """The inverse of :meth:`dumps`."""
         said = json.loads(text)
-        return cls(said["number"], [SharedSocket(**one) for one in said["sockets"]], said["announces"])
+        said["sockets"] = [SharedSocket(**one) for one in said["sockets"]]
+        return cls(**said)
 
 
 #: What this process was told, if it is a worker.
@@ -79,22 +88,13 @@ def main() -> None:
 
     worker.assigned = assignment = Assignment.loads(sys.argv.pop(1))
     sys.argv[0] = "twist"
-    for descriptor in (CONTROL_IN, CONTROL_OUT, *(one.descriptor for one in assignment.sockets)):
+    for descriptor in (assignment.hears, assignment.speaks, *(one.descriptor for one in assignment.sockets)):
         # A handler's own child must not keep the port, nor look like a worker that lives.
         os.set_inheritable(descriptor, False)
     for number in (signal.SIGINT, signal.SIGHUP):
         # A terminal sends both to all processes, but the parent speaks for all.  No SIG_IGN: that would be inherited.
         signal.signal(number, lambda number, frame: None)
-    _renew_systemd()
     runpy.run_module("twisted", run_name="__main__", alter_sys=True)
-
-
-def _renew_systemd() -> None:
-    """Let a ``systemd:`` endpoint be parsed here as in the parent, for which alone systemd's variables were meant."""
-    names = os.environ.get("LISTEN_FDNAMES")
-    if names:
-        os.environ["LISTEN_PID"] = str(os.getpid())
-        os.environ["LISTEN_FDS"] = str(names.count(":") + 1)
 
 
 class WorkerService(ServerService):
@@ -105,7 +105,8 @@ class WorkerService(ServerService):
         super().startService()
         link = Link(self)
         pipes: Any = StandardIO
-        pipes(link, CONTROL_IN, CONTROL_OUT, self.reactor)
+        assert assigned is not None
+        pipes(link, assigned.hears, assigned.speaks, self.reactor)
         self.reactor.callWhenRunning(self._take_signals, link)
         gatherResults(self._waiting).addCallback(lambda _: link.say(b"ready"))
 
