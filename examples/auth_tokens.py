@@ -2,7 +2,9 @@
 
 Run it with ``python auth_tokens.py``.  It listens on port 8025 of this machine; the token is "open sesame"::
 
-    swaks --server localhost:8025 --auth PLAIN --auth-user anne --auth-password "open sesame" --to you@example.com
+    swaks -s localhost:8025 -a PLAIN -au anne -ap "open sesame" --from anne@example.com --to you@example.com
+
+Without ``--from`` it is refused: anne may write as anne@… only.
 """
 
 from __future__ import annotations

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from base64 import b64encode
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
@@ -189,6 +192,71 @@ class SecretTests(AuthCase):
         self.assertHidden(logged)
         self.assertIn("KeyError", logged)
         self.assertIn("in broken", logged)
+
+    def test_secrets_in_an_error_after_the_client_has_gone(self) -> None:
+        async def broken(server: Any, session: Any, envelope: Any, mechanism: str, data: LoginPassword) -> None:
+            try:
+                await Deferred()
+            finally:
+                raise RuntimeError(f"lookup with {data.password!r} failed")
+
+        events = self.events()
+        client = dial(authenticator=broken)
+        client.send(b"AUTH PLAIN %b\r\n" % RIGHT)
+        client.lose()
+        logged = self.everything_logged(events)
+        self.assertHidden(logged)
+        self.assertIn("RuntimeError: lookup with", logged)
+
+    def test_secrets_in_what_handle_exception_raises(self) -> None:
+        async def broken(server: Any, session: Any, envelope: Any, mechanism: str, data: LoginPassword) -> None:
+            raise RuntimeError(f"bad {data.password!r}")
+
+        async def again(error: Exception) -> str:
+            raise error
+
+        async def other(error: Exception) -> str:
+            raise ValueError(str(error))
+
+        async def cancelled(error: Exception) -> str:
+            raise asyncio.CancelledError
+
+        for hook in (again, other, cancelled):
+            events = self.events()
+            client = dial(hooks(handle_exception=hook), authenticator=broken)
+            self.assertEqual(codes(client.send(b"AUTH PLAIN %b\r\n" % RIGHT)), [500])
+            logged = self.everything_logged(events)
+            self.assertHidden(logged)
+            self.assertIn("RuntimeError: bad", logged)
+
+    def logged_of(self, mechanism: bytes, message: bytes, quoting: Any) -> str:
+        """What the log has after an authenticator has raised an error that quotes its data so."""
+
+        def broken(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> None:
+            raise RuntimeError(f"can't check {quoting(data)}, sorry")
+
+        broken.mechanisms = ("PLAIN", "XOAUTH2", "OAUTHBEARER")  # type: ignore[attr-defined]
+        events = self.events()
+        dial(authenticator=broken).send(b"AUTH %b %b\r\n" % (mechanism, b64encode(message)))
+        return formatEvent(events[0])
+
+    def test_a_token_alone_in_an_error(self) -> None:
+        for mechanism, message in (
+            (b"XOAUTH2", b"user=anne\x01auth=Bearer s3cr3t.TOKEN==\x01\x01"),
+            (b"OAUTHBEARER", b"n,a=anne,\x01host=x\x01auth=Bearer  s3cr3t.TOKEN==\x01\x01"),
+        ):
+            text = self.logged_of(mechanism, message, lambda data: data.token)
+            self.assertTrue(text.rstrip().endswith("can't check ********, sorry"), text)
+
+    def test_a_password_in_an_error_as_other_formats_write_it(self) -> None:
+        for password in ('ba"ttery\\sta/ple', "pässw + örd&?", "€'x'\"y\""):
+            for quoting in (json.dumps, quote, lambda text: quote(text, safe=""), quote_plus, repr, ascii):
+                text = self.logged_of(
+                    b"PLAIN",
+                    b"\0anne\0" + password.encode(),
+                    lambda data, quoting=quoting: quoting(data.password.decode()),
+                )
+                self.assertRegex(text.rstrip(), r"can't check [\"']?\*{8}[\"']?, sorry$")
 
     def test_secrets_are_not_kept_by_the_connection(self) -> None:
         client = dial()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import types
 from base64 import b64encode
+from concurrent.futures import Future
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -45,7 +47,7 @@ class ReturnTests(AuthCase):
         self.check(FOO, REJECTED, foo(lambda server, args: False))
 
     def test_anything_else_is_an_identity(self) -> None:
-        for identity in ("anne", b"anne", 17, ("session", 1), True, ""):
+        for identity in ("anne", b"anne", 17, ("session", 1), True):
             client = self.check(FOO, ACCEPTED, foo(lambda server, args, identity=identity: identity))
             self.assertEqual(client.protocol.session.login_data, identity)
             self.assertTrue(client.protocol.session.authenticated)
@@ -70,6 +72,66 @@ class ReturnTests(AuthCase):
             return no()
 
         self.check(FOO, REJECTED, foo(auth_FOO))
+
+    def test_what_is_not_finished_is_never_an_identity(self) -> None:
+        async def no() -> Any:
+            return MISSING
+
+        async def middle() -> Any:
+            return waiting[0]
+
+        async def third_awaitable(server: Any, args: list[str]) -> Any:
+            return middle()
+
+        def generator(server: Any, args: list[str]) -> Any:
+            yield succeed(False)
+            return False
+
+        async def asynchronous_generator(server: Any, args: list[str]) -> Any:
+            yield False
+
+        @types.coroutine
+        def old_coroutine(server: Any, args: list[str]) -> Any:
+            yield from succeed(False)
+            return False
+
+        def future(server: Any, args: list[str]) -> Any:
+            return Future()
+
+        for hook in (third_awaitable, generator, asynchronous_generator, old_coroutine, future):
+            waiting = [no()]
+            events = self.events()
+            client = dial(foo(hook))
+            self.assertEqual(client.send(FOO), REJECTED, hook)
+            self.assertIsNone(client.protocol.session.authenticated)
+            self.assertIn("nobody's identity", formatEvent(events[0]))
+            waiting[0].close()
+
+    def test_what_is_false_is_nobody(self) -> None:
+        for nobody in ("", b"", 0, (), [], {}, False):
+            client = dial(foo(lambda server, args, nobody=nobody: nobody))
+            self.assertEqual(client.send(FOO), REJECTED, nobody)
+            self.assertIsNone(client.protocol.session.authenticated)
+
+    def test_a_failure_is_never_told_as_a_success(self) -> None:
+        for message in ("235 2.7.0 fine", "334 more", "250 ok"):
+            self.check(FOO, REJECTED, foo(lambda *a, m=message: AuthResult(success=False, message=m)))
+
+        def auth_FOO(server: Any, args: list[str]) -> Any:
+            raise SMTPReplyError(235, "2.7.0", "fine")
+
+        self.check(FOO, REJECTED, foo(auth_FOO))
+
+    def test_an_identity_is_logged_only_if_it_is_a_name(self) -> None:
+        for identity, name in (
+            ((LOGIN, PASSWORD), "?"),
+            ({"password": PASSWORD.decode()}, "?"),
+            (LoginPassword(LOGIN, PASSWORD), "'anne'"),
+            ("anne", "'anne'"),
+        ):
+            events = self.events()
+            dial(foo(lambda *a, identity=identity: identity)).send(FOO)
+            self.assertTrue(formatEvent(events[0]).endswith(f"authenticated with FOO as {name}"), identity)
 
     def test_auth_result(self) -> None:
         for result, expected in (
@@ -226,7 +288,7 @@ class ServerTests(AuthCase):
             self.assertEqual(client.protocol.session.login_data, b"me")
         self.check(FOO + line(b"me"), b"334 Who?\r\n" + ACCEPTED, self.asking("Who?", encode_to_b64=False))
         self.check(FOO + line(b"me"), b"334 \r\n" + ACCEPTED, self.asking(""))
-        self.check(FOO + b"\r\n", b"334 \r\n" + ACCEPTED, self.asking(""))
+        self.check(FOO + b"\r\n", b"334 \r\n" + REJECTED, self.asking(""))
 
     def test_challenge_auth_logs_no_response(self) -> None:
         events = self.events()

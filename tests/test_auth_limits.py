@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any
 
 from hypothesis import given
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 from twisted.logger import formatEvent
 
 from tests.auth_helpers import ACCEPTED, EHLO, REJECTED, RIGHT, WRONG, AuthCase, authenticator, dial
-from tests.fakes import Client, codes, join, make_factory
-from twisted_smtpd.auth import throttle
+from tests.fakes import Client, answering, codes, hooks, join, make_factory, raiser
+from twisted_smtpd.auth import AuthResult, throttle
 from twisted_smtpd.auth.throttle import LONGEST_DELAY, LONGEST_WAIT, Throttle
+from twisted_smtpd.wire.replies import SMTPReplyError
 
 GUESS = b"AUTH PLAIN %b\r\n" % WRONG
 CUT_OFF = b"421 4.7.0 Too many failed authentications, closing the connection\r\n"
@@ -104,6 +106,49 @@ class GuessingTests(AuthCase):
     def test_cancelling_is_no_failed_guess(self) -> None:
         client = self.client("192.0.2.1")
         self.assertEqual(codes(client.send(b"AUTH PLAIN\r\n*\r\n" * 4)), [334, 501] * 4)
+
+    def refusing(self, authenticator: Any) -> Client:
+        authenticator.mechanisms = ("PLAIN", "XOAUTH2", "OAUTHBEARER")
+        return dial(authenticator=authenticator, host="192.0.2.1", clock=self.clock)
+
+    def failures(self, client: Client) -> tuple[int, int]:
+        records = client.protocol.traffic.sign_ins._records
+        return client.protocol._auth_failures, sum(record.failures for record in records.values())
+
+    def test_a_refused_token_counts_once_however_the_exchange_ends(self) -> None:
+        for mechanism, message in (
+            (b"XOAUTH2", b"user=anne\x01auth=Bearer guess\x01\x01"),
+            (b"OAUTHBEARER", b"n,a=anne,\x01auth=Bearer guess\x01\x01"),
+        ):
+            for last in (b"", b"*\r\n", b"\r\n", b"!\r\n", b"AQ==\r\n", b"A" * 13000 + b"\r\n"):
+                client = self.refusing(lambda *arguments: AuthResult(success=False, handled=False))
+                client.send(b"AUTH %b %b\r\n" % (mechanism, b64encode(message)) + last)
+                client.lose()
+                self.assertEqual(self.failures(client), (1, 1), (mechanism, last[:9]))
+
+    def test_cancelling_after_each_refused_token_ends_the_connection(self) -> None:
+        client = self.refusing(lambda *arguments: AuthResult(success=False, handled=False))
+        guess = b"AUTH XOAUTH2 %b\r\n*\r\n" % b64encode(b"user=anne\x01auth=Bearer guess\x01\x01")
+        said = client.send(guess * 4)
+        self.clock.pump([1.0] * 8)
+        self.assertEqual(codes(said + client.read()), [334, 501] * 3 + [421])
+        self.assertTrue(client.closed)
+
+    def test_a_refusal_of_the_authenticators_own_counts(self) -> None:
+        for code, counted in ((550, 1), (535, 1), (534, 1), (500, 0), (501, 0), (454, 0)):
+            client = self.refusing(raiser(SMTPReplyError(code, None, "no")))
+            self.assertEqual(codes(client.send(GUESS)), [code])
+            self.assertEqual(self.failures(client), (counted, counted), code)
+
+    def test_a_check_that_breaks_counts_for_the_address_too(self) -> None:
+        client = self.refusing(raiser(RuntimeError("no such user")))
+        self.assertEqual(codes(client.send(GUESS)), [454])
+        self.assertEqual(self.failures(client), (1, 1))
+
+    def test_a_refusal_by_handle_auth_counts(self) -> None:
+        client = dial(hooks(handle_AUTH=answering("550 5.7.1 no")), authenticator=authenticator, host="192.0.2.1")
+        self.assertEqual(codes(client.send(GUESS)), [550])
+        self.assertEqual(self.failures(client), (1, 1))
 
 
 class ThrottleTests(AuthCase):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import scramp
 from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
-from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.checkers import ICredentialsChecker, InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import fail, succeed
+from zope.interface import implementer
 
 from tests.auth_helpers import ACCEPTED, EHLO, LOGIN, PASSWORD, REJECTED, RIGHT, WRONG, AuthCase, able, dial, line
 from tests.fakes import codes, hooks
@@ -390,6 +394,19 @@ class BearerTests(AuthCase):
         self.assertNotIn("ab" * 8, repr(CramMD5Response(b"a", b"b", b"ab" * 16)))
 
 
+@implementer(ICredentialsChecker)
+class AskingChecker:
+    """A checker that returns what a function gives."""
+
+    credentialInterfaces = (IUsernamePassword,)
+
+    def __init__(self, ask: Callable[[], Any]) -> None:
+        self.ask = ask
+
+    def requestAvatarId(self, credentials: Any) -> Any:
+        return self.ask()
+
+
 class CredTests(AuthCase):
     def test_any_of_several_checkers(self) -> None:
         one = InMemoryUsernamePasswordDatabaseDontUse(bart=b"x")
@@ -422,6 +439,45 @@ class CredTests(AuthCase):
         checker, _ = self.checker(b"")
         checker.credentialInterfaces = ()
         self.assertRaises(ValueError, CredAuthenticator, checker)
+
+    def test_a_checker_that_has_not_finished_lets_nobody_in(self) -> None:
+        async def talk() -> None:
+            loop = asyncio.get_running_loop()
+
+            async def no() -> None:
+                return None
+
+            async def nested() -> Any:
+                future = loop.create_future()
+                future.set_result(None)
+                return future
+
+            def generator() -> Any:
+                yield b"anne"
+
+            for ask in (no, nested, generator, Future, lambda: loop.create_task(no())):
+                checker = AskingChecker(ask)
+                client = dial(authenticator=CredAuthenticator(checker))
+                said = client.send(b"AUTH PLAIN %b\r\n" % RIGHT)
+                for _ in range(9):
+                    await asyncio.sleep(0)
+                self.assertEqual(said + client.read(), REJECTED, ask)
+
+        asyncio.run(talk())
+
+    def test_a_checker_may_give_a_future(self) -> None:
+        async def talk() -> None:
+            async def yes() -> bytes:
+                await asyncio.sleep(0)
+                return b"anne"
+
+            client = dial(authenticator=CredAuthenticator(AskingChecker(lambda: asyncio.ensure_future(yes()))))
+            client.send(b"AUTH PLAIN %b\r\n" % RIGHT)
+            for _ in range(9):
+                await asyncio.sleep(0)
+            self.assertEqual(client.read(), ACCEPTED)
+
+        asyncio.run(talk())
 
 
 class AcceptAnyoneTests(AuthCase):

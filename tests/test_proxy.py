@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from concurrent.futures import Future
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import ENVELOPE, GREETING, MESSAGE, Promises, Recorder, answering, codes, hooks
@@ -325,6 +326,22 @@ class HookTests(ProxyTestCase):
 
         for no in (*map(answering, (False, None, 0, succeed(False))), later):
             peer = self.behind(hooks(handle_PROXY=no))
+            peer.deliver(V1 + EHLO)
+            self.assertRefused(peer)
+
+    def test_one_that_has_not_finished_lets_nobody_in(self) -> None:
+        def generator(*arguments: Any) -> Any:
+            yield succeed(False)
+            return False
+
+        async def asynchronous_generator(*arguments: Any) -> Any:
+            yield False
+
+        async def nested(*arguments: Any) -> Any:
+            return Deferred()
+
+        for hook in (generator, asynchronous_generator, nested, answering(Future())):
+            peer = self.behind(hooks(handle_PROXY=hook))
             peer.deliver(V1 + EHLO)
             self.assertRefused(peer)
 

@@ -271,6 +271,13 @@ class StartTLSTests(SecureTestCase):
             self.assertEqual(codes(said), [554] * 5)
             self.assertEqual(codes(peer.send(b"QUIT\r\n")), [221])
 
+    def test_a_hook_that_has_not_finished_says_no(self) -> None:
+        def generator(*arguments: Any) -> Any:
+            yield succeed(True)
+            return True
+
+        self.assertEqual(codes(self.secured(hooks(handle_STARTTLS=generator)).send(EHLO)), [554])
+
     def test_a_hook_that_fails_says_no(self) -> None:
         def broken(*arguments: Any) -> Any:
             raise ZeroDivisionError

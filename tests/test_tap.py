@@ -328,7 +328,8 @@ class OptionsTests(CommandLine):
     def test_help_begins_with_our_usage_under_twist_too(self) -> None:
         options = Options(MemoryReactorClock())
         options.parent = usage.Options()
-        self.assertTrue(str(options).startswith("Usage: twist smtpd [options] [HANDLER ARGUMENTS] [-- HANDLER'S OPTIONS]\n"), str(options))
+        usage_line = "Usage: twist smtpd [options] [HANDLER ARGUMENTS] [-- HANDLER OPTIONS]\n"
+        self.assertTrue(str(options).startswith(usage_line), str(options))
 
     def test_global_reactor_is_the_default(self) -> None:
         from twisted.internet import reactor

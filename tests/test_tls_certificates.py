@@ -497,6 +497,7 @@ class SelfSignedTests(TLSTestCase):
     def test_a_client_that_trusts_it_accepts_it(self) -> None:
         creator = self_signed("mail.example")
         context = ssl.create_default_context(cadata=creator.certificate_pem.decode())
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
         raw = Raw(creator)
@@ -507,6 +508,13 @@ class SelfSignedTests(TLSTestCase):
         client.do_handshake()
         raw.tls.dataReceived(outgoing.read())
         self.assertEqual(client.version(), describe(raw.tls).version)
+
+    def test_it_has_what_rfc_5280_wants_of_a_certificate(self) -> None:
+        extensions = x509.load_pem_x509_certificate(self_signed("mail.example").certificate_pem).extensions
+        subject = extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        issuer = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+        self.assertEqual(issuer.key_identifier, subject.digest)
+        self.assertTrue(extensions.get_extension_for_class(x509.KeyUsage).critical)
 
     def test_each_is_new(self) -> None:
         self.assertNotEqual(self_signed("a.example").certificate_pem, self_signed("a.example").certificate_pem)

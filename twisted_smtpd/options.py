@@ -139,9 +139,7 @@ class Quantity:
 
 LIMITS = (
     Quantity("size", "data_size_limit", octets, 0, 2**40, "Largest message, such as 10M; 0: any size.", "s"),
-    Quantity(
-        "line-length-limit", "line_length_limit", line_octets, 0, 2**30, "Longest line of a message; 0: any."
-    ),
+    Quantity("line-length-limit", "line_length_limit", line_octets, 0, 2**30, "Longest line of a message; 0: any."),
     Quantity("max-recipients", "max_recipients", count, 1, 10**6, "Recipients of one message."),
     Quantity("timeout", "timeout", seconds, 0.1, DAY, "Seconds a client may stay silent."),
     Quantity("session-timeout", "session_timeout", seconds, 0.1, 7 * DAY, "Seconds a session may last."),

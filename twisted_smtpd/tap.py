@@ -49,7 +49,7 @@ class Options(HandlerOptions, WorkerOptions, TLSOptions, TrustOptions, LimitOpti
 
     def getSynopsis(self) -> str:
         """The first line of the help; Twisted's would repeat that of the command above."""
-        return "Usage: twist smtpd [options] [HANDLER ARGUMENTS] [-- HANDLER'S OPTIONS]"
+        return "Usage: twist smtpd [options] [HANDLER ARGUMENTS] [-- HANDLER OPTIONS]"
 
     def opt_version(self) -> NoReturn:
         """Display the version and exit."""

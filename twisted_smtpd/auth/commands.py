@@ -132,7 +132,7 @@ class AuthCommands(Mechanisms):
             # A hook may return what an authenticator gave it, which may still have to be waited for.
             verdict = await settle(verdict, self.loop)
         except SMTPReplyError as error:
-            if error.reply.code // 100 != 5 or error.reply.code in _NO_GUESS:
+            if error.reply.code // 100 == 4 or error.reply.code in _NO_GUESS:
                 raise
             await self._failed_authentication(mechanism.name, error.reply)
             return

@@ -246,7 +246,7 @@ class Crew(ServerFactory):
         :param number: which worker it is to be.
         """
         # Above the standard descriptors, and those that endpoints expect.
-        free = count(max(2, *(one.place or 0 for one in self._shared)) + 1)
+        free = count(max([2, *(one.place or 0 for one in self._shared)]) + 1)
         process.hears, process.speaks = next(free), next(free)
         sockets = [replace(one, descriptor=one.place or next(free)) for one in self._shared]
         assignment = Assignment(number, sockets, process.hears, process.speaks, announces=not self.proven)
