@@ -53,16 +53,6 @@ def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data:
     return twisted_smtpd.smtp.AuthResult(success=known)
 
 
-def make_factory(handler: Counter, settings: dict[str, Any]) -> SMTPFactory:
-    """A factory with these settings, or the end of this process if this version does not know one of them."""
-    try:
-        return SMTPFactory(handler, **settings)
-    except TypeError as error:
-        if "unexpected keyword argument" in str(error):
-            common.unsupported(str(error))
-        raise
-
-
 def main(options: common.Options) -> None:
     """Serve until SIGTERM."""
     handlers: dict[str, type[Counter]] = {"plain": Handler, "wait": WaitingHandler, "stream": StreamHandler}
@@ -80,7 +70,7 @@ def main(options: common.Options) -> None:
         settings["tls_context"] = creator
     if options.auth:
         settings |= {"authenticator": authenticate, "auth_require_tls": False}
-    factory = make_factory(handler, settings)
+    factory = SMTPFactory(handler, **settings)
     if options.tls == "implicit":
         SSL4ServerEndpoint(reactor, options.port, creator, common.BACKLOG, common.HOST).listen(factory)
     else:

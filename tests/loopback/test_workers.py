@@ -207,7 +207,8 @@ class WorkersTests(SynchronousTestCase):
         server = self.serve("-l", "unix:s")
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(LIMIT)
-            client.connect(str(self.folder / "s"))
+            # The whole path may be longer than a socket address has room for.
+            client.connect(os.path.relpath(self.folder / "s"))
             self.assertEqual(client.recv(4), b"220 ")
         self.end(server)
         self.assertFalse((self.folder / "s").exists())
