@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from errno import ECONNRESET, ENOBUFS, EWOULDBLOCK
 from typing import Any
 
-from twisted.internet import main, tcp
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.trial.unittest import SynchronousTestCase
@@ -29,12 +30,16 @@ class Socket(tcp.Server):
     def setTcpNoDelay(self, enabled: bool) -> None:
         self.no_delay = enabled
 
-    def writeSomeData(self, data: bytes) -> Any:
+    @property
+    def socket(self) -> Any:  # type: ignore[override]
+        return self
+
+    def send(self, data: bytes) -> int:
         taken = self.accepts.pop(0)
         if isinstance(taken, int):
             self.sent += data[:taken]
             return min(taken, len(data))
-        return taken
+        raise taken
 
     def write(self, data: bytes) -> None:
         self.queued += data
@@ -52,6 +57,9 @@ class Socket(tcp.Server):
 
     def abortConnection(self) -> None:
         self.ended.append("abort")
+
+    def startTLS(self, creator: Any, normal: bool = True) -> None:
+        self.ended.append(creator)
 
 
 class OutflowMixin(SynchronousTestCase):
@@ -90,7 +98,7 @@ class DirectTests(OutflowMixin):
         self.assertEqual((socket.sent, socket.queued, socket.producers), (b"he", b"llo", [outflow]))
 
     def test_a_full_socket(self) -> None:
-        socket = Socket(0)
+        socket = Socket(BlockingIOError(EWOULDBLOCK, "full"))
         self.make(socket).write(b"hello")
         self.assertEqual((socket.sent, socket.queued), (b"", b"hello"))
 
@@ -110,14 +118,19 @@ class DirectTests(OutflowMixin):
     def test_under_tls_nothing_goes_past_the_transport(self) -> None:
         socket = Socket(100)
         outflow = self.make(socket)
-        outflow.secure()
+        outflow.start_tls("a creator")  # type: ignore[arg-type]
         outflow.write(b"hello")
-        self.assertEqual((socket.sent, socket.queued), (b"", b"hello"))
+        self.assertEqual((socket.ended, socket.sent, socket.queued), (["a creator"], b"", b"hello"))
 
     def test_a_connection_that_is_lost(self) -> None:
-        socket = Socket(main.CONNECTION_LOST)
+        socket = Socket(ConnectionResetError(ECONNRESET, "gone"))
         self.make(socket).write(b"hello")
         self.assertEqual((socket.ended, socket.queued), (["abort"], b""))
+
+    def test_a_system_out_of_buffers(self) -> None:
+        socket = Socket(OSError(ENOBUFS, "no buffers"))
+        self.make(socket).write(b"hello")
+        self.assertEqual((socket.ended, socket.queued), ([], b"hello"))
 
     def test_close(self) -> None:
         socket = Socket(100)

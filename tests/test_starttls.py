@@ -21,12 +21,6 @@ from twisted_smtpd.tls import TLSConfigurationError, TLSInfo
 EHLO = b"EHLO client.example\r\n"
 
 
-class mock_tcp:
-    """The module with the TCP transport, which stands in for it here."""
-
-    Server = TLSTransport
-
-
 class StartTLSTests(SecureTestCase):
     def secured(self, handler: Any = None, split: bool = False, **options: Any) -> Peer:
         peer = self.connect(handler, split=split, tls_context=self.files(), **options)
@@ -181,7 +175,7 @@ class StartTLSTests(SecureTestCase):
         for options in ({"tls_context": self.files()}, {"ssl_context": self.files()}):
             protocol = self.factory(**options).buildProtocol(None)
             # As with a TCP transport, whose socket is written to directly while there is no TLS.
-            self.patch(outflow, "tcp", mock_tcp)
+            self.patch(outflow, "PLAIN_TRANSPORTS", (TLSTransport,))
             peer = Peer(protocol, self.clock)
             self.assertTrue(protocol._outflow.direct or protocol.implicit_tls)
             if protocol.implicit_tls is None:

@@ -18,6 +18,7 @@ from zope.interface import implementer
 from twisted_smtpd.deadlines import CLOSING_TIME, Deadlines
 from twisted_smtpd.hooks import InputWait, NeedsAsyncioReactor
 from twisted_smtpd.outflow import Outflow
+from twisted_smtpd.rounds import joined
 from twisted_smtpd.stream import ContentStream
 from twisted_smtpd.traffic import limited_address
 from twisted_smtpd.wire.content import ContentReader
@@ -97,7 +98,8 @@ class Dialog(Deadlines):
         self.loop: asyncio.AbstractEventLoop | None = _get_running_loop()
         watch = self.traffic.watch
         self._now = watch.clock.seconds
-        self._outflow = Outflow(transport, self._now, self._outflow_blocked, self._outflow_free)
+        rounds = self.traffic.rounds = joined(transport, self.traffic.rounds)
+        self._outflow = Outflow(transport, self._now, self._outflow_blocked, self._outflow_free, rounds)
         self._active = self._connected_at = self._now()
         # Asked for once: a transport makes a new object each time.
         self._peer_address: Any = transport.getPeer()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from errno import ENOBUFS, EWOULDBLOCK
 from typing import Any
 
-from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IPushProducer
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
+
+from twisted_smtpd.rounds import PLAIN_TRANSPORTS, Rounds
 
 __all__ = ["Outflow"]
 
@@ -25,11 +28,17 @@ class Outflow:
     :param now: gives the time in seconds.
     :param blocked: called when the transport is full.
     :param freed: called when the client reads again.
+    :param rounds: those in which the connection is served; what is sent waits for the end of a round.
     :ivar blocked_since: since when the transport has been full, or ``None``.
     """
 
     def __init__(
-        self, transport: Any, now: Callable[[], float], blocked: Callable[[], None], freed: Callable[[], None]
+        self,
+        transport: Any,
+        now: Callable[[], float],
+        blocked: Callable[[], None],
+        freed: Callable[[], None],
+        rounds: Rounds | None = None,
     ) -> None:
         self.transport = transport
         self.blocked_since: float | None = None
@@ -38,36 +47,69 @@ class Outflow:
         self._freed = freed
         self._registered = False
         self._waiting: Deferred[None] | None = None
-        # A subclass of these is something else, say a TLS transport: its write() may do more.
-        self.direct = type(transport) in (tcp.Server, unix.Server)
+        self._rounds = rounds
+        self._held = b""
+        self.direct = type(transport) in PLAIN_TRANSPORTS
+        self._tls: TLSMemoryBIOProtocol | None = transport if isinstance(transport, TLSMemoryBIOProtocol) else None
         try:  # noqa: SIM105 - suppress() costs more than the system call
             transport.setTcpNoDelay(True)
         except (AttributeError, OSError):  # a Unix socket has no such option, and a string transport no socket
             pass
 
-    def secure(self) -> None:
-        """TLS starts on this transport: from now on nothing may go past it, to the socket."""
+    def start_tls(self, creator: IOpenSSLServerConnectionCreator) -> None:
+        """Start TLS on this transport: from now on nothing may go past it, to the socket.
+
+        :param creator: see :meth:`twisted.internet.interfaces.ITLSTransport.startTLS`.
+        """
+        self._send_held()
         self.direct = False
+        self.transport.startTLS(creator)
+        protocol = getattr(self.transport, "protocol", None)
+        if isinstance(protocol, TLSMemoryBIOProtocol):
+            self._tls = protocol
 
     def write(self, data: bytes) -> None:
-        """Send, now or when the client reads."""
+        """Send: now, at the end of the round, or when the client reads."""
+        if self._held:
+            # More than one reply in a round: not all of them may be waited with.
+            data, self._held = self._held + data, b""
+        elif self._rounds is not None and self._rounds.holding and self.direct:
+            self._held = data
+            self._rounds.senders.append(self._send_held)
+            return
+        self._send(data)
+
+    def _send_held(self) -> None:
+        if self._held:
+            data, self._held = self._held, b""
+            self._send(data)
+
+    def _send(self, data: bytes) -> None:
         transport = self.transport
         if self.direct and not transport.dataBuffer and not transport._tempDataBuffer:
             # Twisted's write() waits for the reactor's next turn and costs two more system calls.
-            sent = transport.writeSomeData(data)
+            try:
+                sent = transport.socket.send(data)
+            except OSError as error:
+                if error.errno not in (EWOULDBLOCK, ENOBUFS):
+                    transport.abortConnection()
+                    return
+                sent = 0
             if sent == len(data):
-                return
-            if not isinstance(sent, int):
-                transport.abortConnection()
                 return
             data = data[sent:]
         if not self._registered:
             self._registered = True
             transport.registerProducer(self, True)
-        transport.write(data)
+        if self._tls is None:
+            transport.write(data)
+        else:
+            # Twisted's TLS transports put small writes off to the next turn, to join them.  Ours are joined.
+            TLSMemoryBIOProtocol.write(self._tls, data)
 
     async def drained(self) -> None:
         """Wait until the client has read enough."""
+        self._send_held()
         if self.blocked_since is not None:
             if self._waiting is None:
                 self._waiting = Deferred()
@@ -77,6 +119,7 @@ class Outflow:
 
     def close(self) -> None:
         """Close the connection when everything is sent."""
+        self._send_held()
         if self._registered:
             # A transport with a producer stays open for what the producer may yet send.
             self.transport.unregisterProducer()
@@ -85,6 +128,7 @@ class Outflow:
     def stop(self) -> None:
         """The connection is gone: whoever waits for it to drain need not."""
         self._release()
+        self._held = b""
         # These lead back to the dialog: without the cycle a connection is freed at once, not by the garbage collector.
         self._blocked = self._freed = _nothing
 

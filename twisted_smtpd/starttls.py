@@ -148,9 +148,8 @@ class TLSCommands(Prelude):
         transport: Any = self.transport
         arrived, self._buffer, self._offset = self._buffer[self._offset :], b"", 0
         guarded = _Guarded(creator)
-        self._outflow.secure()
         self._handshaking = True
-        transport.startTLS(guarded)
+        self._outflow.start_tls(guarded)
         if guarded.failure is not None:
             self._handshaking = False
             log.failure("{session}: TLS can't be started", guarded.failure, session=self.session.id)

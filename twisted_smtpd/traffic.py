@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from twisted_smtpd.auth.throttle import Throttle
+from twisted_smtpd.rounds import Rounds
 from twisted_smtpd.watch import Watch, Watched
 
 __all__ = ["Connection", "Counts", "Traffic", "limited_address"]
@@ -77,6 +78,7 @@ class Traffic:
 
     :param clock: the provider of time; ``None`` for the global reactor.
     :ivar connections: those that are served.
+    :ivar rounds: in which their sockets are served, where the system has what that takes.
     :ivar per_address: how many of them there are for each address that is counted.
     :ivar buffered: octets of messages in memory.
     :ivar draining: whether the server is stopping.
@@ -87,6 +89,7 @@ class Traffic:
 
     def __init__(self, clock: IReactorTime | None) -> None:
         self.connections: set[Connection] = set()
+        self.rounds: Rounds | None = None
         self.per_address: Counter[str] = Counter()
         self.buffered = 0
         self.draining = self.grace_over = False

@@ -1,0 +1,501 @@
+"""Rounds: real sockets, a reactor that only takes notes, and no time that passes by itself."""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import tcp, unix
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from tests.fakes import hooks
+from tests.tls_helpers import TLSTestCase
+from twisted_smtpd import rounds as module
+from twisted_smtpd.factory import SMTPFactory
+from twisted_smtpd.rounds import Rounds, joined
+from twisted_smtpd.smtp import SMTP
+
+EHLO = b"EHLO client.example\r\n"
+MAIL = b"MAIL FROM:<a@b.example>\r\n"
+
+
+@implementer(IReactorFDSet)
+class NotingReactor(Clock):
+    """Notes who wants to read and write, and has :meth:`turn` for what an event loop does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: list[Any] = []
+        self.writers: list[Any] = []
+
+    def addReader(self, reader: Any) -> None:
+        if reader not in self.readers:
+            self.readers.append(reader)
+
+    def addWriter(self, writer: Any) -> None:
+        if writer not in self.writers:
+            self.writers.append(writer)
+
+    def removeReader(self, reader: Any) -> None:
+        if reader in self.readers:
+            self.readers.remove(reader)
+
+    def removeWriter(self, writer: Any) -> None:
+        if writer in self.writers:
+            self.writers.remove(writer)
+
+    def getReaders(self) -> list[Any]:
+        return self.readers
+
+    def getWriters(self) -> list[Any]:
+        return self.writers
+
+    def removeAll(self) -> list[Any]:
+        found = self.readers + self.writers
+        self.readers, self.writers = [], []
+        return found
+
+    def turn(self) -> None:
+        """One turn: timers, then whatever is ready."""
+        self.advance(0)
+        ready = select.select(self.readers, [], [], 0)[0]
+        for reader in ready:
+            reader.doRead()
+
+
+class Port:
+    """A listening port, as far as a connection knows it."""
+
+    _realPortNumber = 25
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+
+
+class Echo(Protocol):
+    """Does with what arrives what it is told to."""
+
+    def __init__(self, act: Callable[[Echo, bytes], object]) -> None:
+        self.act = act
+        self.reasons: list[Any] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self.act(self, data)
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - it has no state
+        self.reasons.append(reason.value)
+
+
+class RoundsTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        if not hasattr(select, "epoll"):
+            self.skipTest("there is no epoll here")
+        self.reactor = NotingReactor()
+        self.port = Port(self.reactor)
+        self.now = 0.0
+        self.patch(module, "perf_counter", lambda: self.now)
+        # The sockets here are Unix sockets, which pass on at once what they are sent; these have no such option.
+        self.patch(tcp.Server, "setTcpNoDelay", lambda transport, enabled: None)
+
+    def transport(self, protocol: Any, cls: type = tcp.Server) -> tuple[socket.socket, Any]:
+        """A client's socket, and the server's transport."""
+        client, accepted = socket.socketpair()
+        self.addCleanup(client.close)
+        client.setblocking(False)
+        address: Any = ("192.0.2.1", 40000) if cls is not unix.Server else b""
+        transport = cls(accepted, protocol, address, self.port, 1, self.port.reactor)
+        self.addCleanup(lambda: transport.connected and transport.connectionLost(Failure(ConnectionDone())))
+        protocol.makeConnection(transport)
+        return client, transport
+
+    def echo(self, act: Callable[[Echo, bytes], object], rounds: Rounds, cls: type = tcp.Server) -> Any:
+        """A client of an :class:`Echo` in these rounds, and its transport."""
+        client, transport = self.transport(Echo(act), cls)
+        self.assertIs(joined(transport, rounds), rounds)
+        return client, transport
+
+    def serve(self, factory: Any) -> tuple[socket.socket, Any]:
+        """A client of an SMTP server, which has been greeted."""
+        client, transport = self.transport(factory.buildProtocol(None))
+        self.assertEqual(self.heard(client)[:4], b"220 ")
+        return client, transport
+
+    def factory(self, handler: Any = None, **options: Any) -> SMTPFactory:
+        return SMTPFactory(handler or hooks(), hostname="mx.example", clock=self.reactor, **options)
+
+    def heard(self, client: socket.socket) -> bytes:
+        """What has arrived at a client."""
+        try:
+            return client.recv(2**20)
+        except BlockingIOError:
+            return b""
+
+
+class JoinTests(RoundsTestCase):
+    def test_the_reactor_sees_one_reader_while_there_are_sockets(self) -> None:
+        factory = self.factory()
+        clients = [self.serve(factory)[0] for _ in range(3)]
+        (reader,) = self.reactor.readers
+        self.assertIs(reader, factory.traffic.rounds)
+        self.assertTrue(verifyObject(IReadDescriptor, reader))
+        for client in clients:
+            client.close()
+        self.reactor.turn()
+        self.assertEqual((self.reactor.readers, self.reactor.writers), ([], []))
+        self.assertEqual(factory.traffic.connections, set())
+
+    def test_the_next_connection_of_a_port_is_there_from_the_start(self) -> None:
+        factory = self.factory()
+        first = self.serve(factory)[1]
+        self.assertIs(self.port.reactor, factory.traffic.rounds)
+        second = self.serve(factory)[1]
+        self.assertIs(second.reactor, first.reactor)
+        self.assertEqual(self.reactor.readers, [factory.traffic.rounds])
+
+    def test_a_port_goes_on_with_its_reactor(self) -> None:
+        rounds = Rounds(self.reactor)
+        port: Any = object()
+        rounds.addReader(port)
+        rounds.addWriter(port)
+        self.assertEqual((self.reactor.readers, self.reactor.writers), ([port], [port]))
+        rounds.removeReader(port)
+        rounds.removeWriter(port)
+        self.assertEqual((self.reactor.readers, self.reactor.writers), ([], []))
+
+    def test_all_else_is_the_reactors(self) -> None:
+        rounds = Rounds(self.reactor)
+        called: list[str] = []
+        rounds.callLater(1, called.append, "late")
+        self.reactor.advance(1)
+        self.assertEqual((called, rounds.seconds()), (["late"], 1))
+        self.assertTrue(IReactorFDSet.providedBy(rounds))
+
+    def test_transports_of_other_kinds_are_left_alone(self) -> None:
+        class Other(tcp.Server):
+            pass
+
+        for transport in (self.transport(Echo(print), Other)[1], ProtocolWrapper(None, None), object()):  # type: ignore[arg-type]
+            self.assertIs(joined(transport, None), None)
+
+    def test_a_server_on_two_reactors_has_rounds_on_each(self) -> None:
+        factory = self.factory()
+        self.serve(factory)
+        first = factory.traffic.rounds
+        self.port = Port(NotingReactor())
+        self.serve(factory)
+        self.assertIsNot(factory.traffic.rounds, first)
+
+    def test_without_epoll_the_reactor_serves_the_sockets(self) -> None:
+        self.patch(module, "select", object())
+        client, transport = self.serve(self.factory())
+        self.assertEqual(self.reactor.readers, [transport])
+        client.send(EHLO)
+        self.reactor.turn()
+        self.assertEqual(self.heard(client)[:4], b"250-")
+
+    def test_a_connection_over_a_unix_socket(self) -> None:
+        client, _transport = self.echo(lambda echo, data: echo.transport.write(data), Rounds(self.reactor), unix.Server)
+        client.send(b"hello")
+        self.reactor.turn()
+        self.assertEqual(self.heard(client), b"hello")
+
+    def test_no_file_is_left_open(self) -> None:
+        gc.collect()
+        before = len(os.listdir("/proc/self/fd"))
+        factory = self.factory()
+        protocol = factory.buildProtocol(None)
+        client, accepted = socket.socketpair()
+        transport: Any = tcp.Server(accepted, protocol, ("192.0.2.1", 1), None, 1, self.reactor)  # type: ignore[arg-type]
+        protocol.makeConnection(transport)
+        client.close()
+        self.reactor.turn()
+        self.assertFalse(transport.connected)
+        del factory, protocol, transport, accepted
+        gc.collect()
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+
+class OrderTests(RoundsTestCase):
+    def test_all_dialogs_run_before_the_first_is_answered(self) -> None:
+        """That is what rounds are for."""
+        seen: list[bytes] = []
+        clients: list[socket.socket] = []
+
+        def handle_MAIL(*_: object) -> str:
+            seen.extend(self.heard(client) for client in clients)
+            return "250 OK"
+
+        factory = self.factory(hooks(handle_MAIL=handle_MAIL))
+        clients += [self.serve(factory)[0] for _ in range(3)]
+        for client in clients:
+            client.send(EHLO + MAIL)
+        self.reactor.turn()
+        self.assertEqual(seen, [b""] * 9)
+        for client in clients:
+            self.assertEqual(self.heard(client)[-14:], b"250 2.1.0 OK\r\n")
+
+    def test_a_hook_that_takes_its_time_keeps_only_its_own_client_waiting(self) -> None:
+        seen: list[bytes] = []
+        clients: list[socket.socket] = []
+
+        def handle_EHLO(*_: object) -> str:
+            seen.extend(self.heard(client)[:3] for client in clients)
+            self.now += module.MAX_HELD * 2
+            return "250 OK"
+
+        factory = self.factory(hooks(handle_EHLO=handle_EHLO))
+        clients += [self.serve(factory)[0] for _ in range(3)]
+        for client in clients:
+            client.send(EHLO)
+        self.reactor.turn()
+        self.assertEqual(sorted(seen), [b""] * 7 + [b"250"] * 2)
+
+    def test_the_reactor_has_its_turn_while_clients_go_on(self) -> None:
+        rounds = Rounds(self.reactor)
+        count = 0
+
+        def again(echo: Echo, data: bytes) -> None:
+            nonlocal count
+            count += 1
+            self.now += module.MAX_TURN / 2
+            client.send(b"more")
+
+        client, _ = self.echo(again, rounds)
+        client.send(b"more")
+        self.reactor.turn()
+        self.assertEqual(count, 3)
+
+    def test_a_server_that_runs_the_reactor_inside_a_hook(self) -> None:
+        rounds = Rounds(self.reactor)
+        arrived: list[bytes] = []
+
+        def nested(echo: Echo, data: bytes) -> None:
+            arrived.append(data)
+            client.send(b"second")
+            self.reactor.turn()
+            arrived.append(b"end of " + data)
+
+        client, _ = self.echo(nested, rounds)
+        client.send(b"first")
+        self.patch(module, "MAX_TURN", -1.0)
+        self.reactor.turn()
+        self.assertEqual(arrived, [b"first", b"end of first"])
+
+    def test_no_more_is_read_at_a_time_than_the_cache_holds(self) -> None:
+        self.patch(module, "MAX_OCTETS", 10)
+        rounds = Rounds(self.reactor)
+        unread: list[int] = []
+
+        def look(echo: Echo, data: bytes) -> None:
+            unread.append(len(select.select([transport.socket for _, transport in pairs], [], [], 0)[0]))
+
+        pairs = [self.echo(look, rounds) for _ in range(4)]
+        for client, _ in pairs:
+            client.send(b"12345")
+        self.reactor.turn()
+        self.assertEqual(unread, [2, 2, 0, 0])
+
+
+class WritingTests(RoundsTestCase):
+    def test_what_is_written_to_a_transport_goes_out_in_the_same_round(self) -> None:
+        client, _transport = self.echo(lambda echo, data: echo.transport.write(data * 2), Rounds(self.reactor))
+        client.send(b"hello")
+        self.reactor.turn()
+        self.assertEqual(self.heard(client), b"hellohello")
+
+    def test_what_the_client_does_not_take_goes_out_when_it_reads(self) -> None:
+        size = 2**22
+        client, _transport = self.echo(lambda echo, data: echo.transport.write(b"x" * size), Rounds(self.reactor))
+        client.send(b"hello")
+        got = 0
+        for _ in range(1000):
+            self.reactor.turn()
+            got += len(self.heard(client))
+        self.assertEqual(got, size)
+        client.send(b"!")
+        self.reactor.turn()
+        self.assertNotEqual(self.heard(client), b"")
+
+    def test_what_is_written_between_rounds_goes_out_in_the_next(self) -> None:
+        client, transport = self.echo(lambda echo, data: None, Rounds(self.reactor))
+        transport.write(b"by a timer")
+        self.assertEqual(self.heard(client), b"")
+        self.reactor.turn()
+        self.assertEqual(self.heard(client), b"by a timer")
+
+    def test_the_last_reply_goes_out_before_the_end(self) -> None:
+        client, transport = self.serve(self.factory())
+        client.send(b"QUIT\r\n")
+        self.reactor.turn()
+        self.assertEqual(self.heard(client)[:4], b"221 ")
+        self.assertEqual(client.recv(10), b"")
+        self.assertFalse(transport.connected)
+
+    def test_more_replies_than_a_client_reads(self) -> None:
+        """What was held for the end of the round does not stand between a client and its limits."""
+        factory = self.factory()
+        client, _transport = self.serve(factory)
+        (protocol,) = factory.traffic.connections
+        for _ in range(2000):
+            client.send(b"HELP\r\n" * 100)
+            self.reactor.turn()
+            if protocol.paused:  # type: ignore[attr-defined]
+                break
+        else:
+            self.fail("a client that doesn't read is served on and on")
+        said = b""
+        while part := self.heard(client):
+            said += part
+            self.reactor.turn()
+        self.assertEqual(said.count(b"\r\n"), said.count(b"214 "))
+        self.assertEqual(said.count(b"214 ") % 100, 0)
+
+
+class EndTests(RoundsTestCase):
+    def reasons(self, transport: Any, protocol: Any) -> list[type]:
+        self.assertFalse(transport.connected)
+        self.assertEqual(self.reactor.readers, [])
+        return [type(reason) for reason in protocol.reasons]
+
+    def test_the_client_hangs_up(self) -> None:
+        client, transport = self.echo(lambda echo, data: None, Rounds(self.reactor))
+        protocol = transport.protocol
+        client.close()
+        self.reactor.turn()
+        self.assertEqual(self.reasons(transport, protocol), [ConnectionDone])
+
+    def test_the_client_hangs_up_with_something_unread(self) -> None:
+        # That resets the connection.
+        client, transport = self.echo(lambda echo, data: None, Rounds(self.reactor))
+        protocol = transport.protocol
+        transport.socket.send(b"unread")
+        client.close()
+        self.reactor.turn()
+        self.assertEqual(self.reasons(transport, protocol), [ConnectionLost])
+
+    def test_the_client_is_gone_while_nothing_is_read_from_it(self) -> None:
+        client, transport = self.echo(lambda echo, data: None, Rounds(self.reactor))
+        protocol = transport.protocol
+        transport.pauseProducing()
+        transport.write(b"something")
+        client.close()
+        self.reactor.turn()
+        self.assertEqual(self.reasons(transport, protocol), [ConnectionLost])
+
+    def test_a_half_closed_connection_is_answered(self) -> None:
+        client, transport = self.serve(self.factory())
+        client.send(b"NOOP\r\n")
+        client.shutdown(socket.SHUT_WR)
+        self.reactor.turn()
+        self.assertEqual(self.heard(client)[:4], b"250 ")
+        self.assertFalse(transport.connected)
+
+    def test_an_error_ends_its_own_connection_only(self) -> None:
+        rounds = Rounds(self.reactor)
+        _, broken = pair = self.echo(lambda echo, data: 1 // 0, rounds)
+        protocol = broken.protocol
+        client, _ = self.echo(lambda echo, data: echo.transport.write(data), rounds)
+        for one in (pair[0], client):
+            one.send(b"hello")
+        self.reactor.turn()
+        self.assertEqual([type(reason) for reason in protocol.reasons], [ZeroDivisionError])
+        self.assertEqual(self.heard(client), b"hello")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_an_error_in_a_unix_connection(self) -> None:
+        client, transport = self.echo(lambda echo, data: 1 // 0, Rounds(self.reactor), unix.Server)
+        protocol = transport.protocol
+        client.send(b"hello")
+        self.reactor.turn()
+        self.assertEqual(self.reasons(transport, protocol), [ZeroDivisionError])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_an_error_at_the_end_of_a_connection(self) -> None:
+        client, transport = self.echo(lambda echo, data: None, Rounds(self.reactor))
+        self.patch(transport.protocol, "connectionLost", lambda reason: 1 // 0)
+        client.close()
+        self.reactor.turn()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_one_connection_ends_another_of_its_round(self) -> None:
+        for end in ("abortConnection", "loseConnection"):
+            self.port = Port(self.reactor)
+            rounds = Rounds(self.reactor)
+            arrived: list[bytes] = []
+            pairs: list[Any] = []
+
+            def act(
+                echo: Echo, data: bytes, end: str = end, pairs: list[Any] = pairs, got: list[bytes] = arrived
+            ) -> None:
+                got.append(data)
+                for _, transport in pairs:
+                    if transport is not echo.transport:
+                        getattr(transport, end)()
+
+            pairs += [self.echo(act, rounds) for _ in range(2)]
+            for client, _ in pairs:
+                client.send(b"hello")
+            self.reactor.turn()
+            self.reactor.turn()
+            self.assertEqual(arrived, [b"hello"])
+
+    def test_paused_by_another_of_its_round_it_still_gets_what_was_read(self) -> None:
+        rounds = Rounds(self.reactor)
+        arrived: list[bytes] = []
+
+        def act(echo: Echo, data: bytes) -> None:
+            arrived.append(data)
+            for _, transport in pairs:
+                transport.pauseProducing()
+
+        pairs = [self.echo(act, rounds) for _ in range(2)]
+        for client, _ in pairs:
+            client.send(b"hello")
+        self.reactor.turn()
+        self.assertEqual(arrived, [b"hello"] * 2)
+        for client, _ in pairs:
+            client.send(b"more")
+        self.reactor.turn()
+        self.assertEqual(len(arrived), 2)
+
+    def test_the_reactor_ends(self) -> None:
+        _client, transport = self.echo(lambda echo, data: None, Rounds(self.reactor))
+        protocol = transport.protocol
+        for reader in self.reactor.removeAll():
+            reader.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual(self.reasons(transport, protocol), [ConnectionLost])
+
+    def test_a_client_aborted_between_rounds(self) -> None:
+        client, transport = self.echo(lambda echo, data: None, Rounds(self.reactor))
+        protocol = transport.protocol
+        client.send(b"unheard")
+        transport.abortConnection()
+        self.reactor.turn()
+        self.assertEqual(self.reasons(transport, protocol), [ConnectionAborted])
+
+
+class TLSTests(TLSTestCase, RoundsTestCase):
+    def setUp(self) -> None:
+        RoundsTestCase.setUp(self)
+
+    def test_what_is_below_tls_is_served_in_rounds(self) -> None:
+        """With a ``ssl:`` endpoint, the dialog's transport is the TLS protocol."""
+        factory = self.factory()
+        wrapped = TLSMemoryBIOFactory(self.options(), False, factory, self.reactor)
+        _, transport = self.transport(wrapped.buildProtocol(None))  # type: ignore[arg-type]
+        self.assertIs(transport.reactor, factory.traffic.rounds)
+        (protocol,) = factory.traffic.connections
+        self.assertIsInstance(protocol, SMTP)

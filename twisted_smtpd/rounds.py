@@ -1,0 +1,283 @@
+"""The sockets of one server, taken in rounds: read from all that are ready, run their dialogs, then answer all.
+
+A reactor takes one socket after the other: read, run, write.  Each system call then finds its code driven out of the
+processor's caches by Python's, and the other way round, and that costs more than the calls themselves.  In rounds, the
+dialogs run one after the other with warm caches, and so do the calls.
+
+The sockets stay ordinary transports of Twisted.  A round is one event of the reactor's: the ``epoll`` object in which
+the server's sockets are registered is itself a thing that a reactor, any that can wait for a file descriptor, reads.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from twisted.internet import main, tcp
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import directlyProvides, implementer, providedBy
+
+try:
+    from twisted.internet import unix
+except ImportError:  # no such sockets here
+    unix = None  # type: ignore[assignment]
+
+__all__ = ["PLAIN_TRANSPORTS", "Rounds", "joined"]
+
+log = Logger()
+
+#: Transports that are nothing but a socket; a subclass may read or write in a way of its own.
+PLAIN_TRANSPORTS: tuple[type, ...] = (tcp.Server,) if unix is None else (tcp.Server, unix.Server)
+
+READ: int = getattr(select, "EPOLLIN", 1)
+WRITE: int = getattr(select, "EPOLLOUT", 4)
+
+# Sockets of one round, and octets read before their dialogs run: they should still be in the cache then.
+MAX_SOCKETS = 64
+MAX_OCTETS = 2**17
+# Seconds after which replies wait no longer for the rest of their round (a hook may take its time), and after which the
+# reactor is due, with its timers and all else.
+MAX_HELD = 0.001
+MAX_TURN = 0.005
+
+
+def joined(transport: Any, rounds: Rounds | None) -> Rounds | None:
+    """Have a connection's socket served in rounds, if that is possible.
+
+    :param transport: of any kind.
+    :param rounds: those of the server, if there are any yet.
+    :returns: the rounds it is in.
+    """
+    if isinstance(transport, TLSMemoryBIOProtocol):
+        transport = transport.transport
+    if type(transport) not in PLAIN_TRANSPORTS or not hasattr(select, "epoll"):
+        return None
+    reactor = transport.reactor
+    if isinstance(reactor, Rounds):
+        return reactor
+    if rounds is None or rounds.reactor is not reactor:
+        rounds = Rounds(reactor)
+    transport.stopReading()
+    transport.reactor = rounds
+    transport.startReading()
+    if transport.server is not None:
+        # What the port accepts from now on is ours from the start.
+        transport.server.reactor = rounds
+    return rounds
+
+
+@implementer(IReadDescriptor)
+class Rounds:
+    """Stands between a reactor and the sockets of a server; to these it is the reactor.
+
+    While none of them is open, the reactor has nothing of it.
+
+    :param reactor: the reactor.
+    :ivar holding: whether what is to be sent had better wait for the end of the round.
+    :ivar senders: what is called then.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self.holding = False
+        self.senders: list[Callable[[], None]] = []
+        self._epoll = select.epoll()
+        self.fileno = self._epoll.fileno
+        self._sockets: dict[int, Any] = {}
+        self._events: dict[int, int] = {}
+        # These try to write at the end of the round: what goes out at once needs no epoll_ctl.
+        self._writers: dict[Any, None] = {}
+        self._running = False
+        directlyProvides(self, providedBy(reactor))
+
+    def __getattr__(self, name: str) -> Any:
+        # Timers, threads and all else is none of its business.
+        return getattr(self.reactor, name)
+
+    # -- for the transports: what a reactor is to them -----------------------------------------------------------------
+
+    def addReader(self, reader: Any) -> None:
+        if type(reader) in PLAIN_TRANSPORTS:
+            self._watch(reader, READ)
+        else:
+            self.reactor.addReader(reader)
+
+    def addWriter(self, writer: Any) -> None:
+        if type(writer) not in PLAIN_TRANSPORTS:
+            self.reactor.addWriter(writer)
+        elif self._running:
+            self._writers[writer] = None
+        else:
+            self._watch(writer, WRITE)
+
+    def removeReader(self, reader: Any) -> None:
+        if type(reader) in PLAIN_TRANSPORTS:
+            self._unwatch(reader, READ)
+        else:
+            self.reactor.removeReader(reader)
+
+    def removeWriter(self, writer: Any) -> None:
+        if type(writer) in PLAIN_TRANSPORTS:
+            self._writers.pop(writer, None)
+            self._unwatch(writer, WRITE)
+        else:
+            self.reactor.removeWriter(writer)
+
+    def _watch(self, transport: Any, event: int) -> None:
+        fd = transport.fileno()
+        events = self._events.get(fd, 0)
+        if events & event:
+            return
+        if events:
+            self._epoll.modify(fd, events | event)
+        else:
+            self._epoll.register(fd, event)
+            if not self._sockets:
+                self.reactor.addReader(self)
+            self._sockets[fd] = transport
+        self._events[fd] = events | event
+
+    def _unwatch(self, transport: Any, event: int) -> None:
+        fd = transport.fileno()
+        events = self._events.get(fd, 0)
+        if not events & event:
+            return
+        events -= event
+        if events:
+            self._epoll.modify(fd, events)
+            self._events[fd] = events
+        else:
+            self._epoll.unregister(fd)
+            del self._events[fd], self._sockets[fd]
+            if not self._sockets:
+                self.reactor.removeReader(self)
+
+    # -- for the reactor -----------------------------------------------------------------------------------------------
+
+    def logPrefix(self) -> str:
+        return "twisted-smtpd"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor ends, and all connections with it."""
+        for transport in list(self._sockets.values()):
+            self._guarded(transport.connectionLost, reason)
+
+    def doRead(self) -> None:
+        """Make rounds until no socket is ready, or the reactor is due."""
+        if self._running:
+            # A hook runs the reactor itself.
+            return
+        self._running = True
+        try:
+            until = perf_counter() + MAX_TURN
+            while events := self._epoll.poll(0, MAX_SOCKETS):
+                self._round(events)
+                if perf_counter() > until:
+                    break
+        finally:
+            self._running = False
+
+    def _round(self, events: list[tuple[int, int]]) -> None:
+        read: list[tuple[Any, bytes]] = []
+        octets = 0
+        for fd, event in events:
+            transport = self._sockets.get(fd)
+            if event != READ or type(transport) is not tcp.Server:
+                self._act(fd, event)
+                continue
+            try:
+                data = transport.socket.recv(65536)
+            except BlockingIOError:
+                continue
+            except OSError:
+                self._end(transport, main.CONNECTION_LOST, False)
+                continue
+            if not data:
+                self._end(transport, main.CONNECTION_DONE, True)
+                continue
+            read.append((transport, data))
+            octets += len(data)
+            if octets >= MAX_OCTETS:
+                self._run(read)
+                read, octets = [], 0
+        self._run(read)
+
+    def _run(self, read: list[tuple[Any, bytes]]) -> None:
+        """Run the dialogs with what was read for each, and send what they say."""
+        self.holding = True
+        since = perf_counter()
+        for transport, data in read:
+            # An earlier one may have closed it.
+            if transport.connected and not (transport.disconnecting or transport._aborting):
+                try:
+                    transport.protocol.dataReceived(data)
+                except BaseException as error:
+                    log.failure("a connection failed")
+                    self._end(transport, error, False)
+            if perf_counter() - since > MAX_HELD:
+                self._send()
+                since = perf_counter()
+        self.holding = False
+        self._send()
+
+    def _send(self) -> None:
+        if self.senders:
+            senders, self.senders = self.senders, []
+            for send in senders:
+                self._guarded(send)
+        if self._writers:
+            writers, self._writers = self._writers, {}
+            for writer in writers:
+                if writer.connected:
+                    self._write(writer)
+
+    def _write(self, writer: Any) -> None:
+        # It is in there until doWrite() takes it out, having written all.
+        self._writers[writer] = None
+        why = self._guarded(writer.doWrite)
+        if why:
+            self._end(writer, why, False)
+        elif writer in self._writers:
+            del self._writers[writer]
+            self._watch(writer, WRITE)
+
+    def _act(self, fd: int, event: int) -> None:
+        """What a reactor does with one socket."""
+        transport = self._sockets.get(fd)
+        if transport is None:
+            return
+        reading = bool(event & READ)
+        why = None
+        if not event & (READ | WRITE):
+            # The connection has ended, and nothing is left to be read.
+            reading = bool(self._events[fd] & READ)
+            why = main.CONNECTION_DONE if reading else main.CONNECTION_LOST
+        if reading and not why:
+            why = self._guarded(transport.doRead)
+        if event & WRITE and not why and transport.connected:
+            reading = False
+            why = self._guarded(transport.doWrite)
+        if why:
+            self._end(transport, why, reading)
+
+    def _guarded(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except BaseException as error:
+            log.failure("a connection failed")
+            return error
+
+    def _end(self, transport: Any, why: BaseException, reading: bool) -> None:
+        """A connection has ended, or its client's half of it."""
+        transport.stopReading()
+        failure = Failure(why)
+        if reading and isinstance(why, ConnectionDone):
+            self._guarded(transport.readConnectionLost, failure)
+        else:
+            self._guarded(transport.connectionLost, failure)
