@@ -31,6 +31,10 @@ log = Logger()
 # What a client may send ahead while its command is being worked on; beyond, TCP makes it wait.
 MAX_SENT_AHEAD = 2**16
 
+# How much is read at a time: of commands, and of a message, of which each read costs the same.
+COMMANDS_AT_ONCE = 2**16
+CONTENT_AT_ONCE = 2**18
+
 CANCELLED = (CancelledError, asyncio.CancelledError)
 
 TOOK_TOO_LONG = Reply(451, "4.3.0", ("Processing took too long, try again later",))
@@ -346,6 +350,8 @@ class Dialog(Deadlines):
         self._reader = reader
         self._rate_mark = (self._now(), self._content_octets)
         self._input = InputWait(self._input_awaited)
+        transport: Any = self.transport
+        transport.bufferSize = CONTENT_AT_ONCE
         try:
             await self._input
         except BaseException:
@@ -355,6 +361,8 @@ class Dialog(Deadlines):
             self.paused = True
             self.finish()
             raise
+        finally:
+            transport.bufferSize = COMMANDS_AT_ONCE
 
     def rawDataReceived(self, data: bytes) -> None:
         """Some content, and what follows it."""

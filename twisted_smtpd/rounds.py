@@ -40,7 +40,7 @@ WRITE: int = getattr(select, "EPOLLOUT", 4)
 
 # Sockets of one round, and octets read before their dialogs run: they should still be in the cache then.
 MAX_SOCKETS = 64
-MAX_OCTETS = 2**17
+MAX_OCTETS = 2**18
 # Seconds after which replies wait no longer for the rest of their round (a hook may take its time), and after which the
 # reactor is due, with its timers and all else.
 MAX_HELD = 0.001
@@ -192,7 +192,7 @@ class Rounds:
                 self._act(fd, event)
                 continue
             try:
-                data = transport.socket.recv(65536)
+                data = transport.socket.recv(transport.bufferSize)
             except BlockingIOError:
                 continue
             except OSError:

@@ -54,7 +54,7 @@ def _find_end_of_data(data: bytes) -> tuple[int, bool]:
     # base64 has no dots at all; and from the right bytes is searched (and split) faster than from the left.
     if b"." not in data or (last := data.rfind(_LINE_DOT)) < 0:
         return -1, False
-    if data.startswith(_CRLF, last + 3) and data.rfind(_LINE_DOT, 0, last) < 0:
+    if data.startswith(_CRLF, last + 3) and (data.rfind(b".", 0, last) < 0 or data.rfind(_LINE_DOT, 0, last) < 0):
         return last, False
     if data.rfind(_END_OF_DATA) < 0:
         return -1, True
@@ -170,14 +170,20 @@ class ContentReader(ABC):
         """The index of the first octet that makes a line too long, or -1."""
         limit, size = self._line_length_limit, len(piece)
         start = -self._line_length
-        # From line end to line end, each time the last one that the limit allows: it is linear in the octets, since
-        # two steps get further than the limit.
-        while size - start > limit:
-            newline = piece.rfind(b"\n", max(start, 0), start + limit)
+        rfind = piece.rfind
+        if start < 0 and size - start > limit:
+            newline = rfind(b"\n", 0, start + limit)
             if newline < 0:
                 return start + limit
             start = newline + 1
-        newline = piece.rfind(b"\n")
+        # From line end to line end, each time the last one that the limit allows: it is linear in the octets, since
+        # two steps get further than the limit.
+        while size - start > limit:
+            newline = rfind(b"\n", start, start + limit)
+            if newline < 0:
+                return start + limit
+            start = newline + 1
+        newline = rfind(b"\n")
         self._line_length = size - (start if newline < 0 else newline + 1)
         return -1
 
