@@ -13,8 +13,8 @@ from twisted_smtpd.wire.replies import Reply, encode_known, encode_status
 
 __all__ = ["Connection"]
 
-# Replies of one read go out in one write, but a hook may push without end.
-MAX_REPLIES_HELD = 1000
+# Replies of one read go out in one write, but a hook may push without end (octets).
+MAX_HELD = 2**14
 
 HYPHEN = ord("-")
 
@@ -32,6 +32,7 @@ class Connection(LineReceiver):
     # What isn't in use at the start of a connection is a class attribute: it costs nothing to make.
     _buffer = b""
     _offset = 0
+    _out = b""
     _verb = ""
     _advancing = False
     _open_lines = b""
@@ -46,7 +47,6 @@ class Connection(LineReceiver):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.traffic = settings.traffic
-        self._out: list[bytes] = []
 
     @property
     def utf8_replies(self) -> bool:
@@ -82,10 +82,10 @@ class Connection(LineReceiver):
             if self._open_code == code:
                 wire = self._open_lines + wire
             self._open_lines = b""
-        self._out.append(wire)
+        self._out += wire
         if code in (421, 521):
             self._finish = True
-        if not self._advancing or len(self._out) >= MAX_REPLIES_HELD:
+        if not self._advancing or len(self._out) > MAX_HELD:
             self._flush()
         return code
 
@@ -97,7 +97,7 @@ class Connection(LineReceiver):
         if self._gone or self._closing_since is not None:
             return
         self._open_lines = b""
-        self._out.append(b"334 %b\r\n" % challenge)
+        self._out += b"334 %b\r\n" % challenge
         if not self._advancing:
             self._flush()
 
@@ -123,10 +123,8 @@ class Connection(LineReceiver):
         await self._outflow.drained()
 
     def _flush(self) -> None:
-        out = self._out
-        if out:
-            data = out[0] if len(out) == 1 else b"".join(out)
-            out.clear()
+        if self._out:
+            data, self._out = self._out, b""
             self._outflow.write(data)
 
     def close(self) -> None:
@@ -148,7 +146,7 @@ class Connection(LineReceiver):
         """Close at once, without a word, and read nothing more."""
         if self._closing_since is None:
             self._closing_since = self._now()
-        self._out.clear()
+        self._out = b""
         self._buffer, self._offset = b"", 0
         self.abort()
 

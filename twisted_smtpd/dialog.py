@@ -134,7 +134,7 @@ class Dialog(Deadlines):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._gone = True
-        self._out.clear()
+        self._out = b""
         self._buffer, self._offset = b"", 0
         self._enter(self._abandon)
         if not self._keep_when_gone or self._running is None or self.traffic.grace_over:
@@ -185,11 +185,9 @@ class Dialog(Deadlines):
 
     def dataReceived(self, data: bytes) -> None:
         self._active = self._now()
-        if self._offset == len(self._buffer):
-            self._buffer = data
-        else:
-            self._buffer = self._buffer[self._offset :] + data
-        self._offset = 0
+        if self._buffer:
+            data = self._buffer[self._offset :] + data
+        self._buffer, self._offset = data, 0
         if not self.paused:
             if self._inside:
                 self._advance()
@@ -200,6 +198,8 @@ class Dialog(Deadlines):
                     self._context.run(self._advance)
                 finally:
                     self._inside = False
+        if not self._buffer:
+            return
         if len(self._buffer) - self._offset > MAX_SENT_AHEAD and not self._input_stopped and not self._gone:
             self._input_stopped = True
             self.transport.pauseProducing()  # type: ignore[union-attr]
@@ -228,23 +228,26 @@ class Dialog(Deadlines):
                     self.shut_down()
                 elif self._session_over and self._running is None:
                     self._open_too_long()
-                elif self._offset == len(self._buffer):
+                elif not self._buffer:
                     break
                 elif self._reader is not None:
                     data = self._buffer[self._offset :]
                     self._buffer, self._offset = b"", 0
                     self.rawDataReceived(data)
                 else:
-                    start = self._offset
-                    end = self._buffer.find(b"\r\n", start)
+                    buffer, start = self._buffer, self._offset
+                    end = buffer.find(b"\r\n", start)
                     if end < 0:
                         self._part_of_line()
                         break
                     self._offset = end + 2
+                    if self._offset == len(buffer):
+                        # So that an empty buffer is one that is false.
+                        self._buffer, self._offset = b"", 0
                     if self._skipping_line:
                         self._skipping_line = False
                     else:
-                        self.lineReceived(self._buffer[start:end])
+                        self.lineReceived(buffer[start:end])
         finally:
             self._advancing = False
         if self._gone:

@@ -156,7 +156,8 @@ class Settings:
             self.values["hostname"] = socket.getfqdn()
         if self.values["ident"] is None:
             self.values["ident"] = cls.default_ident
-        self.attributes = {name: value for name, value in self.values.items() if name not in ("loop", "clock")}
+        self.attributes = {name: getattr(cls, name) for name in cls.state_at_hand}
+        self.attributes |= {name: value for name, value in self.values.items() if name not in ("loop", "clock")}
         self.hooks = hook_names(handler)
         self.security = Security(self.values, self.hooks)
         self.ehlo_takes_responses = "EHLO" in self.hooks and takes_responses(handler.handle_EHLO)  # type: ignore[attr-defined]
@@ -167,6 +168,7 @@ class Settings:
         self.commands = _command_table(cls, self.extensions)
         self.longest_command = max(command.size_limit for command in self.commands.values())
         self.foreign_checks = _foreign(cls.check_helo_needed) or _foreign(cls.check_auth_needed)
+        self.foreign_push = _foreign(cls.push)
         self.call_limits = _call_limits(self.values["command_call_limit"])
         limits = (self.values["timeout"], self.values["session_timeout"], self.values["hook_timeout"], RATE_WINDOW)
         self.shortest_limit = min(*limits, *self.security.deadlines)

@@ -123,7 +123,7 @@ class TLSCommands(Prelude):
 
     def _check_nothing_follows(self) -> None:
         """Hang up if there is more behind STARTTLS: it was sent in clear, by whoever, and must not run inside TLS."""
-        if self._offset != len(self._buffer):
+        if self._buffer:
             raise SMTPReplyError(421, "4.7.0", "Nothing may follow STARTTLS before its reply, closing the connection")
 
     async def _ask_handler(self) -> None:

@@ -51,12 +51,15 @@ class Transaction(Server):
         envelope.mail_parameters = parameters
         accepted = False
         try:
-            status = await self._call_handler_hook("MAIL", address, options)
+            status: Any = MISSING
+            if "MAIL" in self._settings.hooks:
+                status = await self._call_handler_hook("MAIL", address, options)
             if status is MISSING:
                 envelope.mail_from = address
                 envelope.mail_options.extend(options)
                 status = "250 OK"
-            await self.push(status)
+            if (unsent := self._pushed(status)) is not None:
+                await unsent
             accepted = self._code < 300
         finally:
             if not accepted:
@@ -81,12 +84,15 @@ class Transaction(Server):
         known, known_options = len(envelope.rcpt_tos), len(envelope.rcpt_options)
         accepted = False
         try:
-            status = await self._call_handler_hook("RCPT", address, options)
+            status: Any = MISSING
+            if "RCPT" in self._settings.hooks:
+                status = await self._call_handler_hook("RCPT", address, options)
             if status is MISSING:
                 envelope.rcpt_tos.append(address)
                 envelope.rcpt_options.extend(options)
                 status = "250 OK"
-            await self.push(status)
+            if (unsent := self._pushed(status)) is not None:
+                await unsent
             accepted = self._code < 300
         finally:
             if accepted:
@@ -98,10 +104,10 @@ class Transaction(Server):
                 del envelope.rcpt_tos[known:], envelope.rcpt_options[known_options:]
 
     def _path(self, arg: str | None, keyword: str, sender: bool) -> tuple[str, str]:
-        if arg is None or arg[: len(keyword)].upper() != keyword:
+        if arg is None or not (arg.startswith(keyword) or arg[: len(keyword)].upper() == keyword):
             extended = " [SP <parameters>]" if self.session.extended_smtp else ""
             raise SMTPReplyError(501, "5.5.4", f"Syntax: {self._verb} {keyword}<address>{extended}")
-        return parse_path(arg[len(keyword) :], null=sender, sender=sender, local_part_limit=self.local_part_limit)
+        return parse_path(arg, len(keyword), null=sender, sender=sender, local_part_limit=self.local_part_limit)
 
     def _parameters(self, text: str, known: Mapping[str, Any]) -> tuple[list[str], dict[str, str | None]]:
         if not text:
@@ -133,7 +139,8 @@ class Transaction(Server):
             line_length_limit=self.line_length_limit,
             bare_newline=self.bare_newline,
         )
-        await self.push("354 End data with <CR><LF>.<CR><LF>")
+        if (unsent := self._pushed("354 End data with <CR><LF>.<CR><LF>")) is not None:
+            await unsent
         try:
             if "DATA_STREAM" in self._settings.hooks:
                 status = await self._stream_to_hook(reader)
@@ -252,7 +259,8 @@ class Transaction(Server):
             except (Exception, asyncio.CancelledError) as error:
                 status = await self.status_for(error)
         try:
-            await self.push(status)
+            if (unsent := self._pushed(status)) is not None:
+                await unsent
         except BadStatus as error:
             await self.push(await self.status_for(error))
         self._message_judged()

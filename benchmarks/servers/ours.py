@@ -10,6 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
 from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import deferLater
+from twisted.logger import globalLogBeginner
 
 import twisted_smtpd.smtp
 from twisted_smtpd.factory import SMTPFactory
@@ -75,6 +76,8 @@ def main(options: common.Options) -> None:
         SSL4ServerEndpoint(reactor, options.port, creator, common.BACKLOG, common.HOST).listen(factory)
     else:
         TCP4ServerEndpoint(reactor, options.port, common.BACKLOG, common.HOST).listen(factory)
+    # Until logging begins, Twisted keeps all events in memory; nothing is to be logged here.
+    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False)
     reactor.run()
     common.report(handler.messages)
 

@@ -14,6 +14,7 @@ from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import deferLater
+from twisted.logger import globalLogBeginner
 from twisted.mail.imap4 import PLAINCredentials
 from twisted.mail.smtp import ESMTP, IMessage, IMessageDelivery
 from zope.interface import Interface, implementer
@@ -127,6 +128,8 @@ def main(options: common.Options) -> None:
         SSL4ServerEndpoint(reactor, options.port, server.tls, common.BACKLOG, common.HOST).listen(server)
     else:
         TCP4ServerEndpoint(reactor, options.port, common.BACKLOG, common.HOST).listen(server)
+    # Until logging begins, Twisted keeps all events in memory; nothing is to be logged here.
+    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False)
     reactor.run()
     common.report(server.messages)
 

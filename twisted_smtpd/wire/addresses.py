@@ -65,7 +65,13 @@ def needs_smtputf8(address: str) -> bool:
 
 
 def parse_path(
-    text: str, *, null: bool = False, bare_local_part: bool = False, sender: bool = False, local_part_limit: int = 0
+    text: str,
+    start: int = 0,
+    *,
+    null: bool = False,
+    bare_local_part: bool = False,
+    sender: bool = False,
+    local_part_limit: int = 0,
 ) -> tuple[str, str]:
     """Read the path that follows ``FROM:`` or ``TO:`` (RFC 5321 section 4.1.2).
 
@@ -73,6 +79,7 @@ def parse_path(
     both.  A source route is checked and dropped (RFC 5321 appendix C).
 
     :param text: the path and what follows it.
+    :param start: where in the text it starts.
     :param null: whether ``<>`` is allowed.
     :param bare_local_part: whether local parts other than ``postmaster`` may stand without a domain.
     :param sender: whether it is the reverse-path; it chooses the enhanced code, 5.1.7 for a sender, else 5.1.3.
@@ -80,13 +87,13 @@ def parse_path(
     :returns: the mailbox in its shortest spelling (``""`` for ``<>``), and what follows the path.
     :raises SMTPReplyError: 501 for what is no path, 553 for a missing domain.
     """
-    match = _plain_path.fullmatch(text)
+    match = _plain_path.fullmatch(text, start)
     if match is not None and not local_part_limit:
         address = match[1]
         # In an address this short no label can be too long.
         if len(address) <= MAX_LABEL or (len(address) <= MAX_MAILBOX and _is_domain(address.rpartition("@")[2])):
             return address, (match[2] or "").rstrip(" \t")
-    text = text.strip(" \t")
+    text = text[start:].strip(" \t")
     if null and text.startswith("<>") and text[2:3] in ("", " ", "\t"):
         return "", text[2:].lstrip(" \t")
     return _read(text, bare_local_part, sender, local_part_limit)
