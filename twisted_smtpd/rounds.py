@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
@@ -62,10 +63,17 @@ def joined(transport: Any, rounds: Rounds | None) -> Rounds | None:
     if isinstance(reactor, Rounds):
         return reactor
     if rounds is None or rounds.reactor is not reactor:
-        rounds = Rounds(reactor)
+        try:
+            rounds = Rounds(reactor)
+        except OSError:
+            # No file descriptor is left: the reactor can serve the socket, too.
+            return None
     transport.stopReading()
+    transport.stopWriting()
     transport.reactor = rounds
     transport.startReading()
+    if transport.dataBuffer or transport._tempDataBuffer:
+        transport.startWriting()
     if transport.server is not None:
         # What the port accepts from now on is ours from the start.
         transport.server.reactor = rounds
@@ -132,6 +140,9 @@ class Rounds:
     def _watch(self, transport: Any, event: int) -> None:
         fd = transport.fileno()
         events = self._events.get(fd, 0)
+        if events and self._sockets[fd] is not transport:
+            # Somebody has closed that one's socket, and its number is another's now: epoll has forgotten it.
+            events = 0
         if events & event:
             return
         if events:
@@ -145,18 +156,31 @@ class Rounds:
 
     def _unwatch(self, transport: Any, event: int) -> None:
         fd = transport.fileno()
-        events = self._events.get(fd, 0)
-        if not events & event:
+        if self._sockets.get(fd) is not transport:
+            if fd < 0 and hasattr(transport, "socket"):
+                self._unwatch_lost(transport)
             return
-        events -= event
+        events = self._events[fd] & ~event
+        if events == self._events[fd]:
+            return
         if events:
             self._epoll.modify(fd, events)
             self._events[fd] = events
         else:
             self._epoll.unregister(fd)
-            del self._events[fd], self._sockets[fd]
-            if not self._sockets:
-                self.reactor.removeReader(self)
+            self._forget(fd)
+
+    def _unwatch_lost(self, transport: Any) -> None:
+        """Forget a transport whose socket somebody has closed, or has taken away."""
+        for fd in [fd for fd, other in self._sockets.items() if other is transport]:
+            with suppress(OSError):
+                self._epoll.unregister(fd)
+            self._forget(fd)
+
+    def _forget(self, fd: int) -> None:
+        del self._events[fd], self._sockets[fd]
+        if not self._sockets:
+            self.reactor.removeReader(self)
 
     # -- for the reactor -----------------------------------------------------------------------------------------------
 
@@ -178,7 +202,8 @@ class Rounds:
             until = perf_counter() + MAX_TURN
             while events := self._epoll.poll(0, MAX_SOCKETS):
                 self._round(events)
-                if perf_counter() > until:
+                if len(events) == 1 or perf_counter() > until:
+                    # One client alone will hardly have answered yet.
                     break
         finally:
             self._running = False
@@ -198,6 +223,11 @@ class Rounds:
             except OSError:
                 self._end(transport, main.CONNECTION_LOST, False)
                 continue
+            except Exception as error:
+                # Short of memory, say.
+                log.failure("a socket could not be read")
+                self._end(transport, error, False)
+                continue
             if not data:
                 self._end(transport, main.CONNECTION_DONE, True)
                 continue
@@ -211,20 +241,22 @@ class Rounds:
     def _run(self, read: list[tuple[Any, bytes]]) -> None:
         """Run the dialogs with what was read for each, and send what they say."""
         self.holding = True
-        since = perf_counter()
-        for transport, data in read:
-            # An earlier one may have closed it.
-            if transport.connected and not (transport.disconnecting or transport._aborting):
-                try:
-                    transport.protocol.dataReceived(data)
-                except BaseException as error:
-                    log.failure("a connection failed")
-                    self._end(transport, error, False)
-            if perf_counter() - since > MAX_HELD:
-                self._send()
-                since = perf_counter()
-        self.holding = False
-        self._send()
+        try:
+            since = perf_counter()
+            for transport, data in read:
+                # An earlier one may have closed it.
+                if transport.connected and not (transport.disconnecting or transport._aborting):
+                    try:
+                        transport.protocol.dataReceived(data)
+                    except BaseException as error:
+                        log.failure("a connection failed")
+                        self._end(transport, error, False)
+                if perf_counter() - since > MAX_HELD:
+                    self._send()
+                    since = perf_counter()
+        finally:
+            self.holding = False
+            self._send()
 
     def _send(self) -> None:
         if self.senders:
@@ -232,20 +264,13 @@ class Rounds:
             for send in senders:
                 self._guarded(send)
         if self._writers:
-            writers, self._writers = self._writers, {}
-            for writer in writers:
-                if writer.connected:
-                    self._write(writer)
-
-    def _write(self, writer: Any) -> None:
-        # It is in there until doWrite() takes it out, having written all.
-        self._writers[writer] = None
-        why = self._guarded(writer.doWrite)
-        if why:
-            self._end(writer, why, False)
-        elif writer in self._writers:
-            del self._writers[writer]
-            self._watch(writer, WRITE)
+            for writer in tuple(self._writers):
+                # An earlier one may have ended it.
+                if writer in self._writers and (why := self._guarded(writer.doWrite)):
+                    self._end(writer, why, False)
+            while self._writers:
+                # Those that have not written all, or have got more to write meanwhile.
+                self._watch(self._writers.popitem()[0], WRITE)
 
     def _act(self, fd: int, event: int) -> None:
         """What a reactor does with one socket."""
