@@ -15,13 +15,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_smtpd.deadlines import CLOSING_TIME, Deadlines
+from twisted_smtpd.deadlines import CLOSING_TIME
 from twisted_smtpd.hooks import InputWait, NeedsAsyncioReactor
+from twisted_smtpd.intake import Intake
 from twisted_smtpd.outflow import Outflow
 from twisted_smtpd.rounds import joined
-from twisted_smtpd.stream import ContentStream
 from twisted_smtpd.traffic import limited_address
-from twisted_smtpd.wire.content import ContentReader
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 __all__ = ["Dialog"]
@@ -31,10 +30,6 @@ log = Logger()
 # What a client may send ahead while its command is being worked on; beyond, TCP makes it wait.
 MAX_SENT_AHEAD = 2**16
 
-# How much is read at a time: of commands, and of a message, of which each read costs the same.
-COMMANDS_AT_ONCE = 2**16
-CONTENT_AT_ONCE = 2**18
-
 CANCELLED = (CancelledError, asyncio.CancelledError)
 
 TOOK_TOO_LONG = Reply(451, "4.3.0", ("Processing took too long, try again later",))
@@ -43,7 +38,7 @@ BARE_LINE_FEED = Reply(500, "5.5.2", ("Lines end with CR LF, not with LF alone",
 
 
 @implementer(IHalfCloseableProtocol)
-class Dialog(Deadlines):
+class Dialog(Intake):
     """One connection: reads commands, runs one at a time, sends the replies in order.
 
     A subclass says what a command line means (:meth:`command`), what the dialog opens with (:meth:`opening`), and what
@@ -53,13 +48,9 @@ class Dialog(Deadlines):
     :ivar traffic: the server's connections; a factory sets its own before the connection is made.
     """
 
-    max_buffered: int
-
     # What isn't in use at the start of a connection is a class attribute: it costs nothing to make.
     _skipping_line = False
     _line_limit = 0
-    _counted = 0
-    _out_of_memory = False
     _running: Coroutine[Any, Any, Any] | None = None
     _keep_when_gone = False
     _inside = False
@@ -83,10 +74,6 @@ class Dialog(Deadlines):
 
     def failure_status(self, error: BaseException) -> Coroutine[Any, Any, Any]:
         """The status for a command that failed with this."""
-        raise NotImplementedError
-
-    def content_error(self, error: str) -> Exception:
-        """What a hook that reads a message hears of its violation, a reader's ``error``."""
         raise NotImplementedError
 
     def peer_gone(self, reason: Failure) -> Coroutine[Any, Any, None] | None:
@@ -338,80 +325,6 @@ class Dialog(Deadlines):
     def _unpause(self) -> None:
         """Read on, unless the client doesn't read, or a hook doesn't keep up with its content."""
         self.paused = self._outflow.blocked_since is not None or (self._stream is not None and self._stream.full)
-
-    # -- content -------------------------------------------------------------------------------------------------------
-
-    async def read_content(self, reader: ContentReader, stream: ContentStream | None = None) -> None:
-        """Feed what the client sends to a reader, until the reader has seen the end.
-
-        The memory it takes is counted for the whole server until :meth:`release_content`.
-
-        :param reader: collects the content.
-        :param stream: gets the content as it comes; the client has to wait while it is full.
-        """
-        self._stream = stream
-        self._reader = reader
-        self._rate_mark = (self._now(), self._content_octets)
-        self._input = InputWait(self._input_awaited)
-        transport: Any = self.transport
-        transport.bufferSize = CONTENT_AT_ONCE
-        try:
-            await self._input
-        except BaseException:
-            # The command gave up: the rest of the message must not run as commands.
-            self._input = None
-            self._drop_reader()
-            self.paused = True
-            self.finish()
-            raise
-        finally:
-            transport.bufferSize = COMMANDS_AT_ONCE
-
-    def rawDataReceived(self, data: bytes) -> None:
-        """Some content, and what follows it."""
-        reader = self._reader
-        assert reader is not None
-        rest = reader.feed(data)
-        self._content_octets += len(data)
-        if reader.error is not None:
-            self.release_content()
-            if self._stream is not None:
-                self._stream.fail(self.content_error(reader.error))
-                self._unpause()
-        elif self._stream is not None:
-            self._stream.put(b"".join(reader.take()))
-            if self._stream.full and self._full_since is None:
-                self._full_since = self._now()
-            self._unpause()
-        elif not self._out_of_memory:
-            self.traffic.buffered += reader.size - self._counted
-            self._counted = reader.size
-            if self.traffic.buffered > self.max_buffered > 0:
-                self._out_of_memory = True
-                reader.discard()
-                self.release_content()
-        if rest is not None:
-            self._reader = self._stream = None
-            self._buffer = rest
-            self._hand_over(None)
-
-    def stream_drained(self) -> None:
-        """A hook has taken what its stream held: the client may go on."""
-        self._active = self._now()
-        self._full_since = None
-        self._rate_mark = (self._active, self._content_octets)
-        if self._input is not None:
-            self._input_awaited()
-
-    def release_content(self) -> None:
-        """The content that was read is no longer kept."""
-        self.traffic.buffered -= self._counted
-        self._counted = 0
-
-    def _drop_reader(self) -> None:
-        if self._reader is not None:
-            self._reader = self._stream = None
-            self.release_content()
 
     # -- running a command ---------------------------------------------------------------------------------------------
 

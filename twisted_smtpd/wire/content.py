@@ -222,7 +222,10 @@ class DotReader(ContentReader):
         :param data: what arrived.
         :returns: ``None`` while the end of data has not been seen, else what follows it, perhaps ``b""``.
         """
-        if self._held:
+        if self._lead_left and self._held == _CRLF and data[:1] not in (b".", b""):
+            # The lead is for a dot at the very start; without one, the copies that it costs can be saved.
+            self._held, self._lead_left = b"", 0
+        elif self._held:
             data = self._held + data
         end, stuffed = _find_end_of_data(data)
         cut = end + len(_CRLF)
