@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -126,7 +127,8 @@ class Server:
             output = self.process.communicate(timeout=START_TIMEOUT)[0]
         except subprocess.TimeoutExpired as error:
             raise MeasurementError("the server does not stop") from error
-        if self.process.returncode != 0:
+        # `twist` passes the signal on to itself when it is done.
+        if self.process.returncode not in (0, -signal.SIGTERM):
             raise MeasurementError(f"the server ended with {self.process.returncode}: {self.last_error()}")
         return output
 
@@ -229,16 +231,20 @@ def idle_memory(server: Server, connections: int) -> float:
     :raises MeasurementError: if they could not all be opened, or did not stay open.
     """
     pid = server.process.pid
-    with _idle_connections(server.port, connections):
+    with idle_connections(server.port, connections):
         before = rss_bytes(pid)
-        with _idle_connections(server.port, connections):
+        with idle_connections(server.port, connections):
             if open_files(pid) < 2 * connections:
                 raise MeasurementError("the server closed some of the idle connections")
             return (rss_bytes(pid) - before) / connections
 
 
 @contextlib.contextmanager
-def _idle_connections(port: int, count: int) -> Iterator[None]:
+def idle_connections(port: int, count: int) -> Iterator[None]:
+    """Connections that are open, and idle after EHLO, while this lasts.
+
+    :raises MeasurementError: if they could not all be opened.
+    """
     command = [sys.executable, str(HERE / "client.py"), str(port), "--idle", "--connections", str(count)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -19,8 +20,8 @@ from measure import Cores, MeasurementError, Server, Unsupported, free_port, run
 
 SERVERS = Path(__file__).resolve().parent / "servers"
 NODE_PACKAGE = SERVERS.parent / "node_modules" / "smtp-server" / "package.json"
-BACKLOG = 1000
-MAX_CONNECTIONS = 5000
+BACKLOG = 5000
+MAX_CONNECTIONS = 10_000
 # How long smtp-sink may take to end once it has the last message it waits for.
 SINK_TIMEOUT = 5.0
 
@@ -87,6 +88,24 @@ class Ours(Peer):
         return f"{twisted_smtpd.__version__}, Twisted {twisted}, Python {platform.python_version()}"
 
 
+@dataclass(frozen=True)
+class OursOnReactor(Ours):
+    """The same on another reactor.
+
+    :ivar reactor: ``"asyncio"``, or ``"uvloop"`` for asyncio's with that loop.
+    """
+
+    reactor: str
+
+    def version(self) -> str:
+        if importlib.util.find_spec(self.reactor) is None:
+            raise Unsupported(f"{self.reactor} is not installed")
+        return super().version()
+
+    def command(self, port: int, scenario: Scenario, certificate: Path, expected: int) -> list[str]:
+        return [*super().command(port, scenario, certificate, expected), "--reactor", self.reactor]
+
+
 class TwistedMail(Peer):
     """The server that Twisted comes with."""
 
@@ -144,8 +163,15 @@ class SmtpSink(Peer):
             raise MeasurementError(f"fewer than {expected} messages arrived") from None
 
 
+#: Measured when they are asked for.
+ON_REACTORS: tuple[Peer, ...] = (
+    OursOnReactor("twisted-smtpd-asyncio", "ours.py", "asyncio"),
+    OursOnReactor("twisted-smtpd-uvloop", "ours.py", "uvloop"),
+)
+
 PEERS: tuple[Peer, ...] = (
     Ours("twisted-smtpd", "ours.py"),
+    *ON_REACTORS,
     Peer("aiosmtpd", "with_aiosmtpd.py"),
     TwistedMail("twisted.mail.smtp", "with_twisted_mail.py"),
     Nodemailer("nodemailer", "with_nodemailer.mjs"),

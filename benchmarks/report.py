@@ -59,9 +59,13 @@ class Results:
         )
 
     def ratio(self, scenario: str, server: str, base: str) -> float | None:
-        """CPU per message of one server in that of another."""
-        cost, unit = self.cpu(scenario, server), self.cpu(scenario, base)
-        return cost / unit if cost is not None and unit else None
+        """CPU per message of one server in that of another: the median of the rounds' ratios.
+
+        The machine may be slower for a while: the two of one round ran one after the other.
+        """
+        pairs = zip(self.samples.get((scenario, server), ()), self.samples.get((scenario, base), ()), strict=False)
+        ratios = [(one.cpu / one.messages) / (other.cpu / other.messages) for one, other in pairs]
+        return statistics.median(ratios) if ratios else None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # this checkout is measured, whether or not some version is installed
 
 import report  # noqa: E402
-from load import SCENARIOS, Scenario, postfix  # noqa: E402
+from load import SCENARIOS, Scenario, has_smtp_source  # noqa: E402
 from measure import (  # noqa: E402
     Cores,
     MeasurementError,
@@ -32,7 +32,7 @@ from measure import (  # noqa: E402
     started,
     take_cores,
 )
-from peers import COMMANDS, PEERS, Peer  # noqa: E402
+from peers import COMMANDS, ON_REACTORS, PEERS, Peer  # noqa: E402
 
 ROUNDS, QUICK_ROUNDS, QUICK_SHARE = 5, 2, 5
 IDLE_CONNECTIONS = 1000
@@ -140,7 +140,7 @@ def choose_peers(arguments: argparse.Namespace) -> tuple[list[Peer], dict[str, s
     """The servers asked for that are installed, and their versions."""
     peers, versions = [], {}
     for peer in PEERS:
-        if arguments.servers and peer.name not in arguments.servers:
+        if peer.name not in arguments.servers if arguments.servers else peer in ON_REACTORS:
             continue
         try:
             versions[peer.name] = peer.version()
@@ -160,6 +160,7 @@ def describe_machine(cores: Cores, rounds: int) -> dict[str, str]:
         "processor": f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.release()}",
         "cores": f"server on {cores.server}, load on {cores.load}{shared}",
+        "load": "smtp-source, and what that can't do: client.py" if has_smtp_source() else "client.py",
         "rounds": str(rounds),
         "other load": f"{os.getloadavg()[0]:.1f} processes when it started (average of a minute)",
     }
@@ -186,11 +187,6 @@ def main() -> int:
     :returns: the exit status: 1 if something that should have a figure has none, or a ratio is grossly over its target.
     """
     arguments = parse_arguments()
-    try:
-        postfix("smtp-source")
-    except FileNotFoundError as error:
-        print(error, file=sys.stderr)
-        return 1
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     extras = {MEMORY, START} & set(arguments.scenarios or ({START} if arguments.quick else {MEMORY, START}))
     peers, versions = choose_peers(arguments)

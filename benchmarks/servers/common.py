@@ -10,9 +10,9 @@ from typing import NoReturn
 HOST = "127.0.0.1"
 HOSTNAME = "bench.example"
 USER, PASSWORD = b"user", b"secret"
-SIZE_LIMIT = 64 * 2**20
-BACKLOG = 1000
-MAX_CONNECTIONS = 5000
+SIZE_LIMIT = 128 * 2**20
+BACKLOG = 5000
+MAX_CONNECTIONS = 10_000
 
 #: The exit status of a server that lacks what a scenario needs: the scenario is skipped, not failed.
 UNSUPPORTED = 77
@@ -27,6 +27,7 @@ class Options:
     :ivar certificate: path of a PEM file with the certificate and its key.
     :ivar auth: whether AUTH PLAIN is offered, in clear too.
     :ivar hook: ``"plain"`` answers at once, ``"wait"`` after a timer of 0 s, ``"stream"`` reads the content in chunks.
+    :ivar reactor: ``"asyncio"`` or ``"uvloop"`` for Twisted's servers; ``""`` is the default one.
     """
 
     port: int
@@ -34,6 +35,7 @@ class Options:
     certificate: str
     auth: bool
     hook: str
+    reactor: str
 
 
 def options() -> Options:
@@ -44,6 +46,7 @@ def options() -> Options:
     parser.add_argument("--certificate", default="")
     parser.add_argument("--auth", action="store_true")
     parser.add_argument("--hook", choices=("plain", "wait", "stream"), default="plain")
+    parser.add_argument("--reactor", choices=("", "asyncio", "uvloop"), default="")
     return Options(**vars(parser.parse_args()))
 
 

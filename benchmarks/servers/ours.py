@@ -1,4 +1,4 @@
-"""twisted-smtpd on Twisted's default reactor (epoll on Linux)."""
+"""twisted-smtpd, on Twisted's default reactor (epoll on Linux) unless told otherwise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import common
-from twisted.internet import reactor
+from twisted.internet import asyncioreactor
 from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
 from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import deferLater
@@ -14,6 +14,16 @@ from twisted.logger import globalLogBeginner
 
 import twisted_smtpd.smtp
 from twisted_smtpd.factory import SMTPFactory
+
+OPTIONS = common.options()
+if OPTIONS.reactor == "uvloop":
+    import uvloop
+
+    asyncioreactor.install(uvloop.new_event_loop())
+elif OPTIONS.reactor == "asyncio":
+    asyncioreactor.install()
+
+from twisted.internet import reactor  # noqa: E402 - there may be one already
 
 
 class Counter:
@@ -82,4 +92,4 @@ def main(options: common.Options) -> None:
     common.report(handler.messages)
 
 
-main(common.options())
+main(OPTIONS)

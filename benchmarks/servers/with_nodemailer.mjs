@@ -31,7 +31,7 @@ const server = new SMTPServer({
   secure: options.tls === "implicit",
   ...(pem && { key: pem, cert: pem }),
   socketTimeout: 600_000,
-  size: 64 * 2 ** 20,
+  size: 128 * 2 ** 20,
   onAuth(auth, session, callback) {
     const known = auth.username === "user" && auth.password === "secret";
     callback(known ? null : new Error("unknown user"), { user: auth.username });

@@ -1,0 +1,376 @@
+"""Show where the server's time goes, as a flame graph and a table: ``python benchmarks/hotspots.py [--write docs/]``.
+
+Needs Linux's ``perf``, the right to see the kernel's part (root, or ``kernel.perf_event_paranoid`` of 1 or less), and
+Python 3.13 or newer, which tells ``perf`` of its own functions.  ``docs/benchmarks.rst`` says how to read the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # this checkout is measured, whether or not some version is installed
+
+import flame  # noqa: E402
+import report  # noqa: E402
+from load import SCENARIOS, Scenario  # noqa: E402
+from measure import (  # noqa: E402
+    Cores,
+    MeasurementError,
+    Server,
+    allow_many_sockets,
+    cpu_seconds,
+    free_port,
+    run_load,
+    run_measured,
+    started,
+    take_cores,
+)
+from peers import PEERS  # noqa: E402
+from run import describe_machine  # noqa: E402
+
+KEYS = ("kept", "connection", "5m")
+ROUNDS = 5
+SECONDS = 4.0
+FREQUENCY = 1999
+# Octets of the stack that perf keeps of each sample, to find the callers in it.
+STACK = 16384
+# perf has no other way to say that it has begun.
+PERF_START = 0.5
+# Below, something is wrong with what perf saw; parts of all samples, and of the time that the kernel counted.
+ENOUGH_ROOTED, ENOUGH_TIME = 0.99, 0.9
+FUNCTIONS = 15
+
+TWISTED, ROUNDS_LAYER, OUT, DIALOG = "Twisted", "rounds", "outflow, connection", "dialog"
+SERVER, WIRE, LOGGING, HANDLER = "server, transaction", "wire", "logging", "handler"
+COLLECTOR, REST = "garbage collector", "rest of the interpreter"
+SEND, RECV, EPOLL, CALLS = "kernel: send", "kernel: recv", "kernel: epoll", "kernel: other system calls"
+FAULTS = "kernel: page faults, interrupts"
+
+#: The layers, as the table and the legend have them, and their colours.
+COLOURS = {
+    SEND: "#e8927c",
+    RECV: "#efae9c",
+    EPOLL: "#f3c1b3",
+    CALLS: "#f6d0c5",
+    FAULTS: "#f9ded7",
+    TWISTED: "#b9b9c6",
+    ROUNDS_LAYER: "#9ec5e8",
+    OUT: "#8fd0c4",
+    DIALOG: "#a5d58b",
+    SERVER: "#ecd06f",
+    WIRE: "#f0b660",
+    LOGGING: "#c9a9dd",
+    HANDLER: "#e3a6c4",
+    COLLECTOR: "#c4b49c",
+    REST: "#dadada",
+}
+
+#: Modules of the package by layer; any other is part of the server.
+MODULES = {
+    "rounds": ROUNDS_LAYER,
+    "outflow": OUT,
+    "connection": OUT,
+    "deadlines": DIALOG,
+    "dialog": DIALOG,
+    "intake": DIALOG,
+    "stream": DIALOG,
+    "traffic": DIALOG,
+    "watch": DIALOG,
+    "wire": WIRE,
+}
+SYSTEM_CALLS = {"send": SEND, "recv": RECV, "epoll_wait": EPOLL, "epoll_ctl": EPOLL}
+
+PYTHON = "py::"
+# What Python does only so that perf sees its functions: no part of what the server costs otherwise.
+TRAMPOLINE = frozenset({"py_trampoline_evaluator", "PyUnstable_Code_GetExtra"})
+_frame = re.compile(r"\s*[0-9a-f]+ (.+) \(([^()]*|\[[^]]*\])\)")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Where the server was when it was looked at.
+
+    :ivar layer: what the time is counted for.
+    :ivar function: the Python function that ran, or called what ran.
+    :ivar stack: for the graph, the outermost frame first.
+    """
+
+    layer: str
+    function: flame.Frame
+    stack: tuple[flame.Frame, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One scenario's.
+
+    :ivar cpu: seconds of CPU per message, undisturbed: the median of the rounds.
+    :ivar profiled: the same while ``perf`` looked.
+    :ivar samples: what it saw.
+    """
+
+    scenario: Scenario
+    cpu: float
+    profiled: float
+    samples: Sequence[Sample]
+
+    def part(self, count: int) -> str:
+        """Microseconds per message that so many samples stand for."""
+        return report.figure(self.cpu * 1e6 * count / len(self.samples))
+
+
+def read_stacks(script: str) -> Iterator[Sample | None]:
+    """Read what ``perf script`` prints; ``None`` for a stack that has no beginning."""
+    for block in script.split("\n\n"):
+        frames = [(match[1], match[2]) for match in map(_frame.match, block.splitlines()) if match]
+        if frames and frames[0][0] not in TRAMPOLINE and not frames[0][0].startswith(PYTHON):
+            yield read_stack(frames) if frames[-1][0] in ("_start", "__libc_start_main") else None
+
+
+def read_stack(frames: Sequence[tuple[str, str]]) -> Sample:
+    """Read one stack.
+
+    :param frames: function and file of each, the innermost first.
+    """
+    kernel = [name for name, file in frames if in_kernel(file)]
+    called = [(name, file) for name, file in frames if not in_kernel(file)]
+    functions = [python_frame(name) for name, _ in called if name.startswith(PYTHON)]
+    # What the standard library does is done for its caller.
+    function = next((frame for frame in functions if frame.layer != REST), flame.Frame("no function", REST))
+    layer = function.layer
+    stack = functions[::-1]
+    names = [frame.name for frame in stack]
+    if "ReactorBase.mainLoop" in names:
+        stack = stack[names.index("ReactorBase.mainLoop") :]
+    if any(name.startswith("gc_collect") for name, _ in called):
+        layer = COLLECTOR
+        stack.append(flame.Frame(COLLECTOR, COLLECTOR))
+    if kernel:
+        layer, top = kernel_layer(kernel[-1], called[0][0])
+        stack += [flame.Frame(top, layer), *(flame.Frame(name, layer, "kernel") for name in inner_kernel(kernel))]
+    return Sample(layer, function, tuple(stack))
+
+
+def in_kernel(file: str) -> bool:
+    """Whether a file that perf names is the kernel, or a module of it."""
+    return file.startswith("[") and file != "[vdso]"
+
+
+def python_frame(name: str) -> flame.Frame:
+    """The frame of ``py::FUNCTION:FILE``."""
+    function, _, file = name.removeprefix(PYTHON).rpartition(":")
+    path = Path(file)
+    if path.is_relative_to(ROOT / "twisted_smtpd"):
+        module = path.relative_to(ROOT / "twisted_smtpd").parts[0].removesuffix(".py")
+        layer = LOGGING if function.endswith("._log_message") else MODULES.get(module, SERVER)
+    elif path.is_relative_to(ROOT):
+        layer = HANDLER
+    elif "twisted" in path.parts:
+        layer = LOGGING if "logger" in path.parts else TWISTED
+    else:
+        layer = REST
+    return flame.Frame(function, layer, "/".join(path.parts[-2:]))
+
+
+def kernel_layer(entry: str, caller: str) -> tuple[str, str]:
+    """The layer of what the kernel does, and its name.
+
+    :param entry: the kernel's outermost function.
+    :param caller: the function of the process that it works for.
+    """
+    if "syscall" not in entry.lower() and "svc" not in entry:
+        return FAULTS, "page fault" if "fault" in entry else "interrupt"
+    call = caller.lstrip("_").removeprefix("libc_").removesuffix("64")
+    return SYSTEM_CALLS.get(call, CALLS), f"{call}()"
+
+
+def inner_kernel(names: Sequence[str]) -> Iterator[str]:
+    """The kernel's functions, outermost first, without those that each system call starts with."""
+    for name in reversed(names):
+        if not re.match(r"(entry_SYSCALL|do_syscall|x64_sys_call|__(x64|se|do)_sys|__sys_|el0|invoke_syscall)", name):
+            yield name
+
+
+def undisturbed(scenario: Scenario, cores: Cores) -> tuple[float, float]:
+    """Seconds of CPU per message, and messages per second: medians of the rounds."""
+    with serving([], cores) as server:
+        run_load(scenario.command(server.port, scenario.messages))
+        runs = [
+            run_measured(server, scenario.command(server.port, scenario.messages), scenario.messages)
+            for _ in range(ROUNDS)
+        ]
+    return (
+        statistics.median(run.cpu / run.messages for run in runs),
+        statistics.median(run.messages / run.seconds for run in runs),
+    )
+
+
+def profiled(scenario: Scenario, cores: Cores) -> tuple[float, list[Sample]]:
+    """Seconds of CPU per message while ``perf`` looks, and what it sees.
+
+    :raises MeasurementError: if what it saw is not nearly all.
+    """
+    with tempfile.TemporaryDirectory() as name, serving(["-X", "perf_jit"], cores) as server:
+        data = Path(name) / "perf.data"
+        pid = server.process.pid
+        try:
+            run_load(scenario.command(server.port, max(1, scenario.messages // 10)))
+            before = cpu_seconds(pid)
+            with recording(pid, data):
+                run = run_measured(server, scenario.command(server.port, scenario.messages), scenario.messages)
+            spent = cpu_seconds(pid) - before
+            # Python writes its functions as code of their own; perf makes a file of each, beside what Python wrote.
+            server.stop()
+            perf("inject", "--jit", "-i", str(data), "-o", f"{data}.jit")
+            script = perf("script", "-i", f"{data}.jit", "-F", "ip,sym,dso", "--no-inline")
+        finally:
+            for file in (*Path("/tmp").glob(f"jitted-{pid}-*.so"), Path(f"/tmp/jit-{pid}.dump")):
+                file.unlink(missing_ok=True)
+    stacks = list(read_stacks(script))
+    samples = [stack for stack in stacks if stack is not None]
+    if len(samples) < ENOUGH_ROOTED * len(stacks) or script.count("\n\n") < ENOUGH_TIME * spent * FREQUENCY:
+        raise MeasurementError(f"perf saw {len(samples)} whole stacks in {spent:.1f} s at {FREQUENCY} Hz")
+    if not any(sample.layer == SEND for sample in samples):
+        raise MeasurementError("perf may not see the kernel's part: sysctl kernel.perf_event_paranoid=1")
+    return run.cpu / run.messages, samples
+
+
+def serving(interpreter_options: list[str], cores: Cores) -> contextlib.AbstractContextManager[Server]:
+    """This checkout's server, started."""
+    port = free_port()
+    script = str(ROOT / "benchmarks" / "servers" / "ours.py")
+    return started([sys.executable, *interpreter_options, script, "--port", str(port)], port, cores)
+
+
+@contextlib.contextmanager
+def recording(pid: int, data: Path) -> Iterator[None]:
+    """Have ``perf`` look at a process meanwhile."""
+    command = ["perf", "record", "--quiet", "--no-buildid-cache", "-k", "mono", "-e", "cpu-clock"]
+    command += ["-F", str(FREQUENCY), "--call-graph", f"dwarf,{STACK}", "-o", str(data), "-p", str(pid)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as recorder:
+        try:
+            time.sleep(PERF_START)
+            yield
+        finally:
+            recorder.send_signal(signal.SIGINT)
+            message = recorder.communicate()[1]
+    if not data.exists() or not data.stat().st_size:
+        raise MeasurementError(f"perf record: {message.strip()}")
+
+
+def perf(*arguments: str) -> str:
+    """Run ``perf``; what it prints."""
+    result = subprocess.run(["perf", *arguments], capture_output=True, text=True)
+    if result.returncode:
+        raise MeasurementError(f"perf {arguments[0]}: {result.stderr.strip()}")
+    return result.stdout
+
+
+def profile(scenario: Scenario, cores: Cores) -> Profile:
+    """Measure a scenario undisturbed, then look at it."""
+    cpu, rate = undisturbed(scenario, cores)
+    longer = dataclasses.replace(scenario, messages=max(scenario.messages, round(rate * SECONDS)))
+    cost, samples = profiled(longer, cores)
+    print(f"  {scenario.key:12}  {cpu * 1e6:10,.1f} µs  {len(samples):7,} samples", file=sys.stderr, flush=True)
+    return Profile(scenario, cpu, cost, samples)
+
+
+def text(profiles: Sequence[Profile], machine: dict[str, str]) -> str:
+    """The tables."""
+    about = "Microseconds of CPU per message, and their part of all."
+    parts = [
+        report.section("By layer", about, by_layer(profiles)),
+        report.section(f"By function: {profiles[0].scenario.title}", about, by_function(profiles[0])),
+        report.section("Profiled with", "\n".join(f":{name}: {value}" for name, value in machine.items())),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def by_layer(profiles: Sequence[Profile]) -> str:
+    """A row for each layer; those of all scenarios beside each other."""
+    counts = [Counter(sample.layer for sample in p.samples) for p in profiles]
+    rows = []
+    for layer in COLOURS:
+        cells = [(p.part(c[layer]), f"{c[layer] / len(p.samples):.1%}") for p, c in zip(profiles, counts, strict=True)]
+        rows.append([layer, *(cell for pair in cells for cell in pair)])
+    rows.append(["all", *(cell for p in profiles for cell in (report.figure(p.cpu * 1e6), "100%"))])
+    head = ["layer", *(cell for p in profiles for cell in (p.scenario.title, "part"))]
+    return report.table(head, rows)
+
+
+def by_function(profile: Profile) -> str:
+    """The Python functions that cost most, with what C code does for them and without the kernel."""
+    counts = Counter(sample.function for sample in profile.samples if not sample.layer.startswith("kernel"))
+    rows = [
+        [f"``{frame.name}``", profile.part(count), f"{count / len(profile.samples):.1%}"]
+        for frame, count in counts.most_common(FUNCTIONS)
+    ]
+    return report.table(["function", "µs", "part"], rows)
+
+
+def graph(profile: Profile) -> str:
+    """The flame graph."""
+    cost = profile.cpu * 1e6
+    root = flame.Node(flame.Frame(f"one message: {cost:,.0f} µs of CPU", REST))
+    for sample in profile.samples:
+        root.add(sample.stack)
+    return flame.draw(root, profile.scenario.title, "µs per message", cost, COLOURS)
+
+
+def describe(profiles: Sequence[Profile], cores: Cores) -> dict[str, str]:
+    """What the figures depend on."""
+    slower = [p.profiled / p.cpu - 1 for p in profiles]
+    return {
+        **describe_machine(cores, ROUNDS),
+        PEERS[0].name: PEERS[0].version(),
+        "samples": ", ".join(f"{len(p.samples):,}" for p in profiles),
+        "slower while sampled": ", ".join(f"{part:.0%}" for part in slower),
+    }
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="write the graph and the table there")
+    arguments = parser.parse_args()
+    if arguments.write is not None and not arguments.write.is_dir():
+        parser.error(f"--write: {arguments.write} is not a folder")
+    if sys.version_info < (3, 13):
+        parser.error("run it with Python 3.13 or newer, which can tell perf of its functions")
+    if shutil.which("perf") is None:
+        parser.error("perf is not installed (Debian: apt install linux-perf)")
+    return arguments
+
+
+def main() -> None:
+    """Run the command line."""
+    arguments = parse_arguments()
+    allow_many_sockets()
+    cores = take_cores()
+    scenarios = {scenario.key: scenario for scenario in SCENARIOS}
+    profiles = [profile(scenarios[key], cores) for key in KEYS]
+    tables = text(profiles, describe(profiles, cores))
+    print(tables)
+    if arguments.write is not None:
+        note = ".. Written by benchmarks/hotspots.py; changes by hand are lost.\n\n"
+        (arguments.write / "profile-table.txt").write_text(note + tables, encoding="utf-8")
+        (arguments.write / "profile.svg").write_text(graph(profiles[0]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
