@@ -53,6 +53,10 @@ class Node:
         for node in self.children.values():
             node.prune(smallest)
 
+    def layers(self) -> set[str]:
+        """Those of this node and of what is above it."""
+        return {self.frame.layer}.union(*(node.layers() for node in self.children.values()))
+
     def depth(self) -> int:
         """Rows this node and what is above it take."""
         return 1 + max((node.depth() for node in self.children.values()), default=0)
@@ -65,10 +69,11 @@ def draw(root: Node, title: str, unit: str, total: float, colours: Mapping[str, 
     :param title: the caption.
     :param unit: of ``total``, for the tooltips.
     :param total: what the whole tree cost.
-    :param colours: of the layers; the legend has them in this order.
+    :param colours: of the layers; the legend has those that are to be seen, in this order.
     """
     root.prune(root.weight * SMALLEST)
-    legend = _legend(colours)
+    seen = root.layers()
+    legend = _legend({layer: colour for layer, colour in colours.items() if layer in seen})
     top = MARGIN + 20 + len(legend) * 16 + 6
     height = top + root.depth() * ROW + MARGIN
     lines = [

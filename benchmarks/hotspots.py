@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
 import re
 import shutil
 import signal
@@ -16,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -48,11 +48,11 @@ ROUNDS = 5
 SECONDS = 4.0
 FREQUENCY = 1999
 # Octets of the stack that perf keeps of each sample, to find the callers in it.
-STACK = 16384
-# perf has no other way to say that it has begun.
-PERF_START = 0.5
+STACK = 32768
+# Pages of memory by which perf may be behind with writing; a stack takes more than four.
+BUFFER = 4096
 # Below, something is wrong with what perf saw; parts of all samples, and of the time that the kernel counted.
-ENOUGH_ROOTED, ENOUGH_TIME = 0.99, 0.9
+ENOUGH_ROOTED, ENOUGH_TIME = 0.98, 0.8
 FUNCTIONS = 15
 
 TWISTED, ROUNDS_LAYER, OUT, DIALOG = "Twisted", "rounds", "outflow, connection", "dialog"
@@ -203,7 +203,8 @@ def inner_kernel(names: Sequence[str]) -> Iterator[str]:
     """The kernel's functions, outermost first, without those that each system call starts with."""
     for name in reversed(names):
         if not re.match(r"(entry_SYSCALL|do_syscall|x64_sys_call|__(x64|se|do)_sys|__sys_|el0|invoke_syscall)", name):
-            yield name
+            # What the compiler has split or specialised is still one function.
+            yield re.sub(r"(\.(part|isra|constprop|cold)(\.\d+)?)+$", "", name)
 
 
 def undisturbed(scenario: Scenario, cores: Cores) -> tuple[float, float]:
@@ -243,8 +244,9 @@ def profiled(scenario: Scenario, cores: Cores) -> tuple[float, list[Sample]]:
                 file.unlink(missing_ok=True)
     stacks = list(read_stacks(script))
     samples = [stack for stack in stacks if stack is not None]
-    if len(samples) < ENOUGH_ROOTED * len(stacks) or script.count("\n\n") < ENOUGH_TIME * spent * FREQUENCY:
-        raise MeasurementError(f"perf saw {len(samples)} whole stacks in {spent:.1f} s at {FREQUENCY} Hz")
+    if len(samples) < ENOUGH_ROOTED * len(stacks) or len(stacks) < ENOUGH_TIME * spent * FREQUENCY:
+        seen = f"{len(samples)} whole stacks of {len(stacks)}, {spent * FREQUENCY:.0f} were due"
+        raise MeasurementError(f"perf saw too little: {seen}")
     if not any(sample.layer == SEND for sample in samples):
         raise MeasurementError("perf may not see the kernel's part: sysctl kernel.perf_event_paranoid=1")
     return run.cpu / run.messages, samples
@@ -259,17 +261,28 @@ def serving(interpreter_options: list[str], cores: Cores) -> contextlib.Abstract
 
 @contextlib.contextmanager
 def recording(pid: int, data: Path) -> Iterator[None]:
-    """Have ``perf`` look at a process meanwhile."""
-    command = ["perf", "record", "--quiet", "--no-buildid-cache", "-k", "mono", "-e", "cpu-clock"]
-    command += ["-F", str(FREQUENCY), "--call-graph", f"dwarf,{STACK}", "-o", str(data), "-p", str(pid)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as recorder:
+    """Have ``perf`` look at a process meanwhile, from the first moment on."""
+    orders, answers = os.pipe(), os.pipe()
+    command = ["perf", "record", "--quiet", "--no-buildid-cache", "-k", "mono", "-e", "cpu-clock", "-p", str(pid)]
+    command += ["-F", str(FREQUENCY), "--call-graph", f"dwarf,{STACK}", "-m", str(BUFFER), "-o", str(data)]
+    command += ["--delay=-1", f"--control=fd:{orders[0]},{answers[1]}"]
+    with (
+        open(answers[0]) as answer,
+        open(orders[1], "w", buffering=1) as order,
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, pass_fds=(orders[0], answers[1])) as recorder,
+    ):
+        os.close(orders[0])
+        os.close(answers[1])
         try:
-            time.sleep(PERF_START)
-            yield
+            with contextlib.suppress(BrokenPipeError):
+                order.write("enable\n")
+            begun = answer.readline()
+            if begun:
+                yield
         finally:
             recorder.send_signal(signal.SIGINT)
             message = recorder.communicate()[1]
-    if not data.exists() or not data.stat().st_size:
+    if not begun:
         raise MeasurementError(f"perf record: {message.strip()}")
 
 
@@ -305,7 +318,7 @@ def by_layer(profiles: Sequence[Profile]) -> str:
     """A row for each layer; those of all scenarios beside each other."""
     counts = [Counter(sample.layer for sample in p.samples) for p in profiles]
     rows = []
-    for layer in COLOURS:
+    for layer in (layer for layer in COLOURS if any(count[layer] for count in counts)):
         cells = [(p.part(c[layer]), f"{c[layer] / len(p.samples):.1%}") for p, c in zip(profiles, counts, strict=True)]
         rows.append([layer, *(cell for pair in cells for cell in pair)])
     rows.append(["all", *(cell for p in profiles for cell in (report.figure(p.cpu * 1e6), "100%"))])
@@ -363,7 +376,10 @@ def main() -> None:
     allow_many_sockets()
     cores = take_cores()
     scenarios = {scenario.key: scenario for scenario in SCENARIOS}
-    profiles = [profile(scenarios[key], cores) for key in KEYS]
+    try:
+        profiles = [profile(scenarios[key], cores) for key in KEYS]
+    except MeasurementError as error:
+        sys.exit(f"{error}")
     tables = text(profiles, describe(profiles, cores))
     print(tables)
     if arguments.write is not None:
