@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import os
 import re
+import signal
 import statistics
 import sys
 import time
@@ -209,7 +210,10 @@ def crew_sample(crew: Crew, messages: int, cores: Cores) -> CrewSample:
         run_load(load.command(port, messages // 10))
         sample = run_measured(server, load.command(port, messages), messages)
         taken = [int(count) - old for count, old in zip(TAKEN.findall(metrics(page)), before, strict=True)]
-        server.stop()
+        # twist ends itself with the signal that stopped it.
+        server.process.terminate()
+        if server.process.wait(START_TIMEOUT) not in (0, -signal.SIGTERM):
+            raise MeasurementError(f"the server ended with {server.process.returncode}: {server.last_error()}")
     if sum(taken) != messages + messages // 10:
         raise MeasurementError(f"{messages + messages // 10} messages were sent, {sum(taken)} arrived")
     return CrewSample(messages, sample.seconds, sample.cpu, taken)

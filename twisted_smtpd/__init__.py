@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from twisted_smtpd.on_demand import on_demand
 
 if TYPE_CHECKING:
     from twisted_smtpd.factory import SMTPFactory
@@ -15,23 +16,18 @@ __all__ = ["SMTP", "Envelope", "Reply", "SMTPFactory", "SMTPReplyError", "Sessio
 
 __version__ = "0.1.0.dev0"
 
-_HOMES = {
-    "SMTP": "twisted_smtpd.smtp",
-    "SMTPFactory": "twisted_smtpd.factory",
-    "Session": "twisted_smtpd.session",
-    "Envelope": "twisted_smtpd.session",
-    "Reply": "twisted_smtpd.wire.replies",
-    "SMTPReplyError": "twisted_smtpd.wire.replies",
-}
-
-
-# On demand, so that `twisted_smtpd.wire` can be used without loading the server (or Twisted at all).
-def __getattr__(name: str) -> Any:
-    try:
-        home = _HOMES[name]
-    except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    return getattr(import_module(home), name)
+# So that `twisted_smtpd.wire` can be used without loading the server (or Twisted at all).
+__getattr__ = on_demand(
+    __name__,
+    {
+        "SMTP": "smtp",
+        "SMTPFactory": "factory",
+        "Session": "session",
+        "Envelope": "session",
+        "Reply": "wire.replies",
+        "SMTPReplyError": "wire.replies",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -354,6 +354,7 @@ class BaseUnthreadedController(BaseController):
         self.ended.clear()
         loop = self.loop
         if loop.is_running():
+            # asyncio itself holds tasks only weakly.
             self._finalizing = loop.create_task(self.finalize())
         elif loop.is_closed():
             if self.server is not None:

@@ -54,11 +54,10 @@ class Deadlines(Connection):
             return self._hook_deadline(now, self.leave)
         if self._closing_since is not None:
             return self._due(now, self._closing_since + CLOSING_TIME, self.abort)
+        session_end = self._connected_at + self.session_timeout
         blocked_since = self._outflow.blocked_since
         if blocked_since is not None:
-            overdue = min(blocked_since + self.timeout, self._connected_at + self.session_timeout)
-            return self._due(now, overdue, self.abort)
-        session_end = self._connected_at + self.session_timeout
+            return self._due(now, min(blocked_since + self.timeout, session_end), self.abort)
         if self._pending is not None and self._input is None:
             # The hook may end; then the session does.
             self._session_over = now >= session_end

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from unittest import skipUnless
 
-from tests.loopback.test_twist import LIMIT, TWIST, ServerCase
+from tests.loopback.servers import LIMIT, TWIST, ServerCase
 from tests.tls_helpers import TLSTestCase, issue
 from twisted_smtpd.auth import set_password
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest import SkipTest, skipUnless
 
-from tests.loopback.test_twist import LIMIT, TWIST, ServerCase
+from tests.loopback.servers import LIMIT, TWIST, ServerCase
 from tests.tls_helpers import Issued, issue
 from twisted_smtpd.auth import set_password
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import smtplib
 import subprocess
@@ -10,11 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SkipTest
 
 import twisted_smtpd
+from tests.loopback.servers import LIMIT, ServerCase
 
-LIMIT = 120  # seconds, for a test that hangs
 HOME = Path(twisted_smtpd.__file__).parent.parent
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SKIPPED = 77
@@ -45,35 +44,11 @@ class Handler:
 """
 
 
-class LoopbackTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.folder = Path(self.mktemp()).absolute()
-        self.folder.mkdir()
-        path = os.pathsep.join(filter(None, (str(HOME), os.environ.get("PYTHONPATH"))))
-        self.environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-
-    def serve(self, *words: str) -> str:
+class LoopbackTests(ServerCase):
+    def listen(self, *words: str) -> str:
         """Start a server; the last place where it listens."""
-        server = subprocess.Popen(
-            [sys.executable, "-m", "twisted", *words],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.addCleanup(self.end, server)
-        assert server.stdout is not None
-        seen = []
-        for line in server.stdout:
-            seen.append(line)
-            if " listens on " in line:
-                return line.rstrip().rpartition(":")[2]
-        raise AssertionError("".join(seen))
-
-    def end(self, server: subprocess.Popen[str]) -> None:
-        server.terminate()
-        server.communicate(timeout=LIMIT)
+        server = self.start(("-m", "twisted"), *words)
+        return self.read_until(server, " listens on ").rstrip().rpartition(":")[2]
 
 
 class LMTPTests(LoopbackTests):
@@ -89,7 +64,7 @@ class LMTPTests(LoopbackTests):
 
     def serve_verdicts(self, where: str) -> str:
         (self.folder / "verdicts.py").write_text(VERDICTS)
-        return self.serve("--log-format=text", "smtpd", "--lmtp", "-l", where, "-c", "verdicts.Verdicts")
+        return self.listen("--log-format=text", "smtpd", "--lmtp", "-l", where, "-c", "verdicts.Verdicts")
 
     def test_over_tcp(self) -> None:
         port = self.serve_verdicts("127.0.0.1:0")
@@ -115,7 +90,9 @@ class LMTPTests(LoopbackTests):
 class AsyncioReactorTests(LoopbackTests):
     def test_hooks_await_asyncio_and_twisted_alike(self) -> None:
         (self.folder / "mixed.py").write_text(ASYNCIO)
-        port = self.serve("--reactor=asyncio", "--log-format=text", "smtpd", "-l", "127.0.0.1:0", "-c", "mixed.Handler")
+        port = self.listen(
+            "--reactor=asyncio", "--log-format=text", "smtpd", "-l", "127.0.0.1:0", "-c", "mixed.Handler"
+        )
         with smtplib.SMTP("127.0.0.1", int(port), timeout=LIMIT) as client:
             client.ehlo()
             client.mail("a@x.example")

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import smtplib
 import socket
 import ssl
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 from unittest import SkipTest, skipUnless
 
-from twisted.trial.unittest import SynchronousTestCase
-
-import twisted_smtpd
+from tests.loopback.servers import LIMIT, TWIST, ServerCase
 from tests.tls_helpers import issue
 
-LIMIT = 60  # seconds, for a test that hangs
-HOME = str(Path(twisted_smtpd.__file__).parent.parent)
 CONNECTIONS = 200
 
 
@@ -29,14 +22,13 @@ def place(line: str, index: int) -> int:
     return int(line.split(" 127.0.0.1:")[index + 1].split()[0])
 
 
-class TLSClientTests(SynchronousTestCase):
+class TLSClientTests(ServerCase):
     authority = issue("The Authority", ca=True)
     one = issue("localhost", issuer=authority)
     two = issue("localhost", issuer=authority)
 
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp()).absolute()
-        self.folder.mkdir()
+        super().setUp()
         self.install(self.one)
         (self.folder / "ca.pem").write_bytes(self.authority.pem)
         self.context = ssl.create_default_context(cafile=str(self.folder / "ca.pem"))
@@ -47,41 +39,19 @@ class TLSClientTests(SynchronousTestCase):
             new.write_bytes(content)
             new.rename(self.folder / f"{name}.pem")
 
-    def serve(self, *words: str) -> tuple[subprocess.Popen[str], int, int]:
+    def serve_both(self, *words: str) -> tuple[subprocess.Popen[str], int, int]:
         """A server; the ports of its clear and of its TLS listener."""
-        command = [sys.executable, "-m", "twisted", "--log-format=text", "smtpd", "-c", "mailbox", "mail"]
-        command += ["-l", "127.0.0.1:0", "--listen-tls", "127.0.0.1:0"]
-        path = os.pathsep.join(filter(None, (HOME, os.environ.get("PYTHONPATH"))))
-        server = subprocess.Popen(
-            [*command, *(words or ("--tlscert", "cert.pem", "--tlskey", "key.pem"))],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.addCleanup(self.end, server)
+        words = words or ("--tlscert", "cert.pem", "--tlskey", "key.pem")
+        places = ("-l", "127.0.0.1:0", "--listen-tls", "127.0.0.1:0")
+        server = self.start(TWIST, "-c", "mailbox", "mail", *places, *words)
         line = self.read_until(server, " listens on ")
         return server, place(line, 0), place(line, 1)
-
-    def end(self, server: subprocess.Popen[str]) -> None:
-        server.terminate()
-        server.communicate(timeout=LIMIT)
-
-    def read_until(self, server: subprocess.Popen[str], text: str) -> str:
-        assert server.stdout is not None
-        seen = []
-        for line in server.stdout:
-            seen.append(line)
-            if text in line:
-                return line
-        raise AssertionError(f"ended without {text!r}: {''.join(seen)}")
 
     def stored(self) -> int:
         return len(list((self.folder / "mail" / "new").iterdir()))
 
     def test_smtplib_starttls_and_implicit_tls(self) -> None:
-        _, clear, secure = self.serve()
+        _, clear, secure = self.serve_both()
         with smtplib.SMTP("127.0.0.1", clear, timeout=LIMIT) as client:
             self.assertRaises(smtplib.SMTPResponseException, client.sendmail, "a@x.example", "b@y.example", "x")
         with smtplib.SMTP("127.0.0.1", clear, timeout=LIMIT) as client:
@@ -95,7 +65,7 @@ class TLSClientTests(SynchronousTestCase):
 
     @skipUnless(shutil.which("openssl"), "openssl is not installed")
     def test_openssl_s_client(self) -> None:
-        _, clear, secure = self.serve()
+        _, clear, secure = self.serve_both()
         for port, how in ((clear, ["-starttls", "smtp", "-name", "client.example"]), (secure, [])):
             for version in ("-tls1_2", "-tls1_3"):
                 command = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", "ca.pem", "-crlf"]
@@ -114,7 +84,7 @@ class TLSClientTests(SynchronousTestCase):
 
     @skipUnless(shutil.which("openssl"), "openssl is not installed")
     def test_versions_before_tls_1_2_are_refused(self) -> None:
-        server, _, secure = self.serve()
+        server, _, secure = self.serve_both()
         run = subprocess.run(
             ["openssl", "s_client", "-connect", f"127.0.0.1:{secure}", "-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0"],
             input="",
@@ -127,7 +97,7 @@ class TLSClientTests(SynchronousTestCase):
 
     @skipUnless(shutil.which("swaks"), "swaks is not installed")
     def test_swaks(self) -> None:
-        _, clear, secure = self.serve()
+        _, clear, secure = self.serve_both()
         for port, how in ((clear, "--tls"), (secure, "--tls-on-connect")):
             run = subprocess.run(
                 ["swaks", "--server", f"127.0.0.1:{port}", how, "--to", "b@y.example", "--from", "a@x.example"],
@@ -141,7 +111,7 @@ class TLSClientTests(SynchronousTestCase):
         self.assertEqual(self.stored(), 2)
 
     def test_a_handshake_that_stalls_or_fails_ends_and_is_logged_once(self) -> None:
-        server, clear, secure = self.serve("--tls-self-signed", "--timeout=1")
+        server, clear, secure = self.serve_both("--tls-self-signed", "--timeout=1")
         for port, sent, reason in (
             (secure, b"", "no end of the TLS handshake within 1 s"),
             (secure, b"EHLO client.example\r\n", "the client does not speak TLS"),
@@ -167,7 +137,7 @@ class TLSClientTests(SynchronousTestCase):
         self.assertNotIn("Traceback", output)
 
     def test_a_throw_away_certificate(self) -> None:
-        _, clear, secure = self.serve("--tls-self-signed")
+        _, clear, secure = self.serve_both("--tls-self-signed")
         with smtplib.SMTP("127.0.0.1", clear, timeout=LIMIT) as client:
             client.sendmail("a@x.example", "b@y.example", "x")
             self.assertIn("starttls", client.esmtp_features)
@@ -175,7 +145,7 @@ class TLSClientTests(SynchronousTestCase):
             smtplib.SMTP_SSL("localhost", secure, timeout=LIMIT, context=self.context)
 
     def test_sighup_replaces_the_certificate_under_200_open_connections(self) -> None:
-        server, _, secure = self.serve(
+        server, _, secure = self.serve_both(
             "--tlscert", "cert.pem", "--tlskey", "key.pem", f"--max-connections-per-address={CONNECTIONS + 10}"
         )
         clients = [self.dial(secure) for _ in range(CONNECTIONS)]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted_smtpd.auth.results import (
     AuthResult,
@@ -16,6 +15,7 @@ from twisted_smtpd.auth.results import (
 )
 from twisted_smtpd.auth.scram import ScramKeys
 from twisted_smtpd.hooks import MISSING
+from twisted_smtpd.on_demand import on_demand
 
 if TYPE_CHECKING:
     from twisted_smtpd.auth.authenticators import (
@@ -45,21 +45,16 @@ __all__ = [
     "set_password",
 ]
 
-_HOMES = {
-    "AcceptAnyone": "authenticators",
-    "CredAuthenticator": "authenticators",
-    "IAuthenticator": "authenticators",
-    "IScramAuthenticator": "authenticators",
-    "PasswordFile": "passwords",
-    "PasswordFileError": "passwords",
-    "set_password": "passwords",
-}
-
-
-# On demand: the server needs the names above, and most servers nothing of this.
-def __getattr__(name: str) -> Any:
-    try:
-        home = _HOMES[name]
-    except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    return getattr(import_module(f"{__name__}.{home}"), name)
+# The server needs the names above, and most servers nothing of this.
+__getattr__ = on_demand(
+    __name__,
+    {
+        "AcceptAnyone": "authenticators",
+        "CredAuthenticator": "authenticators",
+        "IAuthenticator": "authenticators",
+        "IScramAuthenticator": "authenticators",
+        "PasswordFile": "passwords",
+        "PasswordFileError": "passwords",
+        "set_password": "passwords",
+    },
+)

@@ -51,8 +51,8 @@ def _find_end_of_data(data: bytes) -> tuple[int, bool]:
 
     :returns: its index, or -1; and whether there may be stuffed dots before it.
     """
-    # A single octet is found many times as fast as three, and base64 has no dots but those of the header before it; from
-    # the right bytes is searched (and split) faster than from the left.
+    # One octet is found many times as fast as three, and base64 has no dots but those of the header before it; and
+    # from the right bytes is searched (and split) faster than from the left.
     dot = data.rfind(b".")
     if dot < 0 or (last := data.rfind(_LINE_DOT, 0, dot + 1)) < 0:
         return -1, False
