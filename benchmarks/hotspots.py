@@ -384,8 +384,8 @@ def main() -> None:
     print(tables)
     if arguments.write is not None:
         note = ".. Written by benchmarks/hotspots.py; changes by hand are lost.\n\n"
-        (arguments.write / "profile-table.txt").write_text(note + tables, encoding="utf-8")
-        (arguments.write / "profile.svg").write_text(graph(profiles[0]), encoding="utf-8")
+        (arguments.write / "hotspots-table.txt").write_text(note + tables, encoding="utf-8")
+        (arguments.write / "hotspots.svg").write_text(graph(profiles[0]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -262,7 +262,10 @@ class Rounds:
         if self.senders:
             senders, self.senders = self.senders, []
             for send in senders:
-                self._guarded(send)
+                try:
+                    send()
+                except BaseException:
+                    log.failure("a reply could not be sent")
         if self._writers:
             for writer in tuple(self._writers):
                 # An earlier one may have ended it.
