@@ -32,20 +32,20 @@ class Frame:
 class Node:
     """A frame, and those it called.
 
-    :ivar weight: samples.
+    :ivar weight: what it and they cost, in any unit.
     """
 
     frame: Frame
     weight: float = 0.0
     children: dict[Frame, Node] = field(default_factory=dict)
 
-    def add(self, stack: Iterable[Frame]) -> None:
+    def add(self, stack: Iterable[Frame], weight: float) -> None:
         """Count one stack, its outermost frame first."""
         node = self
-        node.weight += 1
+        node.weight += weight
         for frame in stack:
             node = node.children.setdefault(frame, Node(frame))
-            node.weight += 1
+            node.weight += weight
 
     def prune(self, smallest: float) -> None:
         """Leave out what is too small to be seen."""

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import statistics
+import subprocess
 import sys
 import time
 import urllib.request
@@ -50,9 +51,9 @@ NO_CERTIFICATE = Path(os.devnull)
 CONNECTIONS = (1, 10, 100, 1000, 5000)
 QUICK_CONNECTIONS = (1, 10, 1000)
 WORKING = 10
-KEPT_MESSAGES = 20_000
-# Each connection sends at least so many more than it takes to open it: else a few would do all the work.
-LEAST_EACH = 4
+BUSY_MESSAGES, IDLE_MESSAGES = 10_000, 5000
+# What is measured of each connection that is in use; a single one, which waits for every reply, would take long.
+LEAST_EACH, MOST_EACH = 4, 3000
 
 SIZES = {
     "1 KB": (KIB, 8000),
@@ -148,7 +149,7 @@ class Results:
         except MeasurementError as error:
             outcome = self.left_out[what] = str(error)
             self.failed += 1
-        print(f"  {what:62}  {outcome}", file=sys.stderr, flush=True)
+        print(f"  {what:50}  {outcome}", file=sys.stderr, flush=True)
 
 
 def busy(peer: Peer, connections: int, messages: int, cores: Cores) -> float:
@@ -158,7 +159,7 @@ def busy(peer: Peer, connections: int, messages: int, cores: Cores) -> float:
 
     :returns: seconds.
     """
-    base = max(LEAST_EACH * connections, messages // 10)
+    base = max(connections, messages // 10)
     more = max(LEAST_EACH * connections, messages)
     load = Scenario("", "", more, KIB, connections=connections)
     with peer.serving(load, NO_CERTIFICATE, 3 * base + more, cores) as server:
@@ -206,39 +207,59 @@ def crew_sample(crew: Crew, messages: int, cores: Cores) -> CrewSample:
     port, page = free_port(), free_port()
     load = crew.load(messages)
     with started(crew.command(port, page), port, cores) as server, everywhere(server, cores):
-        before = ready(page, crew.workers)
+        wait_for(page, crew.workers)
         run_load(load.command(port, messages // 10))
+        before = messages_taken(page)
         sample = run_measured(server, load.command(port, messages), messages)
-        taken = [int(count) - old for count, old in zip(TAKEN.findall(metrics(page)), before, strict=True)]
-        # twist ends itself with the signal that stopped it.
-        server.process.terminate()
-        if server.process.wait(START_TIMEOUT) not in (0, -signal.SIGTERM):
-            raise MeasurementError(f"the server ended with {server.process.returncode}: {server.last_error()}")
-    if sum(taken) != messages + messages // 10:
-        raise MeasurementError(f"{messages + messages // 10} messages were sent, {sum(taken)} arrived")
-    return CrewSample(messages, sample.seconds, sample.cpu, taken)
+        after = messages_taken(page)
+        stop(server)
+    if sum(after) != messages + messages // 10 or len(before) != len(after):
+        raise MeasurementError(f"{messages + messages // 10} messages were sent, {sum(after)} arrived")
+    return CrewSample(messages, sample.seconds, sample.cpu, [new - old for old, new in zip(before, after, strict=True)])
 
 
 def metrics(page: int) -> str:
-    """What the server tells about itself."""
-    with urllib.request.urlopen(f"http://{HOST}:{page}/metrics", timeout=START_TIMEOUT) as answer:
-        return str(answer.read().decode())
+    """What the server tells about itself.
+
+    :raises MeasurementError: if it doesn't.
+    """
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{page}/metrics", timeout=START_TIMEOUT) as answer:
+            return str(answer.read().decode())
+    except OSError as error:
+        raise MeasurementError(f"no metrics: {error}") from None
 
 
-def ready(page: int, workers: int) -> list[int]:
+def messages_taken(page: int) -> list[int]:
+    """How many messages each worker has taken."""
+    return [int(count) for count in TAKEN.findall(metrics(page))]
+
+
+def wait_for(page: int, workers: int) -> None:
     """Wait until all workers serve.
 
-    :returns: how many messages each has taken.
     :raises MeasurementError: if they don't within ``START_TIMEOUT`` seconds.
     """
     deadline = time.perf_counter() + START_TIMEOUT
-    while time.perf_counter() < deadline:
-        text = metrics(page)
-        taken = [int(count) for count in TAKEN.findall(text)]
-        if len(taken) == workers and (workers == 1 or len(UP.findall(text)) == workers):
-            return taken
+    # One process without workers has no line for each, but serves already.
+    while workers > 1 and len(UP.findall(metrics(page))) < workers:
+        if time.perf_counter() > deadline:
+            raise MeasurementError(f"not all workers serve within {START_TIMEOUT} s")
         time.sleep(0.05)
-    raise MeasurementError(f"not all workers serve within {START_TIMEOUT} s")
+
+
+def stop(server: Server) -> None:
+    """End a server that was started with ``twist``, which ends itself with the signal that stopped it.
+
+    :raises MeasurementError: if it doesn't end, or in another way.
+    """
+    server.process.terminate()
+    try:
+        status = server.process.wait(START_TIMEOUT)
+    except subprocess.TimeoutExpired as error:
+        raise MeasurementError("the server does not stop") from error
+    if status not in (0, -signal.SIGTERM):
+        raise MeasurementError(f"the server ended with {status}: {server.last_error()}")
 
 
 @contextlib.contextmanager
@@ -266,6 +287,7 @@ class Growth:
     def __init__(self, cores: Cores, quick: bool) -> None:
         self.results, self.cores, self.quick = Results(), cores, quick
         self.peers = [peer for peer in PEERS if peer.name in (OURS, SINK)]
+        self.versions = {peer.name: peer.version() for peer in self.peers}
         self.connections = QUICK_CONNECTIONS if quick else CONNECTIONS
         self.sizes = QUICK_SIZES if quick else tuple(SIZES)
 
@@ -285,15 +307,16 @@ class Growth:
             self._crew(crew)
 
     def _connections(self, peer: Peer, connections: int) -> None:
-        results, messages = self.results, self.share(KEPT_MESSAGES)
+        results = self.results
 
         def all_busy() -> float:
-            cost = busy(peer, connections, messages, self.cores)
+            messages = min(BUSY_MESSAGES, MOST_EACH * connections)
+            cost = busy(peer, connections, self.share(messages), self.cores)
             results.busy.setdefault((peer.name, connections), []).append(cost)
             return cost
 
         def most_idle() -> float:
-            cost = idle(peer, connections, messages, self.cores)
+            cost = idle(peer, connections, self.share(IDLE_MESSAGES), self.cores)
             results.idle.setdefault((peer.name, connections), []).append(cost)
             return cost
 
@@ -398,7 +421,8 @@ def main() -> int:
     """
     arguments = parse_arguments()
     try:
-        postfix("smtp-source")
+        for program in ("smtp-source", SINK):
+            postfix(program)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 1
@@ -408,7 +432,7 @@ def main() -> int:
     growth = Growth(cores, arguments.quick)
     machine = describe_machine(cores, rounds)
     machine["the handler that computes"] = f"{figure(work_seconds() * 1e6)} µs by itself"
-    machine |= {peer.name: peer.version() for peer in growth.peers}
+    machine |= growth.versions
     for number in range(1, rounds + 1):
         print(f"round {number} of {rounds}", file=sys.stderr)
         growth.round()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
+import functools
 import os
 import re
 import shutil
@@ -17,8 +17,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,6 @@ from measure import (  # noqa: E402
     MeasurementError,
     Server,
     allow_many_sockets,
-    cpu_seconds,
     free_port,
     run_load,
     run_measured,
@@ -47,12 +46,13 @@ KEYS = ("kept", "connection", "5m")
 ROUNDS = 5
 SECONDS = 4.0
 FREQUENCY = 1999
-# Octets of the stack that perf keeps of each sample, to find the callers in it.
-STACK = 32768
+# How perf finds the callers: in so many octets of the stack that it keeps of each sample; or, where only the kernel's
+# are asked for, at no cost.
+DEEP, SHALLOW = "dwarf,32768", "fp"
 # Pages of memory by which perf may be behind with writing; a stack takes more than four.
 BUFFER = 4096
 # Below, something is wrong with what perf saw; parts of all samples, and of the time that the kernel counted.
-ENOUGH_ROOTED, ENOUGH_TIME = 0.98, 0.8
+ENOUGH_WHOLE, ENOUGH_TIME = 0.98, 0.8
 FUNCTIONS = 15
 
 TWISTED, ROUNDS_LAYER, OUT, DIALOG = "Twisted", "rounds", "outflow, connection", "dialog"
@@ -60,6 +60,7 @@ SERVER, WIRE, LOGGING, HANDLER = "server, transaction", "wire", "logging", "hand
 COLLECTOR, REST = "garbage collector", "rest of the interpreter"
 SEND, RECV, EPOLL, CALLS = "kernel: send", "kernel: recv", "kernel: epoll", "kernel: other system calls"
 FAULTS = "kernel: page faults, interrupts"
+KERNEL = (SEND, RECV, EPOLL, CALLS, FAULTS)
 
 #: The layers, as the table and the legend have them, and their colours.
 COLOURS = {
@@ -100,6 +101,9 @@ PYTHON = "py::"
 TRAMPOLINE = frozenset({"py_trampoline_evaluator", "PyUnstable_Code_GetExtra"})
 _frame = re.compile(r"\s*[0-9a-f]+ (.+) \(([^()]*|\[[^]]*\])\)")
 
+# Function and file of each frame, the innermost first.
+Frames = Sequence[tuple[str, str]]
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -120,36 +124,48 @@ class Profile:
     """One scenario's.
 
     :ivar cpu: seconds of CPU per message, undisturbed: the median of the rounds.
-    :ivar profiled: the same while ``perf`` looked.
-    :ivar samples: what it saw.
+    :ivar profiled: the same while Python told ``perf`` of its functions.
+    :ivar samples: what it saw then.
+    :ivar kernel: the layers of the kernel, and their parts of a server that was looked at from outside only.
     """
 
     scenario: Scenario
     cpu: float
     profiled: float
     samples: Sequence[Sample]
+    kernel: Mapping[str, float]
 
-    def part(self, count: int) -> str:
-        """Microseconds per message that so many samples stand for."""
-        return report.figure(self.cpu * 1e6 * count / len(self.samples))
+    @functools.cached_property
+    def weights(self) -> Mapping[str, float]:
+        """The part of the whole that one sample of a layer stands for.
+
+        What Python does for ``perf`` makes the rest of the server slower, and the kernel not.
+        """
+        counts = Counter(sample.layer for sample in self.samples)
+        others = sum(count for layer, count in counts.items() if layer not in KERNEL)
+        each = (1 - sum(self.kernel.values())) / others
+        return {
+            layer: self.kernel.get(layer, 0.0) / count if layer in KERNEL else each for layer, count in counts.items()
+        }
+
+    def cells(self, part: float) -> tuple[str, str]:
+        """A part of the whole: in microseconds per message, and in percent."""
+        return report.figure(self.cpu * 1e6 * part), f"{part:.1%}"
 
 
-def read_stacks(script: str) -> Iterator[Sample | None]:
-    """Read what ``perf script`` prints; ``None`` for a stack that has no beginning."""
-    for block in script.split("\n\n"):
+def read_frames(data: Path) -> Iterator[Frames]:
+    """Read the stacks that ``perf`` has recorded."""
+    for block in perf("script", "-i", str(data), "-F", "ip,sym,dso", "--no-inline").split("\n\n"):
         frames = [(match[1], match[2]) for match in map(_frame.match, block.splitlines()) if match]
-        if frames and frames[0][0] not in TRAMPOLINE and not frames[0][0].startswith(PYTHON):
-            yield read_stack(frames) if frames[-1][0] in ("_start", "__libc_start_main") else None
+        if frames:
+            yield frames
 
 
-def read_stack(frames: Sequence[tuple[str, str]]) -> Sample:
-    """Read one stack.
-
-    :param frames: function and file of each, the innermost first.
-    """
+def read_stack(frames: Frames) -> Sample:
+    """Understand one stack."""
     kernel = [name for name, file in frames if in_kernel(file)]
-    called = [(name, file) for name, file in frames if not in_kernel(file)]
-    functions = [python_frame(name) for name, _ in called if name.startswith(PYTHON)]
+    called = [name for name, file in frames if not in_kernel(file)]
+    functions = [python_frame(name) for name in called if name.startswith(PYTHON)]
     # What the standard library does is done for its caller.
     function = next((frame for frame in functions if frame.layer != REST), flame.Frame("no function", REST))
     layer = function.layer
@@ -157,18 +173,18 @@ def read_stack(frames: Sequence[tuple[str, str]]) -> Sample:
     names = [frame.name for frame in stack]
     if "ReactorBase.mainLoop" in names:
         stack = stack[names.index("ReactorBase.mainLoop") :]
-    if any(name.startswith("gc_collect") for name, _ in called):
+    if any(name.startswith("gc_collect") for name in called):
         layer = COLLECTOR
         stack.append(flame.Frame(COLLECTOR, COLLECTOR))
     if kernel:
-        layer, top = kernel_layer(kernel[-1], called[0][0])
+        layer, top = kernel_layer(kernel[-1], called[0] if called else "")
         stack += [flame.Frame(top, layer), *(flame.Frame(name, layer, "kernel") for name in inner_kernel(kernel))]
     return Sample(layer, function, tuple(stack))
 
 
 def in_kernel(file: str) -> bool:
     """Whether a file that perf names is the kernel, or a module of it."""
-    return file.startswith("[") and file != "[vdso]"
+    return file.startswith("[") and file not in ("[vdso]", "[unknown]")
 
 
 def python_frame(name: str) -> flame.Frame:
@@ -207,49 +223,61 @@ def inner_kernel(names: Sequence[str]) -> Iterator[str]:
             yield re.sub(r"(\.(part|isra|constprop|cold)(\.\d+)?)+$", "", name)
 
 
-def undisturbed(scenario: Scenario, cores: Cores) -> tuple[float, float]:
-    """Seconds of CPU per message, and messages per second: medians of the rounds."""
-    with serving([], cores) as server:
+def undisturbed(scenario: Scenario, cores: Cores) -> tuple[float, int, dict[str, float]]:
+    """Seconds of CPU per message, the median of the rounds; how many messages to profile; the kernel's layers.
+
+    :raises MeasurementError: if ``perf`` may not see the kernel.
+    """
+    with tempfile.TemporaryDirectory() as name, serving([], cores) as server:
+        data = Path(name) / "perf.data"
         run_load(scenario.command(server.port, scenario.messages))
         runs = [
             run_measured(server, scenario.command(server.port, scenario.messages), scenario.messages)
             for _ in range(ROUNDS)
         ]
-    return (
-        statistics.median(run.cpu / run.messages for run in runs),
-        statistics.median(run.messages / run.seconds for run in runs),
-    )
+        rate = statistics.median(run.messages / run.seconds for run in runs)
+        messages = max(scenario.messages, round(rate * SECONDS))
+        with recording(server.process.pid, data, SHALLOW):
+            run_load(scenario.command(server.port, messages))
+        server.stop()
+        samples = [read_stack(frames) for frames in read_frames(data)]
+    counts = Counter(sample.layer for sample in samples if sample.layer in KERNEL)
+    if not counts[SEND]:
+        raise MeasurementError("perf may not see the kernel's part: sysctl kernel.perf_event_paranoid=1")
+    parts = {layer: count / len(samples) for layer, count in counts.items()}
+    return statistics.median(run.cpu / run.messages for run in runs), messages, parts
 
 
-def profiled(scenario: Scenario, cores: Cores) -> tuple[float, list[Sample]]:
+def profiled(scenario: Scenario, messages: int, cores: Cores) -> tuple[float, list[Sample]]:
     """Seconds of CPU per message while ``perf`` looks, and what it sees.
 
     :raises MeasurementError: if what it saw is not nearly all.
     """
     with tempfile.TemporaryDirectory() as name, serving(["-X", "perf_jit"], cores) as server:
-        data = Path(name) / "perf.data"
-        pid = server.process.pid
+        data, pid = Path(name) / "perf.data", server.process.pid
         try:
-            run_load(scenario.command(server.port, max(1, scenario.messages // 10)))
-            before = cpu_seconds(pid)
-            with recording(pid, data):
-                run = run_measured(server, scenario.command(server.port, scenario.messages), scenario.messages)
-            spent = cpu_seconds(pid) - before
-            # Python writes its functions as code of their own; perf makes a file of each, beside what Python wrote.
+            run_load(scenario.command(server.port, max(1, messages // 10)))
+            with recording(pid, data, DEEP):
+                run = run_measured(server, scenario.command(server.port, messages), messages)
             server.stop()
+            # Python writes its functions as code of their own; perf makes a file of each, beside what Python wrote.
             perf("inject", "--jit", "-i", str(data), "-o", f"{data}.jit")
-            script = perf("script", "-i", f"{data}.jit", "-F", "ip,sym,dso", "--no-inline")
+            stacks = list(read_frames(Path(f"{data}.jit")))
         finally:
             for file in (*Path("/tmp").glob(f"jitted-{pid}-*.so"), Path(f"/tmp/jit-{pid}.dump")):
                 file.unlink(missing_ok=True)
-    stacks = list(read_stacks(script))
-    samples = [stack for stack in stacks if stack is not None]
-    if len(samples) < ENOUGH_ROOTED * len(stacks) or len(stacks) < ENOUGH_TIME * spent * FREQUENCY:
-        seen = f"{len(samples)} whole stacks of {len(stacks)}, {spent * FREQUENCY:.0f} were due"
-        raise MeasurementError(f"perf saw too little: {seen}")
-    if not any(sample.layer == SEND for sample in samples):
-        raise MeasurementError("perf may not see the kernel's part: sysctl kernel.perf_event_paranoid=1")
+    whole = [frames for frames in stacks if frames[-1][0] in ("_start", "__libc_start_main")]
+    due = run.cpu * FREQUENCY
+    if len(whole) < ENOUGH_WHOLE * len(stacks) or len(stacks) < ENOUGH_TIME * due:
+        raise MeasurementError(f"perf saw too little: {len(whole)} whole stacks of {len(stacks)}, {due:.0f} were due")
+    samples = [read_stack(frames) for frames in whole if not for_perf(frames)]
     return run.cpu / run.messages, samples
+
+
+def for_perf(frames: Frames) -> bool:
+    """Whether Python was at what it does only so that ``perf`` sees its functions."""
+    name = frames[0][0]
+    return name in TRAMPOLINE or name.startswith(PYTHON)
 
 
 def serving(interpreter_options: list[str], cores: Cores) -> contextlib.AbstractContextManager[Server]:
@@ -260,11 +288,14 @@ def serving(interpreter_options: list[str], cores: Cores) -> contextlib.Abstract
 
 
 @contextlib.contextmanager
-def recording(pid: int, data: Path) -> Iterator[None]:
-    """Have ``perf`` look at a process meanwhile, from the first moment on."""
+def recording(pid: int, data: Path, callers: str) -> Iterator[None]:
+    """Have ``perf`` look at a process meanwhile, from the first moment on.
+
+    :param callers: how it finds them.
+    """
     orders, answers = os.pipe(), os.pipe()
     command = ["perf", "record", "--quiet", "--no-buildid-cache", "-k", "mono", "-e", "cpu-clock", "-p", str(pid)]
-    command += ["-F", str(FREQUENCY), "--call-graph", f"dwarf,{STACK}", "-m", str(BUFFER), "-o", str(data)]
+    command += ["-F", str(FREQUENCY), "--call-graph", callers, "-m", str(BUFFER), "-o", str(data)]
     command += ["--delay=-1", f"--control=fd:{orders[0]},{answers[1]}"]
     with (
         open(answers[0]) as answer,
@@ -296,11 +327,10 @@ def perf(*arguments: str) -> str:
 
 def profile(scenario: Scenario, cores: Cores) -> Profile:
     """Measure a scenario undisturbed, then look at it."""
-    cpu, rate = undisturbed(scenario, cores)
-    longer = dataclasses.replace(scenario, messages=max(scenario.messages, round(rate * SECONDS)))
-    cost, samples = profiled(longer, cores)
+    cpu, messages, kernel = undisturbed(scenario, cores)
+    cost, samples = profiled(scenario, messages, cores)
     print(f"  {scenario.key:12}  {cpu * 1e6:10,.1f} µs  {len(samples):7,} samples", file=sys.stderr, flush=True)
-    return Profile(scenario, cpu, cost, samples)
+    return Profile(scenario, cpu, cost, samples, kernel)
 
 
 def text(profiles: Sequence[Profile], machine: dict[str, str]) -> str:
@@ -316,11 +346,15 @@ def text(profiles: Sequence[Profile], machine: dict[str, str]) -> str:
 
 def by_layer(profiles: Sequence[Profile]) -> str:
     """A row for each layer; those of all scenarios beside each other."""
-    counts = [Counter(sample.layer for sample in p.samples) for p in profiles]
-    rows = []
-    for layer in (layer for layer in COLOURS if any(count[layer] for count in counts)):
-        cells = [(p.part(c[layer]), f"{c[layer] / len(p.samples):.1%}") for p, c in zip(profiles, counts, strict=True)]
-        rows.append([layer, *(cell for pair in cells for cell in pair)])
+    parts = [defaultdict[str, float](float) for _ in profiles]
+    for part, p in zip(parts, profiles, strict=True):
+        for sample in p.samples:
+            part[sample.layer] += p.weights[sample.layer]
+    rows = [
+        [layer, *(cell for part, p in zip(parts, profiles, strict=True) for cell in p.cells(part[layer]))]
+        for layer in COLOURS
+        if any(part[layer] for part in parts)
+    ]
     rows.append(["all", *(cell for p in profiles for cell in (report.figure(p.cpu * 1e6), "100%"))])
     head = ["layer", *(cell for p in profiles for cell in (p.scenario.title, "part"))]
     return report.table(head, rows)
@@ -328,11 +362,12 @@ def by_layer(profiles: Sequence[Profile]) -> str:
 
 def by_function(profile: Profile) -> str:
     """The Python functions that cost most, with what C code does for them and without the kernel."""
-    counts = Counter(sample.function for sample in profile.samples if not sample.layer.startswith("kernel"))
-    rows = [
-        [f"``{frame.name}``", profile.part(count), f"{count / len(profile.samples):.1%}"]
-        for frame, count in counts.most_common(FUNCTIONS)
-    ]
+    parts = defaultdict[flame.Frame, float](float)
+    for sample in profile.samples:
+        if sample.layer not in KERNEL:
+            parts[sample.function] += profile.weights[sample.layer]
+    most = sorted(parts.items(), key=lambda item: -item[1])[:FUNCTIONS]
+    rows = [[f"``{frame.name}``", *profile.cells(part)] for frame, part in most]
     return report.table(["function", "µs", "part"], rows)
 
 
@@ -341,7 +376,7 @@ def graph(profile: Profile) -> str:
     cost = profile.cpu * 1e6
     root = flame.Node(flame.Frame(f"one message: {cost:,.0f} µs of CPU", REST))
     for sample in profile.samples:
-        root.add(sample.stack)
+        root.add(sample.stack, profile.weights[sample.layer])
     return flame.draw(root, profile.scenario.title, "µs per message", cost, COLOURS)
 
 
@@ -352,7 +387,7 @@ def describe(profiles: Sequence[Profile], cores: Cores) -> dict[str, str]:
         **describe_machine(cores, ROUNDS),
         PEERS[0].name: PEERS[0].version(),
         "samples": ", ".join(f"{len(p.samples):,}" for p in profiles),
-        "slower while sampled": ", ".join(f"{part:.0%}" for part in slower),
+        "slower meanwhile": ", ".join(f"{part:.0%}" for part in slower),
     }
 
 

@@ -48,6 +48,26 @@ class OddCertificateTests(SecureTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
 
+class EndOfProgramTests(SynchronousTestCase):
+    def test_a_hook_that_has_waited_and_then_ends_the_program_leaves_no_client_waiting(self) -> None:
+        # The reactor sees to it where the hook has not waited.
+        waited: Deferred[None] = Deferred()
+        ended: list[Any] = []
+
+        async def handle_RCPT(*_: object) -> str:
+            await waited
+            raise SystemExit(3)
+
+        factory = make_factory(hooks(handle_RCPT=handle_RCPT, handle_DISCONNECT=lambda *_: ended.append(1)))
+        client = join(factory)
+        client.send(ENVELOPE)
+        waited.callback(None)
+        self.assertTrue(client.transport.disconnecting or client.transport.disconnected)
+        client.lose()
+        self.assertEqual((len(factory.traffic.connections), ended), (0, [1]))
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
+
+
 class LimitTests(SynchronousTestCase):
     def test_clients_that_hang_up_after_data_still_count(self) -> None:
         promises = Promises()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Any
 
@@ -131,6 +132,19 @@ class BrokenTests(TroubleTestCase):
         self.assertEqual(len(protocol.reasons), 1)
         self.assertEqual((self.polls(rounds), self.reactor.readers), ([], []))
         self.assertEqual(taken.recv(10), b"hello")
+
+    def test_a_descriptor_that_was_closed_twice(self) -> None:
+        """A mistake of other code in the process, which closes a number that is not its own any longer."""
+        rounds = Rounds(self.reactor)
+        _client, broken = self.nothing(rounds)
+        protocol = broken.protocol
+        client, _ = self.echoing(rounds)
+        os.close(broken.fileno())
+        broken.abortConnection()
+        client.send(b"hello")
+        self.reactor.turn()
+        self.assertEqual([type(reason) for reason in protocol.reasons], [ConnectionAborted])
+        self.assertEqual(self.heard(client), b"hello")
 
     def test_a_socket_that_a_hook_has_closed_does_not_block_the_next(self) -> None:
         rounds = Rounds(self.reactor)

@@ -383,6 +383,16 @@ class SubclassTests(SynchronousTestCase):
         said = client.send(b"EHLO a\r\nMAIL FROM:<abcd@x.example>\r\nMAIL FROM:<abc@x.example>\r\nVRFY abcd\r\n")
         self.assertEqual(codes(said), [250, 501, 250, 501])
 
+    def test_a_local_part_limit_that_a_subclass_sets_early(self) -> None:
+        class Mine(SMTP):
+            def __init__(self, handler: object) -> None:
+                self.local_part_limit = 3
+                self.clock = self.hostname = "mine"
+                super().__init__(handler, hostname="mx.example")
+
+        mine = Mine(object())
+        self.assertEqual((mine.local_part_limit, mine.clock, mine.hostname), (3, "mine", "mx.example"))
+
     def test_the_ident(self) -> None:
         self.assertEqual(connect(ident="My Server 1.0").read(), b"220 mx.example My Server 1.0\r\n")
         self.assertEqual(connect(ident="My Server 1.0").protocol.__ident__, "My Server 1.0")

@@ -351,6 +351,7 @@ class Dialog(Intake):
                 self.leave()
             self._unpause()
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            self._running = None
             raise
         except BaseException as error:
             self._running = None
@@ -378,7 +379,13 @@ class Dialog(Intake):
     def _resumed(self, coroutine: Coroutine[Any, Any, Any], failure: Failure | None) -> None:
         self._pending = None
         self._active = self._now()
-        self._step(coroutine, failure)
+        try:
+            self._step(coroutine, failure)
+        except BaseException:
+            # What ends a program is for the reactor, which would close the connection; a Deferred keeps it to itself.
+            log.failure("a command was ended by what is to end the program")
+            self.abort()
+            return
         if not self.paused:
             self._advance()
 

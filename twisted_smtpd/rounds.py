@@ -163,11 +163,17 @@ class Rounds:
         events = self._events[fd] & ~event
         if events == self._events[fd]:
             return
+        try:
+            if events:
+                self._epoll.modify(fd, events)
+            else:
+                self._epoll.unregister(fd)
+        except OSError:
+            # Somebody has closed the descriptor itself, and epoll has forgotten it.
+            events = 0
         if events:
-            self._epoll.modify(fd, events)
             self._events[fd] = events
         else:
-            self._epoll.unregister(fd)
             self._forget(fd)
 
     def _unwatch_lost(self, transport: Any) -> None:
@@ -273,7 +279,9 @@ class Rounds:
                     self._end(writer, why, False)
             while self._writers:
                 # Those that have not written all, or have got more to write meanwhile.
-                self._watch(self._writers.popitem()[0], WRITE)
+                writer = self._writers.popitem()[0]
+                if why := self._guarded(self._watch, writer, WRITE):
+                    self._end(writer, why, False)
 
     def _act(self, fd: int, event: int) -> None:
         """What a reactor does with one socket."""

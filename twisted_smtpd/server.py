@@ -138,8 +138,12 @@ class Server(Dialog):
 
     def _share(self, settings: Settings) -> None:
         # As attributes, because the dialog reads them all the time, and so that one connection may have its own.  To
-        # copy a dict costs half of what it costs to fill one; a subclass may have put something there already.
-        self.__dict__ = {**self.__dict__, **settings.attributes} if self.__dict__ else settings.attributes.copy()
+        # copy a dict costs half of what it costs to fill one.
+        own, self.__dict__ = self.__dict__, settings.attributes.copy()
+        if own:
+            # A subclass has put something there already, which stays unless it is an option.
+            options = settings.attributes.keys() - self.state_at_hand
+            self.__dict__.update((name, value) for name, value in own.items() if name not in options)
         super().__init__(settings)
         self.event_handler = settings.handler
 
