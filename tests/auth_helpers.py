@@ -10,10 +10,9 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.fakes import Client, connect
+from tests.fakes import EHLO, Client, connect
 from twisted_smtpd.auth import AuthResult, LoginPassword
 
-EHLO = b"EHLO client.example\r\n"
 LOGIN, PASSWORD = b"anne", b"correct horse"
 RIGHT = b64encode(b"\0anne\0correct horse")
 WRONG = b64encode(b"\0anne\0battery staple")

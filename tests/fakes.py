@@ -20,7 +20,8 @@ from twisted_smtpd.smtp import SMTP
 T = TypeVar("T")
 
 GREETING = b"220 mx.example ESMTP twisted-smtpd\r\n"
-ENVELOPE = b"EHLO client.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n"
+EHLO = b"EHLO client.example\r\n"
+ENVELOPE = EHLO + b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n"
 MESSAGE = ENVELOPE + b"DATA\r\nSubject: hi\r\n\r\nhello\r\n.\r\n"
 
 # RFC 5321 section 4.2: code, hyphen or blank, printable text.
@@ -164,6 +165,19 @@ class Promises:
         self.cancelled.append(promise)
         if self._canceller is not None:
             self._canceller(promise)
+
+
+def stubborn(promises: Promises) -> Callable[..., Any]:
+    """A hook that waits again when it is cancelled."""
+
+    async def hook(*arguments: Any) -> str:
+        while True:
+            try:
+                return str(await promises())
+            except Exception:
+                continue
+
+    return hook
 
 
 def codes(replies: bytes) -> list[int]:

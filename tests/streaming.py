@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import ENVELOPE, Client, codes, connect
-from tests.test_hooks import in_a_loop, turns
+from tests.loops import in_a_loop, turns
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.stream import ContentStream

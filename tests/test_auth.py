@@ -14,7 +14,6 @@ from twisted.logger import formatEvent
 
 from tests.auth_helpers import (
     ACCEPTED,
-    EHLO,
     LOGIN,
     PASSWORD,
     REJECTED,
@@ -26,7 +25,7 @@ from tests.auth_helpers import (
     dial,
     line,
 )
-from tests.fakes import codes, hooks
+from tests.fakes import EHLO, codes, hooks
 from twisted_smtpd.auth import AuthResult, LoginPassword
 from twisted_smtpd.lmtp import LMTP
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import formatEvent
 
-from tests.auth_helpers import ACCEPTED, EHLO, REJECTED, RIGHT, WRONG, AuthCase, authenticator, dial
-from tests.fakes import Client, answering, codes, hooks, join, make_factory, raiser
+from tests.auth_helpers import ACCEPTED, REJECTED, RIGHT, WRONG, AuthCase, authenticator, dial
+from tests.fakes import EHLO, Client, answering, codes, hooks, join, make_factory, raiser
 from twisted_smtpd.auth import AuthResult, throttle
 from twisted_smtpd.auth.throttle import LONGEST_DELAY, LONGEST_WAIT, Throttle
 from twisted_smtpd.wire.replies import SMTPReplyError

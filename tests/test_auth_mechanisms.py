@@ -21,8 +21,8 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import fail, succeed
 from zope.interface import implementer
 
-from tests.auth_helpers import ACCEPTED, EHLO, LOGIN, PASSWORD, REJECTED, RIGHT, WRONG, AuthCase, able, dial, line
-from tests.fakes import codes, hooks
+from tests.auth_helpers import ACCEPTED, LOGIN, PASSWORD, REJECTED, RIGHT, WRONG, AuthCase, able, dial, line
+from tests.fakes import EHLO, codes, hooks
 from tests.tls_dialog import SecureTestCase
 from tests.tls_helpers import Client as TLSSettings
 from twisted_smtpd.auth import (

@@ -21,6 +21,7 @@ from tests.fakes import (
     hooks,
     last_line,
     pass_time,
+    stubborn,
 )
 from twisted_smtpd.dialog import Dialog
 from twisted_smtpd.settings import Settings
@@ -94,15 +95,7 @@ class LostTests(SynchronousTestCase):
     def test_a_hook_that_waits_again_after_its_client_has_gone(self) -> None:
         """It is cancelled once only: it may clean up."""
         promises = Promises()
-
-        async def hook(*arguments: Any) -> str:
-            while True:
-                try:
-                    return str(await promises())
-                except Exception:
-                    continue
-
-        client = connect(hooks(handle_NOOP=hook))
+        client = connect(hooks(handle_NOOP=stubborn(promises)))
         client.send(b"NOOP\r\n")
         client.lose()
         self.assertEqual(len(promises.made), 2)

@@ -21,6 +21,7 @@ from tests.fakes import (
     hooks,
     last_line,
     pass_time,
+    stubborn,
 )
 from twisted_smtpd.deadlines import CLOSING_TIME
 from twisted_smtpd.settings import RATE_WINDOW
@@ -240,14 +241,7 @@ class HookTimeoutTests(SynchronousTestCase):
     def test_a_hook_that_ignores_cancellation(self) -> None:
         promises = Promises()
 
-        async def hook(*arguments: Any) -> str:
-            while True:
-                try:
-                    return str(await promises())
-                except Exception:
-                    continue
-
-        client = connect(hooks(handle_NOOP=hook), hook_timeout=100)
+        client = connect(hooks(handle_NOOP=stubborn(promises)), hook_timeout=100)
         client.send(b"NOOP\r\nRSET\r\n")
         pass_time(client, 102 + CLOSING_TIME)
         self.assertEqual(codes(client.read()), [421])

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import ENVELOPE, MESSAGE, Promises, codes, connect, hooks, join, make_factory, pass_time
-from tests.test_proxy_protocol import UNIX, v2
+from tests.proxy_headers import UNIX, v2
 from tests.tls_dialog import SecureTestCase
 from twisted_smtpd import starttls
 

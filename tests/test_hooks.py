@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -12,37 +12,15 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import MESSAGE, Client, Promises, Recorder, codes, connect, hooks, last_line
+from tests.loops import in_a_loop, turns
 from twisted_smtpd.hooks import MISSING, NeedsAsyncioReactor, hook_names, settle, takes_responses
 from twisted_smtpd.smtp import SMTP
-
-
-async def turns(count: int = 20) -> None:
-    """Let the loop turn."""
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 async def said_to(client: Client, data: bytes) -> bytes:
     client.protocol.dataReceived(data)
     await turns()
     return client.read()
-
-
-def in_a_loop(test: Callable[[Any], Awaitable[None]]) -> Callable[[Any], None]:
-    """Run a test where an asyncio loop runs, as on the asyncio reactor."""
-
-    def run(self: Any) -> None:
-        async def main() -> None:
-            problems: list[Any] = []
-            asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context))
-            await test(self)
-            await turns()
-            self.assertEqual(problems, [])
-
-        asyncio.run(asyncio.wait_for(main(), 20))
-
-    run.__name__ = test.__name__
-    return run
 
 
 async def greeted(handler: Any, protocol: type[SMTP] = SMTP, **options: Any) -> Client:

@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fakes import Client, Promises, Recorder, answering, codes, connect, hooks, make_factory
-from tests.test_hooks import in_a_loop, turns
+from tests.loops import in_a_loop, turns
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.smtp import SMTP, Reply, SMTPReplyError
 from twisted_smtpd.wire.replies import BadStatus

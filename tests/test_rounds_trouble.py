@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tests.test_rounds import Echo, RoundsTestCase
+from tests.rounds_helpers import Echo, RoundsTestCase
 from twisted_smtpd import rounds as module
 from twisted_smtpd.rounds import Rounds
 

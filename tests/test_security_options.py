@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.testing import MemoryReactorClock
 
-from tests.fakes import codes
+from tests.fakes import EHLO, codes
 from tests.test_tap import CommandLine
 from tests.tls_dialog import Peer, SecureTestCase
 from tests.tls_helpers import Client as TLSSettings
@@ -17,8 +17,6 @@ from twisted_smtpd.factory import ImplicitTLS
 from twisted_smtpd.service import ServerService
 from twisted_smtpd.tap import makeService
 from twisted_smtpd.tls import SelfSigned, ServerCertificates
-
-EHLO = b"EHLO client.example\r\n"
 
 
 class OptionTestCase(SecureTestCase, CommandLine):

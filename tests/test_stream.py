@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from tests.fakes import ENVELOPE, MESSAGE, Promises, Recorder, codes, connect, hooks
+from tests.loops import in_a_loop, turns
 from tests.streaming import END, PIECE, PIECES, Reader, StreamTestCase, both
-from tests.test_hooks import in_a_loop, turns
 from twisted_smtpd.dialog import MAX_SENT_AHEAD
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.smtp import SMTP, SMTPReplyError

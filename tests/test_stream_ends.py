@@ -10,8 +10,8 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.fakes import ENVELOPE, Client, Promises, codes, hooks, join, make_factory
+from tests.loops import in_a_loop, turns
 from tests.streaming import END, PIECE, PIECES, Reader, StreamTestCase, both
-from tests.test_hooks import in_a_loop, turns
 from twisted_smtpd.deadlines import CLOSING_TIME
 from twisted_smtpd.smtp import SMTP, SMTPReplyError
 from twisted_smtpd.stream import ContentStream, StreamInterrupted

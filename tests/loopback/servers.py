@@ -6,6 +6,7 @@ import os
 import smtplib
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -30,7 +31,7 @@ class ServerCase(SynchronousTestCase):
         path = os.pathsep.join(filter(None, (HOME, os.environ.get("PYTHONPATH"))))
         self.environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
-    def start(self, command: tuple[str, ...], *words: str) -> subprocess.Popen[str]:
+    def start(self, command: tuple[str, ...], *words: str, pass_fds: Collection[int] = ()) -> subprocess.Popen[str]:
         server = subprocess.Popen(
             [sys.executable, *command, *words],
             cwd=self.folder,
@@ -38,6 +39,7 @@ class ServerCase(SynchronousTestCase):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            pass_fds=pass_fds,
         )
         self.addCleanup(self.end, server)
         return server

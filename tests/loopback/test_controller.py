@@ -10,100 +10,20 @@ import asyncio
 import errno
 import smtplib
 import socket
-import ssl
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
-from twisted.trial.unittest import SynchronousTestCase
 
-from tests.tls_helpers import issue
+from tests.loopback.controllers import LIMIT, ControllerCase, Slow, in_thread, send
 from twisted_smtpd.controller import (
     Controller,
     UnixSocketController,
-    UnixSocketUnthreadedController,
     UnthreadedController,
 )
-from twisted_smtpd.handlers import Mailbox
-from twisted_smtpd.session import Envelope
 from twisted_smtpd.smtp import SMTP
-
-LIMIT = 20  # seconds, for a test that hangs
-
-
-class Keeper:
-    """Keeps messages, after it has waited for asyncio."""
-
-    def __init__(self) -> None:
-        self.envelopes: list[Envelope] = []
-        self.threads: set[int] = set()
-
-    async def handle_DATA(self, server: SMTP, session: Any, envelope: Envelope) -> str:
-        await asyncio.sleep(0)
-        self.threads.add(threading.get_ident())
-        self.envelopes.append(envelope)
-        return "250 OK"
-
-
-class Slow:
-    """Takes a message when it is told to."""
-
-    def __init__(self) -> None:
-        self.begun = threading.Event()
-        self.go_on = threading.Event()
-
-    async def handle_DATA(self, server: SMTP, session: Any, envelope: Envelope) -> str:
-        self.begun.set()
-        await asyncio.to_thread(self.go_on.wait, LIMIT)
-        return "250 Taken"
-
-
-def send(controller: Any, starttls: ssl.SSLContext | None = None) -> None:
-    with smtplib.SMTP(controller.hostname, controller.port, timeout=LIMIT) as client:
-        if starttls is not None:
-            client.starttls(context=starttls)
-        client.sendmail("anne@example.com", ["bart@example.com"], "Subject: Hello\r\n\r\nIt works.\r\n")
-
-
-def in_thread(function: Any, *arguments: Any) -> threading.Thread:
-    thread = threading.Thread(target=function, args=arguments, daemon=True)
-    thread.start()
-    return thread
-
-
-class ControllerCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.handler = Keeper()
-
-    def make(self, cls: Any = Controller, handler: Any = None, *arguments: Any, **options: Any) -> Any:
-        if cls is Controller or issubclass(cls, Controller):
-            options.setdefault("port", 0)
-        options.setdefault("server_hostname", "mx.example")
-        controller = cls(handler or self.handler, *arguments, loop=asyncio.new_event_loop(), **options)
-        self.addCleanup(controller.stop, no_assert=True)
-        return controller
-
-    def contexts(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-        """The server's and the client's."""
-        issued = issue("localhost")
-        file = Path(self.mktemp())
-        file.write_bytes(issued.pem + issued.key_pem)
-        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        server.load_cert_chain(file)
-        client = ssl.create_default_context(cadata=issued.pem.decode())
-        client.check_hostname = False
-        return server, client
-
-    def folder(self) -> Path:
-        """One whose name is short enough for a socket."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        return Path(folder.name)
 
 
 class StartAndStopTests(ControllerCase):
@@ -366,128 +286,6 @@ class UnixSocketTests(ControllerCase):
         with self.make(UnixSocketController, None, path):
             self.assertRaises(OSError, self.make(UnixSocketController, None, path).start)
             self.assertEqual(self.greeting(path)[:4], b"220 ")
-
-
-class UnthreadedTests(ControllerCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.loop = asyncio.new_event_loop()
-        self.addCleanup(self.loop.close)
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Have the loop run in another thread."""
-        thread = in_thread(self.loop.run_forever)
-        try:
-            yield
-        finally:
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            thread.join(LIMIT)
-
-    def begin(self, handler: Any = None, **options: Any) -> UnthreadedController:
-        controller = UnthreadedController(handler or self.handler, loop=self.loop, port=0, **options)
-        controller.begin()
-        return controller
-
-    def test_serves_while_its_loop_runs_and_ends_after_it(self) -> None:
-        controller = self.begin()
-        with self.running():
-            send(controller)
-            idle = smtplib.SMTP(controller.hostname, controller.port, timeout=LIMIT)
-        self.addCleanup(idle.close)
-        controller.end()
-        self.assertTrue(controller.ended.is_set())
-        self.assertEqual(idle.getreply()[0], 421)
-        self.assertEqual(len(self.handler.envelopes), 1)
-        with self.assertRaises(ConnectionRefusedError):
-            socket.create_connection((controller.hostname, controller.port), timeout=LIMIT)
-
-    def test_ends_while_the_loop_goes_on(self) -> None:
-        controller = self.begin()
-        with self.running():
-            self.loop.call_soon_threadsafe(controller.end)
-            self.assertTrue(controller.ended.wait(LIMIT))
-            self.assertTrue(self.loop.is_running())
-            with self.assertRaises(ConnectionRefusedError):
-                socket.create_connection((controller.hostname, controller.port), timeout=LIMIT)
-
-    def test_begins_and_ends_again(self) -> None:
-        for _ in range(2):
-            controller = self.begin()
-            with self.running():
-                send(controller)
-            controller.end()
-        self.assertEqual(len(self.handler.envelopes), 2)
-
-    def test_begins_on_a_loop_that_runs_in_another_thread(self) -> None:
-        with self.running():
-            controller = self.begin()
-            send(controller)
-            self.loop.call_soon_threadsafe(controller.end)
-            self.assertTrue(controller.ended.wait(LIMIT))
-
-    def test_a_loop_that_was_closed_first_does_not_keep_the_port(self) -> None:
-        controller = self.begin()
-        self.loop.close()
-        controller.end()
-        self.assertTrue(controller.ended.is_set())
-        with self.assertRaises(ConnectionRefusedError):
-            socket.create_connection((controller.hostname, controller.port), timeout=LIMIT)
-
-    def test_the_hooks_run_on_this_loop(self) -> None:
-        loops = []
-
-        class Asks:
-            async def handle_NOOP(self, server: SMTP, session: Any, envelope: Envelope, arg: str | None) -> str:
-                loops.extend([asyncio.get_running_loop(), session.loop])
-                return "250 OK"
-
-        controller = self.begin(Asks())
-        with self.running(), smtplib.SMTP(controller.hostname, controller.port, timeout=LIMIT) as client:
-            self.assertEqual(client.noop()[0], 250)
-        controller.end()
-        self.assertEqual(loops, [self.loop] * 2)
-
-    def test_starttls_does_not_need_the_global_reactor(self) -> None:
-        server, context = self.contexts()
-        controller = self.begin(tls_context=server)
-        with self.running():
-            send(controller, context)
-        controller.end()
-        self.assertEqual(len(self.handler.envelopes), 1)
-
-    def test_the_mailbox_does_not_need_the_global_reactor(self) -> None:
-        mail = self.folder() / "mail"
-        controller = self.begin(Mailbox(mail))
-        with self.running():
-            send(controller)
-        controller.end()
-        self.assertEqual(len(list((mail / "new").iterdir())), 1)
-
-    def test_a_second_begin_is_refused(self) -> None:
-        controller = self.begin()
-        self.assertRaises(RuntimeError, controller.begin)
-        controller.end()
-
-    def test_cancel_tasks_stops_the_loop_unless_told_not_to(self) -> None:
-        controller = UnthreadedController(self.handler, loop=self.loop)
-        sleeper = self.loop.create_task(asyncio.sleep(LIMIT))
-        self.loop.call_soon(controller.cancel_tasks, False)
-        with self.assertRaises(asyncio.CancelledError):
-            self.loop.run_until_complete(sleeper)
-        self.loop.call_soon(controller.cancel_tasks)
-        self.loop.run_forever()
-
-    def test_a_unix_socket(self) -> None:
-        path = self.folder() / "socket"
-        controller = UnixSocketUnthreadedController(self.handler, path, loop=self.loop)
-        controller.begin()
-        with self.running(), socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(LIMIT)
-            client.connect(str(path))
-            self.assertEqual(client.recv(1000)[:4], b"220 ")
-        controller.end()
-        self.assertFalse(path.exists())
 
 
 class InACoroutineTests(ControllerCase):

@@ -104,17 +104,8 @@ class InternetTests(ServerCase):
         return made
 
     def hand_over(self, command: Sequence[str], sockets: Sequence[socket.socket]) -> subprocess.Popen[str]:
-        server = subprocess.Popen(
-            [sys.executable, "-c", LAUNCHER, *(str(each.fileno()) for each in sockets), "--", *command],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            pass_fds=[each.fileno() for each in sockets],
-        )
-        self.addCleanup(self.end, server)
-        return server
+        descriptors = [each.fileno() for each in sockets]
+        return self.start(("-c", LAUNCHER, *map(str, descriptors), "--", *command), pass_fds=descriptors)
 
     def mx(self) -> tuple[subprocess.Popen[str], list[int]]:
         return self.activate("mx")

@@ -9,20 +9,10 @@ import signal
 import smtplib
 import socket
 import subprocess
-import sys
 import urllib.request
-from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
-import twisted_smtpd
-
-LIMIT = 60  # seconds, for a test that hangs
-HOME = str(Path(twisted_smtpd.__file__).parent.parent)
-TWIST = ("-m", "twisted", "--log-format=text", "smtpd")
-TWISTD = ("-c", "from twisted.scripts.twistd import run; run()", "--nodaemon", "--pidfile=", "smtpd")
+from tests.loopback.servers import LIMIT, TWIST, TWISTD, ServerCase
 
 # Says in its answer which process took the message.
 HANDLER = """
@@ -43,50 +33,17 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 
-class WorkersTests(SynchronousTestCase):
+class WorkersTests(ServerCase):
     def setUp(self) -> None:
         if not hasattr(os, "pidfd_open"):
             self.skipTest("no way to wait for a process that is not a child")
-        self.folder = Path(self.mktemp()).absolute()
-        self.folder.mkdir()
+        super().setUp()
         (self.folder / "mine.py").write_text(HANDLER)
-        path = os.pathsep.join(filter(None, (HOME, os.environ.get("PYTHONPATH"))))
-        self.environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
-    def start(
-        self, *words: str, command: tuple[str, ...] = TWIST, pass_fds: Collection[int] = ()
-    ) -> subprocess.Popen[str]:
-        server = subprocess.Popen(
-            [sys.executable, *command, *words],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            pass_fds=pass_fds,
-        )
-        self.addCleanup(self.end, server)
-        self.seen: list[str] = []
-        return server
-
-    def end(self, server: subprocess.Popen[str]) -> None:
-        if server.poll() is None:
-            server.terminate()
-        if server.stdout is not None and not server.stdout.closed:
-            server.communicate(timeout=LIMIT)
-
-    def read_until(self, server: subprocess.Popen[str], text: str) -> str:
-        assert server.stdout is not None
-        for line in server.stdout:
-            self.seen.append(line)
-            if text in line:
-                return line
-        raise AssertionError(f"{server.args} ended without {text!r}: {''.join(self.seen)}")
-
-    def serve(self, *words: str, command: tuple[str, ...] = TWIST) -> subprocess.Popen[str]:
+    def serve_two(self, *words: str, command: tuple[str, ...] = TWIST) -> subprocess.Popen[str]:
         """Start two workers on a free port; return when both serve."""
         places = ("-l", "127.0.0.1:0", "--metrics=127.0.0.1:0")
-        server = self.start("--workers=2", "-c", "mine.Handler", *places, *words, command=command)
+        server = self.start(command, "--workers=2", "-c", "mine.Handler", *places, *words)
         self.page = self.read_until(server, "Metrics are at ").split()[-1]
         self.port = int(self.read_until(server, " listens on ").rpartition("127.0.0.1:")[2].split()[0])
         self.until_up(2)
@@ -118,7 +75,7 @@ class WorkersTests(SynchronousTestCase):
         client.ehlo()
         return client
 
-    def send(self, client: Any) -> int:
+    def deliver(self, client: Any) -> int:
         """Send a message; the process that took it."""
         client.mail("anne@example.com")
         client.rcpt("bart@example.com")
@@ -131,7 +88,7 @@ class WorkersTests(SynchronousTestCase):
         found: dict[int, smtplib.SMTP] = {}
         for _ in range(200):
             client = self.client()
-            found.setdefault(self.send(client), client)
+            found.setdefault(self.deliver(client), client)
             if len(found) == 2:
                 return found
         raise AssertionError("all connections went to one worker")
@@ -147,7 +104,7 @@ class WorkersTests(SynchronousTestCase):
         self.assertTrue(ended, f"{pid} lives")
 
     def test_the_port_is_shared_and_the_page_knows_all(self) -> None:
-        self.serve()
+        self.serve_two()
         self.assertEqual(len(self.all_workers()), 2)
         page = self.until_up(2)
         for number in (1, 2):
@@ -157,19 +114,19 @@ class WorkersTests(SynchronousTestCase):
             self.assertGreaterEqual(int(accepted), 1)
 
     def test_a_dead_worker_is_replaced_and_takes_no_other_with_it(self) -> None:
-        self.serve()
+        self.serve_two()
         (dead, _), (alive, client) = self.all_workers().items()
         os.kill(dead, signal.SIGKILL)
         self.await_end(dead)
         # The port still answers, before and after there is another one.
-        self.assertEqual(self.send(self.client()), alive)
-        self.assertEqual(self.send(client), alive)
+        self.assertEqual(self.deliver(self.client()), alive)
+        self.assertEqual(self.deliver(client), alive)
         self.assertIn("_restarts_total", self.until_up(2))
         self.assertNotIn(dead, self.all_workers())
 
     def test_a_message_in_progress_is_taken_in_before_the_end(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            server = self.serve("--grace=50")
+            server = self.serve_two("--grace=50")
             clients = self.all_workers()
             for client in clients.values():
                 client.mail("anne@example.com")
@@ -189,7 +146,7 @@ class WorkersTests(SynchronousTestCase):
                 self.await_end(pid)
 
     def test_workers_end_when_their_parent_is_killed(self) -> None:
-        server = self.serve()
+        server = self.serve_two()
         clients = self.all_workers()
         server.kill()
         for pid, client in clients.items():
@@ -197,14 +154,14 @@ class WorkersTests(SynchronousTestCase):
             self.await_end(pid)
 
     def test_workers_survive_a_hangup(self) -> None:
-        server = self.serve()
+        server = self.serve_two()
         before = self.all_workers()
         server.send_signal(signal.SIGHUP)
         for pid, client in before.items():
-            self.assertEqual(self.send(client), pid)
+            self.assertEqual(self.deliver(client), pid)
 
     def test_a_unix_socket(self) -> None:
-        server = self.serve("-l", "unix:s")
+        server = self.serve_two("-l", "unix:s")
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(LIMIT)
             # The whole path may be longer than a socket address has room for.
@@ -216,34 +173,28 @@ class WorkersTests(SynchronousTestCase):
     def test_a_socket_from_systemd(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as bound:
             self.port = bound.getsockname()[1]
+            command = ("-c", SYSTEMD, str(bound.fileno()), *TWIST)
             words = ("--workers=2", "-c", "mine.Handler", "-l", "systemd:domain=INET:name=smtp")
-            server = self.start(str(bound.fileno()), *TWIST, *words, command=("-c", SYSTEMD), pass_fds=[bound.fileno()])
+            server = self.start(command, *words, pass_fds=[bound.fileno()])
             self.read_until(server, "2 workers share")
         self.all_workers()
 
     def test_the_same_reactor_and_twistd(self) -> None:
-        self.serve(command=("-m", "twisted", "--reactor=asyncio", "--log-format=text", "smtpd"))
+        self.serve_two(command=("-m", "twisted", "--reactor=asyncio", "--log-format=text", "smtpd"))
         self.all_workers()
-        self.serve(command=TWISTD)
+        self.serve_two(command=TWISTD)
         self.all_workers()
 
     def test_what_can_not_start_ends_with_its_status_and_one_line(self) -> None:
         for words, status in ((("-c", "nonsense"), 64), (("-c", "sink", "--auth-required"), 64)):
-            ended = subprocess.run(
-                [sys.executable, *TWIST, "--workers=3", "-l", "127.0.0.1:0", *words],
-                cwd=self.folder,
-                env=self.environment,
-                capture_output=True,
-                text=True,
-                timeout=LIMIT,
-            )
-            self.assertEqual((ended.returncode, ended.stderr.count("\n")), (status, 1), ended.stderr)
-            self.assertTrue(ended.stderr.startswith("twist smtpd: "), ended.stderr)
+            ended, _, stderr = self.run_out(TWIST, "--workers=3", "-l", "127.0.0.1:0", *words)
+            self.assertEqual((ended, stderr.count("\n")), (status, 1), stderr)
+            self.assertTrue(stderr.startswith("twist smtpd: "), stderr)
 
     def test_a_port_in_use_is_one_line_and_1(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             where = f"127.0.0.1:{taken.getsockname()[1]}"
-            server = self.start("--workers=2", "-c", "sink", "-l", where)
+            server = self.start(TWIST, "--workers=2", "-c", "sink", "-l", where)
             output, _ = server.communicate(timeout=LIMIT)
         self.assertEqual((server.returncode, output.count("\n")), (1, 1), output)
         self.assertTrue(output.startswith(f"twist smtpd: can't listen on {where}: "), output)
