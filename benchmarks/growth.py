@@ -51,16 +51,16 @@ NO_CERTIFICATE = Path(os.devnull)
 CONNECTIONS = (1, 10, 100, 1000, 5000)
 QUICK_CONNECTIONS = (1, 10, 1000)
 WORKING = 10
-BUSY_MESSAGES, IDLE_MESSAGES = 10_000, 5000
+BUSY_MESSAGES, IDLE_MESSAGES = 10_000, 3000
 # What is measured of each connection that is in use; a single one, which waits for every reply, would take long.
 LEAST_EACH, MOST_EACH = 4, 3000
 
 SIZES = {
-    "1 KB": (KIB, 8000),
-    "10 KB": (10 * KIB, 5000),
-    "100 KB": (100 * KIB, 2000),
-    "1 MB": (MIB, 400),
-    "10 MB": (10 * MIB, 40),
+    "1 KB": (KIB, 6000),
+    "10 KB": (10 * KIB, 4000),
+    "100 KB": (100 * KIB, 1000),
+    "1 MB": (MIB, 200),
+    "10 MB": (10 * MIB, 30),
     "100 MB": (100 * MIB, 4),
 }
 QUICK_SIZES = ("1 KB", "100 KB", "10 MB")
@@ -68,7 +68,7 @@ SENDERS = 4
 
 WORKERS = (1, 2)
 HASHING = "benchmarks.servers.hashing.Handler"
-CREW_MESSAGES = {HASHING: 2000, "sink": 10_000}
+CREW_MESSAGES = {HASHING: 1500, "sink": 6000}
 CREW_SENDERS = 20
 TAKEN = re.compile(r'^smtpd_messages_total\{(?:worker="\d+",)?verdict="accepted"\} (\d+)$', re.MULTILINE)
 UP = re.compile(r"^smtpd_worker_up\{.*\} 1$", re.MULTILINE)
