@@ -61,7 +61,7 @@ class Outflow:
 
         :param creator: see :meth:`twisted.internet.interfaces.ITLSTransport.startTLS`.
         """
-        self._send_held()
+        self.send_held()
         self.direct = False
         self.transport.startTLS(creator)
         protocol = getattr(self.transport, "protocol", None)
@@ -75,11 +75,12 @@ class Outflow:
             data, self._held = self._held + data, b""
         elif self._rounds is not None and self._rounds.holding and self.direct:
             self._held = data
-            self._rounds.senders.append(self._send_held)
+            self._rounds.senders.append(self)
             return
         self._send(data)
 
-    def _send_held(self) -> None:
+    def send_held(self) -> None:
+        """Send what waits for the end of the round, if anything does."""
         if self._held:
             data, self._held = self._held, b""
             self._send(data)
@@ -109,7 +110,7 @@ class Outflow:
 
     async def drained(self) -> None:
         """Wait until the client has read enough."""
-        self._send_held()
+        self.send_held()
         if self.blocked_since is not None:
             if self._waiting is None:
                 self._waiting = Deferred()
@@ -119,7 +120,7 @@ class Outflow:
 
     def close(self) -> None:
         """Close the connection when everything is sent."""
-        self._send_held()
+        self.send_held()
         if self._registered:
             # A transport with a producer stays open for what the producer may yet send.
             self.transport.unregisterProducer()

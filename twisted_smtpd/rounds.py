@@ -14,7 +14,7 @@ import select
 from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet import main, tcp
 from twisted.internet.error import ConnectionDone
@@ -80,6 +80,13 @@ def joined(transport: Any, rounds: Rounds | None) -> Rounds | None:
     return rounds
 
 
+class Sender(Protocol):
+    """Has something to send at the end of a round."""
+
+    def send_held(self) -> None:
+        """Send it."""
+
+
 @implementer(IReadDescriptor)
 class Rounds:
     """Stands between a reactor and the sockets of a server; to these it is the reactor.
@@ -88,13 +95,13 @@ class Rounds:
 
     :param reactor: the reactor.
     :ivar holding: whether what is to be sent had better wait for the end of the round.
-    :ivar senders: what is called then.
+    :ivar senders: what sends then.
     """
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
         self.holding = False
-        self.senders: list[Callable[[], None]] = []
+        self.senders: list[Sender] = []
         self._epoll = select.epoll()
         self.fileno = self._epoll.fileno
         self._sockets: dict[int, Any] = {}
@@ -102,6 +109,8 @@ class Rounds:
         # These try to write at the end of the round: what goes out at once needs no epoll_ctl.
         self._writers: dict[Any, None] = {}
         self._running = False
+        # Whether the reader of some socket went away during the round: a transport that is read no more may be closed.
+        self._unread = False
         directlyProvides(self, providedBy(reactor))
 
     def __getattr__(self, name: str) -> Any:
@@ -155,6 +164,7 @@ class Rounds:
         self._events[fd] = events | event
 
     def _unwatch(self, transport: Any, event: int) -> None:
+        self._unread = True
         fd = transport.fileno()
         if self._sockets.get(fd) is not transport:
             if fd < 0 and hasattr(transport, "socket"):
@@ -217,6 +227,7 @@ class Rounds:
     def _round(self, events: list[tuple[int, int]]) -> None:
         read: list[tuple[Any, bytes]] = []
         octets = 0
+        self._unread = False
         for fd, event in events:
             transport = self._sockets.get(fd)
             if event != READ or type(transport) is not tcp.Server:
@@ -250,8 +261,8 @@ class Rounds:
         try:
             since = perf_counter()
             for transport, data in read:
-                # An earlier one may have closed it.
-                if transport.connected and not (transport.disconnecting or transport._aborting):
+                # An earlier one may have closed it, which is looked at only if something was closed at all.
+                if not self._unread or (transport.connected and not (transport.disconnecting or transport._aborting)):
                     try:
                         transport.protocol.dataReceived(data)
                     except BaseException as error:
@@ -267,9 +278,9 @@ class Rounds:
     def _send(self) -> None:
         if self.senders:
             senders, self.senders = self.senders, []
-            for send in senders:
+            for sender in senders:
                 try:
-                    send()
+                    sender.send_held()
                 except BaseException:
                     log.failure("a reply could not be sent")
         if self._writers:
