@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_smtpd.wire.addresses import has_hidden_characters, needs_smtputf8, parse_mailbox, parse_path
+from twisted_smtpd.wire.addresses import has_hidden_characters, needs_smtputf8, parse_mailbox, parse_path, plain_path
 from twisted_smtpd.wire.replies import SMTPReplyError
 
 thorough = settings(deadline=None, database=None, max_examples=300)
@@ -43,16 +43,38 @@ class _Case(SynchronousTestCase):
         for parse in (parse_path, parse_mailbox):
             error = self.assertRaises(SMTPReplyError, parse, text, **options)
             self.assertEqual((error.reply.code, error.reply.enhanced), (code, enhanced), (parse, text))
+        if not options:
+            self.assertIsNone(plain_path(f"TO:{text}", "TO:"))
 
     def accepted(self, text: str, address: str | None = None, **options: Any) -> None:
         address = text[1:-1] if address is None else address
         self.assertEqual(parse_path(text, **options), (address, ""))
         self.assertEqual(parse_mailbox(text, **options), address)
+        self.assertIn(plain_path(f"TO:{text}", "TO:"), (None, (address, "")))
 
 
 class PathTests(_Case):
     def test_plain_path(self) -> None:
         self.accepted("<a@example.com>")
+
+    def test_a_plain_path_is_not_looked_at_twice(self) -> None:
+        for keyword in ("FROM:", "TO:"):
+            self.assertEqual(plain_path(f"{keyword}<a.b+c@x-y.example>", keyword), ("a.b+c@x-y.example", ""))
+            self.assertEqual(plain_path(f"{keyword} <a@b>\t SIZE=1 X \t", keyword), ("a@b", "SIZE=1 X"))
+            long = f"{'a' * 200}@example.com"
+            self.assertEqual(plain_path(f"{keyword}<{long}>", keyword), (long, ""))
+
+    def test_what_is_not_plain_is_left_to_the_grammar(self) -> None:
+        for text in (
+            "to:<a@b>",
+            "FROM:<a@b>",
+            "TO:<>",
+            "TO:a@b",
+            "TO:<é@b>",
+            f"TO:<a@{'b' * 64}>",
+            f"TO:<{'a' * 253}@b>",
+        ):
+            self.assertIsNone(plain_path(text, "TO:"))
 
     def test_what_follows_is_returned_stripped(self) -> None:
         for path, address in (("<a@b>", "a@b"), ("a@b", "a@b"), ('<"a b"@c>', '"a b"@c'), ("<é@b>", "é@b")):
@@ -320,7 +342,10 @@ class PropertyTests(SynchronousTestCase):
                 address, rest = parse_path(text, **options)
             except SMTPReplyError as error:
                 self.assertIn(error.reply.code, (501, 553))
+                self.assertIsNone(plain_path(f"TO:{text}", "TO:"))
                 continue
+            if "local_part_limit" not in options:
+                self.assertIn(plain_path(f"TO:{text}", "TO:"), (None, (address, rest)))
             self.assertTrue(text.rstrip(" \t").endswith(rest))
             self.assertFalse(has_hidden_characters(address))
             self.assertEqual(parse_path(f"<{address}>", **options), (address, ""))
@@ -360,3 +385,4 @@ class PropertyTests(SynchronousTestCase):
             for start in ("", "<", '<"', "<a@", "<a@[", "<a@[t:", "<@", "<@a:", '<"a"@'):
                 for end in ("", ">", '">@', "]>", "\x00"):
                     self.assertRaises(SMTPReplyError, parse_path, start + evil + end)
+                    self.assertIsNone(plain_path(f"TO:{start}{evil}{end}", "TO:"))

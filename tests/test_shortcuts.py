@@ -1,6 +1,8 @@
-"""Where work is saved, nobody's say is lost: overridden checks, constructors, and what is changed on a factory."""
+"""Where work is saved, nobody's say is lost: overridden methods, constructors, and what is changed on a factory."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
@@ -8,9 +10,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.lmtp import LMTP
+from twisted_smtpd.settings import DEFAULTS, OPTIONS
 from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.wire.replies import SMTPReplyError
 
+TRANSACTION = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
+DEFAULTS_OF_ALL = {name: value for name, value in DEFAULTS.items() if name not in ("loop", "clock")}
+MESSAGE = TRANSACTION + b"hello\r\n.\r\n"
 MAIL = b"EHLO me.example\r\nMAIL FROM:<a@example.com>\r\n"
 
 
@@ -31,6 +37,80 @@ class ShortcutTests(SynchronousTestCase):
 
         factory = SMTPFactory(object(), protocol=Strict, clock=Clock(), hostname="x")
         self.assertIn(b"530 5.7.0 Not even MAIL", talk(factory, MAIL))
+
+    def test_an_overridden_check_of_the_greeting_is_asked_though_there_was_one(self) -> None:
+        class Strict(SMTP):
+            async def check_helo_needed(self, helo: str = "HELO") -> bool:
+                raise SMTPReplyError(503, "5.5.1", "Say it again")
+
+        factory = SMTPFactory(object(), protocol=Strict, clock=Clock(), hostname="x")
+        self.assertIn(b"503 5.5.1 Say it again", talk(factory, MAIL))
+
+    def test_an_overridden_push_says_every_reply_of_a_message(self) -> None:
+        pushed: list[Any] = []
+
+        class Loud(SMTP):
+            async def push(self, status: Any) -> None:
+                pushed.append(str(status)[:3])
+                await super().push(status)
+
+        factory = SMTPFactory(object(), protocol=Loud, clock=Clock(), hostname="x")
+        talk(factory, b"EHLO x\r\n" + MESSAGE)
+        self.assertEqual(pushed, ["220", "250", "250", "250", "354", "250"])
+
+    def test_an_overridden_call_of_hooks_is_asked_for_those_that_are_missing(self) -> None:
+        called: list[str] = []
+
+        class Counting(SMTP):
+            async def _call_handler_hook(self, command: str, *arguments: Any) -> Any:
+                called.append(command)
+                return await super()._call_handler_hook(command, *arguments)
+
+        factory = SMTPFactory(object(), protocol=Counting, clock=Clock(), hostname="x")
+        talk(factory, b"HELO x\r\n" + MESSAGE)
+        self.assertEqual(called, ["HELO", "MAIL", "RCPT", "DATA"])
+
+    def test_each_command_of_a_message_may_be_wrapped(self) -> None:
+        """What is done at once is done as well where a coroutine asks for it."""
+        ran: list[str] = []
+
+        class Wrapped(SMTP):
+            async def smtp_MAIL(self, arg: str | None) -> None:
+                await super().smtp_MAIL(arg)
+                ran.append(f"from {self.envelope.mail_from}")
+
+            async def smtp_RCPT(self, arg: str | None) -> None:
+                await super().smtp_RCPT(arg)
+                ran.append(f"to {self.envelope.rcpt_tos}")
+
+            async def smtp_DATA(self, arg: str | None) -> None:
+                await super().smtp_DATA(arg)
+                ran.append("done")
+
+        class Handler:
+            async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+                ran.append(envelope.content.decode())
+                return "250 OK"
+
+        factory = SMTPFactory(Handler(), protocol=Wrapped, clock=Clock(), hostname="x")
+        said = talk(factory, b"MAIL FROM:<a@example.com>\r\nEHLO x\r\n" + MESSAGE)
+        self.assertIn(b"503 5.5.1 Send HELO first", said)
+        self.assertEqual(ran, ["from a@example.com", "to ['b@example.com']", "hello\r\n", "done"])
+
+    def test_the_options_of_a_connection_are_all_of_them(self) -> None:
+        """They are listed twice, for speed."""
+        given = {"hostname": "x", "ident": "y", "max_recipients": 7, "timeout": 8, "max_auth_failures": 9}
+        protocol = SMTPFactory(object(), clock=Clock(), **given).buildProtocol(None)  # type: ignore[arg-type]
+        self.assertEqual({name: getattr(protocol, name) for name in OPTIONS}, {**DEFAULTS_OF_ALL, **given})
+
+    def test_a_class_s_own_option_wins(self) -> None:
+        class Small(SMTP):
+            data_size_limit = 5
+
+        protocol = SMTPFactory(object(), protocol=Small, clock=Clock(), hostname="x").buildProtocol(None)
+        self.assertEqual(protocol.data_size_limit, 5)
+        protocol.data_size_limit = 6
+        self.assertEqual((protocol.data_size_limit, Small.data_size_limit), (6, 5))
 
     def test_what_a_subclass_set_before_does_not_replace_an_option(self) -> None:
         class Early(SMTP):

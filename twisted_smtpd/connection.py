@@ -25,28 +25,35 @@ class Connection(LineReceiver):
     :param settings: what this connection shares with the others of its server.
     """
 
+    # A connection's state is in slots: Python takes a third of the time to find it there, and less memory.
+    __slots__ = (
+        *("_advancing", "_buffer", "_closing_since", "_code", "_errors", "_finish", "_gone", "_now", "_offset"),
+        *("_open_code", "_open_lines", "_out", "_outflow", "_settings", "_verb", "paused", "traffic"),
+    )
+
     delimiter = b"\r\n"
     enhanced_status_codes: bool
     max_errors: int
 
-    # What isn't in use at the start of a connection is a class attribute: it costs nothing to make.
-    _buffer = b""
-    _offset = 0
-    _out = b""
-    _verb = ""
-    _advancing = False
-    _open_lines = b""
-    _open_code = 0
     _outflow: Outflow
     _now: Callable[[], float]
-    _finish = False
-    _closing_since: float | None = None
-    _gone = False
-    _errors = 0
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.traffic = settings.traffic
+        self.paused = False
+        self._buffer = b""
+        self._offset = 0
+        self._out = b""
+        self._verb = ""
+        self._code = 0
+        self._advancing = False
+        self._open_lines = b""
+        self._open_code = 0
+        self._finish = False
+        self._closing_since: float | None = None
+        self._gone = False
+        self._errors = 0
 
     @property
     def utf8_replies(self) -> bool:

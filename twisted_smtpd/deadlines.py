@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from twisted_smtpd.connection import Connection
 from twisted_smtpd.hooks import InputWait
-from twisted_smtpd.settings import RATE_WINDOW
+from twisted_smtpd.settings import RATE_WINDOW, Settings
 from twisted_smtpd.stream import ContentStream, StreamInterrupted
 from twisted_smtpd.wire.content import ContentReader
 
@@ -29,6 +29,11 @@ class Deadlines(Connection):
     :ivar _connected_at: when the connection was made.
     """
 
+    __slots__ = (
+        *("_active", "_cancelled", "_connected_at", "_content_octets", "_full_since", "_input", "_pending"),
+        *("_pending_since", "_rate_mark", "_reader", "_session_over", "_stream", "_timed_out"),
+    )
+
     timeout: float
     session_timeout: float
     hook_timeout: float
@@ -36,17 +41,19 @@ class Deadlines(Connection):
     _active: float
     _connected_at: float
 
-    _input: InputWait | None = None
-    _reader: ContentReader | None = None
-    _stream: ContentStream | None = None
-    _pending: Deferred[Any] | None = None
-    _pending_since = 0.0
-    _timed_out = False
-    _cancelled = False
-    _rate_mark = (0.0, 0)
-    _content_octets = 0
-    _full_since: float | None = None
-    _session_over = False
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._input: InputWait | None = None
+        self._reader: ContentReader | None = None
+        self._stream: ContentStream | None = None
+        self._pending: Deferred[Any] | None = None
+        self._pending_since = 0.0
+        self._timed_out = False
+        self._cancelled = False
+        self._rate_mark = (0.0, 0)
+        self._content_octets = 0
+        self._full_since: float | None = None
+        self._session_over = False
 
     def visit(self, now: float) -> float:
         """Do what is overdue; return the next deadline."""

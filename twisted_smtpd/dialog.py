@@ -20,6 +20,7 @@ from twisted_smtpd.hooks import InputWait, NeedsAsyncioReactor
 from twisted_smtpd.intake import Intake
 from twisted_smtpd.outflow import Outflow
 from twisted_smtpd.rounds import joined
+from twisted_smtpd.settings import Settings
 from twisted_smtpd.traffic import limited_address
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
@@ -48,16 +49,22 @@ class Dialog(Intake):
     :ivar traffic: the server's connections; a factory sets its own before the connection is made.
     """
 
-    # What isn't in use at the start of a connection is a class attribute: it costs nothing to make.
-    _skipping_line = False
-    _line_limit = 0
-    _running: Coroutine[Any, Any, Any] | None = None
-    _keep_when_gone = False
-    _inside = False
-    _address: str | None = None
-    _input_stopped = False
-    _peer_finished = False
-    _last_command = False
+    __slots__ = (
+        *("_address", "_context", "_input_stopped", "_inside", "_keep_when_gone", "_last_command", "_line_limit"),
+        *("_peer_address", "_peer_finished", "_running", "_skipping_line", "loop"),
+    )
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._skipping_line = False
+        self._line_limit = 0
+        self._running: Coroutine[Any, Any, Any] | None = None
+        self._keep_when_gone = False
+        self._inside = False
+        self._address: str | None = None
+        self._input_stopped = False
+        self._peer_finished = False
+        self._last_command = False
 
     # -- for the subclass ----------------------------------------------------------------------------------------------
 
@@ -65,9 +72,10 @@ class Dialog(Intake):
         """What is run when the connection stands: the greeting."""
         raise NotImplementedError
 
-    def command(self, line: bytes) -> Coroutine[Any, Any, None]:
-        """The coroutine that carries out a command line.
+    def command(self, line: bytes) -> Coroutine[Any, Any, None] | None:
+        """Carry out a command line.
 
+        :returns: a coroutine that does, or does what is left; ``None`` if it is done.
         :raises SMTPReplyError: if it isn't one.
         """
         raise NotImplementedError
@@ -211,7 +219,7 @@ class Dialog(Intake):
             while not self.paused and self._closing_since is None and not self._gone:
                 if self._finish:
                     self.close()
-                elif self._last_command and self._running is None:
+                elif self._last_command and self._running is None and self._reader is None:
                     self.shut_down()
                 elif self._session_over and self._running is None:
                     self._open_too_long()
@@ -227,9 +235,10 @@ class Dialog(Intake):
                     if end < 0:
                         self._part_of_line()
                         break
-                    self._offset = end + 2
-                    if self._offset == len(buffer):
-                        # So that an empty buffer is one that is false.
+                    if end + 2 < len(buffer):
+                        self._offset = end + 2
+                    else:
+                        # An empty buffer is one that is false.
                         self._buffer, self._offset = b"", 0
                     if self._skipping_line:
                         self._skipping_line = False
@@ -240,7 +249,9 @@ class Dialog(Intake):
         if self._gone:
             return
         if self._out:
-            self._flush()
+            # What _flush does, without the call.
+            data, self._out = self._out, b""
+            self._outflow.write(data)
         if self._input_stopped and len(self._buffer) - self._offset <= MAX_SENT_AHEAD and not self.paused:
             self._input_stopped = False
             if self._closing_since is None:
@@ -288,7 +299,8 @@ class Dialog(Intake):
         except Exception as error:
             self._failed(error)
         else:
-            self._start(coroutine)
+            if coroutine is not None:
+                self._start(coroutine)
 
     async def read_line(self, limit: int) -> bytes:
         """The client's next line, without its CRLF.
@@ -338,7 +350,7 @@ class Dialog(Intake):
         """Run a command until it is done, or waits."""
         self.paused = True
         try:
-            if isinstance(value, Failure):
+            if value is not None and isinstance(value, Failure):
                 awaited = value.throwExceptionIntoGenerator(coroutine)
             else:
                 awaited = coroutine.send(value)
@@ -438,8 +450,8 @@ class Dialog(Intake):
 
         :returns: whether the connection is ending.
         """
-        waits_for_line = self._input is not None and self._reader is None
-        if self._running is not None and not waits_for_line:
+        waits_for_line = self._input is not None
+        if self._reader is not None or (self._running is not None and not waits_for_line):
             self._last_command = True
             return False
         self.hang_up("421 4.3.2 Shutting down, try again later")

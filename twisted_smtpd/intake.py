@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 from twisted_smtpd.deadlines import Deadlines
 from twisted_smtpd.hooks import InputWait
+from twisted_smtpd.settings import Settings
 from twisted_smtpd.stream import ContentStream
 from twisted_smtpd.wire.content import ContentReader
 
@@ -24,10 +26,18 @@ class Intake(Deadlines):
     :ivar _out_of_memory: whether the message was thrown away because the server held too much.
     """
 
+    __slots__ = ("_counted", "_out_of_memory")
+
     max_buffered: int
 
-    _counted = 0
-    _out_of_memory = False
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._counted = 0
+        self._out_of_memory = False
+
+    def content_received(self, reader: ContentReader) -> Coroutine[Any, Any, None]:
+        """What is run when a reader that was given to :meth:`begin_content` has seen the end."""
+        raise NotImplementedError
 
     def content_error(self, error: str) -> Exception:
         """What a hook that reads a message hears of its violation, a reader's ``error``."""
@@ -41,12 +51,16 @@ class Intake(Deadlines):
         """Resume the command that waits for input with it."""
         raise NotImplementedError
 
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a command, or what is left of it."""
+        raise NotImplementedError
+
     def _unpause(self) -> None:
         """Read on, unless there is a reason not to."""
         raise NotImplementedError
 
-    async def read_content(self, reader: ContentReader, stream: ContentStream | None = None) -> None:
-        """Feed what the client sends to a reader, until the reader has seen the end.
+    def begin_content(self, reader: ContentReader, stream: ContentStream | None = None) -> None:
+        """Feed what the client sends from now on to a reader, until the reader has seen the end.
 
         The memory it takes is counted for the whole server until :meth:`release_content`.
 
@@ -55,10 +69,13 @@ class Intake(Deadlines):
         """
         self._stream = stream
         self._reader = reader
-        self._rate_mark = (self._now(), self._content_octets)
+        self._rate_mark = (self._active, self._content_octets)
+        self.transport.bufferSize = CONTENT_AT_ONCE  # type: ignore[union-attr]
+
+    async def read_content(self, reader: ContentReader, stream: ContentStream | None = None) -> None:
+        """Do what :meth:`begin_content` does, and wait for the end."""
+        self.begin_content(reader, stream)
         self._input = InputWait(self._input_awaited)
-        transport: Any = self.transport
-        transport.bufferSize = CONTENT_AT_ONCE
         try:
             await self._input
         except BaseException:
@@ -68,8 +85,6 @@ class Intake(Deadlines):
             self.paused = True
             self.finish()
             raise
-        finally:
-            transport.bufferSize = COMMANDS_AT_ONCE
 
     def rawDataReceived(self, data: bytes) -> None:
         """Some content, and what follows it."""
@@ -97,7 +112,11 @@ class Intake(Deadlines):
         if rest is not None:
             self._reader = self._stream = None
             self._buffer = rest
-            self._hand_over(None)
+            self.transport.bufferSize = COMMANDS_AT_ONCE  # type: ignore[union-attr]
+            if self._input is not None:
+                self._hand_over(None)
+            else:
+                self._start(self.content_received(reader))
 
     def stream_drained(self) -> None:
         """A hook has taken what its stream held: the client may go on."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from twisted_smtpd.hooks import settle
+from twisted_smtpd.hooks import MISSING, settle
 from twisted_smtpd.server import syntax
 from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
@@ -45,7 +45,10 @@ class LMTP(SMTP):
         if not self._accepted:
             raise SMTPReplyError(503, "5.5.1", "No valid recipients" if self._refused else "Need RCPT command first")
 
-    async def _answer(self, status: Any) -> None:
+    def _answer(self, status: Any) -> Coroutine[Any, Any, None]:
+        return self._answer_each("250 OK" if status is MISSING else status)
+
+    async def _answer_each(self, status: Any) -> None:
         self._unanswered = self._accepted
         try:
             if isinstance(status, (list, tuple)) or hasattr(status, "__aiter__"):

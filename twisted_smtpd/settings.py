@@ -7,6 +7,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from twisted.internet.interfaces import IReactorTime
@@ -100,6 +101,9 @@ DEFAULTS = SMTPOptions(
     clock=None,
 )
 
+#: The options that are attributes of a connection.
+OPTIONS = tuple(name for name in DEFAULTS if name not in ("loop", "clock"))
+
 # Over how many seconds a client has to keep up min_data_rate.
 RATE_WINDOW = 60.0
 
@@ -123,11 +127,14 @@ class Command:
     :ivar method: the unbound ``smtp_VERB``.
     :ivar size_limit: octets of its command line, CRLF included, after EHLO.
     :ivar foreign: whether a subclass outside this package defined it: it may await anything.
+    :ivar at_once: the unbound ``_begin_VERB`` that can be called instead, for a client that may send the command: it
+        returns what is left to be awaited, or ``None``, which saves a coroutine where nothing is waited for.
     """
 
     method: Callable[..., Any]
     size_limit: int
     foreign: bool
+    at_once: Callable[..., Any] | None
 
 
 class Settings:
@@ -156,9 +163,10 @@ class Settings:
             self.values["hostname"] = socket.getfqdn()
         if self.values["ident"] is None:
             self.values["ident"] = cls.default_ident
-        self.attributes = {name: getattr(cls, name) for name in cls.state_at_hand}
-        self.attributes |= {name: value for name, value in self.values.items() if name not in ("loop", "clock")}
-        self.hooks = hook_names(handler)
+        #: What each connection has of its own, in the order of ``OPTIONS``.
+        self.own = tuple(self.values[name] for name in OPTIONS)
+        #: What the handler has for which hook: ``MAIL`` to ``handle_MAIL``.
+        self.hooks = {name: f"handle_{name}" for name in hook_names(handler)}
         self.security = Security(self.values, self.hooks)
         self.ehlo_takes_responses = "EHLO" in self.hooks and takes_responses(handler.handle_EHLO)  # type: ignore[attr-defined]
         self.mechanisms = mechanism_table(cls, handler, self.values, self.hooks)
@@ -167,8 +175,11 @@ class Settings:
         self.rcpt_parameters = {k: p for e in self.extensions for k, p in e.rcpt_parameters.items()}
         self.commands = _command_table(cls, self.extensions)
         self.longest_command = max(command.size_limit for command in self.commands.values())
-        self.foreign_checks = _foreign(cls.check_helo_needed) or _foreign(cls.check_auth_needed)
         self.foreign_push = _foreign(cls.push)
+        #: The hooks that are called, also where a subclass has a say in how.
+        self.asked = set(self.hooks)
+        if _foreign(cls._call_handler_hook) or self.foreign_push:
+            self.asked |= {"MAIL", "RCPT"}
         self.call_limits = _call_limits(self.values["command_call_limit"])
         limits = (self.values["timeout"], self.values["session_timeout"], self.values["hook_timeout"], RATE_WINDOW)
         self.shortest_limit = min(*limits, *self.security.deadlines)
@@ -178,7 +189,8 @@ class Settings:
 
 def _class_values(cls: type[Any]) -> dict[str, Any]:
     """The options that a class sets as attributes."""
-    return {name: getattr(cls, name) for name in DEFAULTS if hasattr(cls, name)}
+    given = {name: getattr(cls, name) for name in DEFAULTS if hasattr(cls, name)}
+    return {name: value for name, value in given.items() if not isinstance(value, MemberDescriptorType)}
 
 
 def _check(values: Mapping[str, Any]) -> None:
@@ -212,12 +224,14 @@ def _command_table(cls: type[Any], extensions: Iterable[Extension]) -> dict[str,
     growth: Counter[str] = Counter()
     for extension in extensions:
         growth.update(extension.growth)
+    foreign = any(map(_foreign, (cls.check_helo_needed, cls.check_auth_needed, cls.push, cls._call_handler_hook)))
     table = {}
     for name in dir(cls):
         if name.startswith("smtp_") and name[5:].upper() not in cls.withheld_commands:
             verb, method = name[5:].upper(), getattr(cls, name)
             limit = cls.command_size_limits.get(verb, cls.command_size_limit + growth[verb])
-            table[verb] = Command(method, limit, _foreign(method))
+            at_once = None if foreign or _foreign(method) else getattr(cls, f"_begin_{verb}", None)
+            table[verb] = Command(method, limit, _foreign(method), at_once)
     return table
 
 

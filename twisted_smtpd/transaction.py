@@ -16,7 +16,7 @@ from twisted_smtpd.hooks import MISSING, settle
 from twisted_smtpd.server import Server, syntax
 from twisted_smtpd.session import Recipient
 from twisted_smtpd.stream import ContentStream, StreamInterrupted
-from twisted_smtpd.wire.addresses import parse_path
+from twisted_smtpd.wire.addresses import parse_path, plain_path
 from twisted_smtpd.wire.commands import parse_parameters
 from twisted_smtpd.wire.content import ContentReader, DotReader
 from twisted_smtpd.wire.replies import BadStatus, Reply, SMTPReplyError
@@ -25,35 +25,49 @@ __all__ = ["Transaction"]
 
 log = Logger()
 
+GO_AHEAD = "354 End data with <CR><LF>.<CR><LF>"
+
 MESSAGE_ANSWERED = "{session} {peer} from=<{sender}> recipients={recipients} size={size}: {code}"
 
 
 class Transaction(Server):
     """The commands of a transaction."""
 
+    # Each is done at once where that is possible (see Command.at_once); the coroutine is for the rest.
+
     @syntax("MAIL FROM:<address>", extended=" [SP <mail-parameters>]")
     async def smtp_MAIL(self, arg: str | None) -> None:
-        if not self._entitled():
-            await self.check_helo_needed()
-            await self.check_auth_needed("MAIL")
-        if self.envelope.mail_from is not None:
+        await self.check_helo_needed()
+        await self.check_auth_needed("MAIL")
+        if (rest := self._begin_MAIL(arg)) is not None:
+            await rest
+
+    def _begin_MAIL(self, arg: str | None) -> Coroutine[Any, Any, None] | None:
+        envelope = self.envelope
+        if envelope.mail_from is not None:
             raise SMTPReplyError(503, "5.5.1", "Nested MAIL command")
         address, rest = self._path(arg, "FROM:", sender=True)
-        self.envelope.submitter = None
-        options, parameters = self._parameters(rest, self._settings.mail_parameters)
+        envelope.submitter = None
+        options, parameters = self._parameters(rest, self._settings.mail_parameters) if rest else ([], {})
         utf8 = "SMTPUTF8" in parameters
         if not (utf8 or address.isascii()):
             raise self._needs_smtputf8()
         if self.traffic.buffered >= self.max_buffered > 0:
             raise SMTPReplyError(452, "4.3.1", "Out of memory, try again later")
-        envelope = self.envelope
         envelope.smtp_utf8 = utf8
         envelope.mail_parameters = parameters
+        if "MAIL" in self._settings.asked:
+            return self._ask_MAIL(address, options)
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        self.send_reply("250 OK")
+        return None
+
+    async def _ask_MAIL(self, address: str, options: list[str]) -> None:
+        envelope = self.envelope
         accepted = False
         try:
-            status: Any = MISSING
-            if "MAIL" in self._settings.hooks:
-                status = await self._call_handler_hook("MAIL", address, options)
+            status = await self._call_handler_hook("MAIL", address, options)
             if status is MISSING:
                 envelope.mail_from = address
                 envelope.mail_options.extend(options)
@@ -69,27 +83,40 @@ class Transaction(Server):
 
     @syntax("RCPT TO:<address>", extended=" [SP <rcpt-parameters>]")
     async def smtp_RCPT(self, arg: str | None) -> None:
-        if not self._entitled():
-            await self.check_helo_needed()
-            await self.check_auth_needed("RCPT")
+        await self.check_helo_needed()
+        await self.check_auth_needed("RCPT")
+        if (rest := self._begin_RCPT(arg)) is not None:
+            await rest
+
+    def _begin_RCPT(self, arg: str | None) -> Coroutine[Any, Any, None] | None:
         envelope = self.envelope
         if envelope.mail_from is None:
             raise SMTPReplyError(503, "5.5.1", "Need MAIL command first")
         address, rest = self._path(arg, "TO:", sender=False)
-        options, parameters = self._parameters(rest, self._settings.rcpt_parameters)
+        options, parameters = self._parameters(rest, self._settings.rcpt_parameters) if rest else ([], {})
         if not (envelope.smtp_utf8 or address.isascii()):
             raise self._needs_smtputf8()
         if self._accepted >= self.max_recipients:
             raise SMTPReplyError(452, "4.5.3", f"Too many recipients, {self.max_recipients} are accepted at once")
+        recipient = Recipient(address, options, parameters)
+        if "RCPT" in self._settings.asked:
+            return self._ask_RCPT(recipient)
+        envelope.rcpt_tos.append(address)
+        envelope.rcpt_options.extend(options)
+        self.send_reply("250 OK")
+        self._accepted += 1
+        envelope.recipients.append(recipient)
+        return None
+
+    async def _ask_RCPT(self, recipient: Recipient) -> None:
+        envelope = self.envelope
         known, known_options = len(envelope.rcpt_tos), len(envelope.rcpt_options)
         accepted = False
         try:
-            status: Any = MISSING
-            if "RCPT" in self._settings.hooks:
-                status = await self._call_handler_hook("RCPT", address, options)
+            status = await self._call_handler_hook("RCPT", recipient.address, recipient.options)
             if status is MISSING:
-                envelope.rcpt_tos.append(address)
-                envelope.rcpt_options.extend(options)
+                envelope.rcpt_tos.append(recipient.address)
+                envelope.rcpt_options.extend(recipient.options)
                 status = "250 OK"
             if (unsent := self._pushed(status)) is not None:
                 await unsent
@@ -97,21 +124,21 @@ class Transaction(Server):
         finally:
             if accepted:
                 self._accepted += 1
-                envelope.recipients.append(Recipient(address, options, parameters))
+                envelope.recipients.append(recipient)
             else:
                 # A hook may append before it refuses.
                 self._refused += 1
                 del envelope.rcpt_tos[known:], envelope.rcpt_options[known_options:]
 
     def _path(self, arg: str | None, keyword: str, sender: bool) -> tuple[str, str]:
-        if arg is None or not (arg.startswith(keyword) or arg[: len(keyword)].upper() == keyword):
+        if arg is not None and not self.local_part_limit and (path := plain_path(arg, keyword)) is not None:
+            return path
+        if arg is None or arg[: len(keyword)].upper() != keyword:
             extended = " [SP <parameters>]" if self.session.extended_smtp else ""
             raise SMTPReplyError(501, "5.5.4", f"Syntax: {self._verb} {keyword}<address>{extended}")
-        return parse_path(arg, len(keyword), null=sender, sender=sender, local_part_limit=self.local_part_limit)
+        return parse_path(arg[len(keyword) :], null=sender, sender=sender, local_part_limit=self.local_part_limit)
 
     def _parameters(self, text: str, known: Mapping[str, Any]) -> tuple[list[str], dict[str, str | None]]:
-        if not text:
-            return [], {}
         if not self.session.extended_smtp:
             raise SMTPReplyError(555, "5.5.4", f"{self._verb} has parameters only after EHLO")
         options, parameters = parse_parameters(text)
@@ -127,35 +154,67 @@ class Transaction(Server):
 
     @syntax("DATA")
     async def smtp_DATA(self, arg: str | None) -> None:
-        if not self._entitled():
-            await self.check_helo_needed()
-            await self.check_auth_needed("DATA")
+        await self.check_helo_needed()
+        await self.check_auth_needed("DATA")
+        reader = self._content_reader(arg)
+        await self.push(GO_AHEAD)
+        await self._receive(reader)
+
+    def _begin_DATA(self, arg: str | None) -> Coroutine[Any, Any, None] | None:
+        reader = self._content_reader(arg)
+        self.send_reply(GO_AHEAD)
+        if "DATA_STREAM" in self._settings.hooks:
+            return self._receive(reader)
+        self.begin_content(reader)
+        return None
+
+    def _content_reader(self, arg: str | None) -> ContentReader:
+        """What reads the content, if DATA may be sent now."""
         self._no_argument(arg)
         if self.envelope.mail_from is None:
             raise SMTPReplyError(503, "5.5.1", "Need MAIL command first")
         self._check_recipients()
-        reader = DotReader(
+        return DotReader(
             size_limit=self.data_size_limit,
             line_length_limit=self.line_length_limit,
             bare_newline=self.bare_newline,
         )
-        if (unsent := self._pushed("354 End data with <CR><LF>.<CR><LF>")) is not None:
-            await unsent
+
+    async def _receive(self, reader: ContentReader) -> None:
+        """Read the content, let a hook judge it, and answer."""
+        if "DATA_STREAM" not in self._settings.hooks:
+            await self.read_content(reader)
+            await self.content_received(reader)
+            return
         try:
-            if "DATA_STREAM" in self._settings.hooks:
-                status = await self._stream_to_hook(reader)
-            else:
-                await self.read_content(reader)
-                status = self._content_refusal(reader.error)
-                if status is None:
-                    self._complete_envelope(reader.getvalue())
-                    status = await self._verdict(self._call_handler_hook("DATA"))
-            await self._answer(status)
+            status = await self._stream_to_hook(reader)
+            if (unsent := self._answer(status)) is not None:
+                await unsent
             self._log_message(reader.size)
         finally:
-            self._keep_when_gone = False
-            self.release_content()
-            self._set_post_data_state()
+            self._end_of_message()
+
+    async def content_received(self, reader: ContentReader) -> None:
+        try:
+            status: Any = self._content_refusal(reader.error)
+            if status is None:
+                self._complete_envelope(reader.getvalue())
+                # The peer's going must not cut off a hook that may have stored half of it.
+                self._keep_when_gone = True
+                try:
+                    status = await self._call_handler_hook("DATA")
+                except (Exception, asyncio.CancelledError) as error:
+                    status = await self._failed_verdict(error)
+            if (unsent := self._answer(status)) is not None:
+                await unsent
+            self._log_message(reader.size)
+        finally:
+            self._end_of_message()
+
+    def _end_of_message(self) -> None:
+        self._keep_when_gone = False
+        self.release_content()
+        self._set_post_data_state()
 
     def _check_recipients(self) -> None:
         if not (self._accepted or self.envelope.rcpt_tos):
@@ -175,17 +234,11 @@ class Transaction(Server):
             return Reply(500, "5.6.0", (f"Line longer than {self.line_length_limit} octets in the message",))
         return Reply(550, "5.6.11", ("CR or LF alone in the message: lines end with CR LF",))
 
-    async def _verdict(self, hook: Coroutine[Any, Any, Any]) -> Any:
-        """What a hook that has the whole message says, or the status for its failure."""
-        # The peer's going must not cut off a hook that may have stored half of it.
-        self._keep_when_gone = True
-        try:
-            status = await hook
-        except (Exception, asyncio.CancelledError) as error:
-            if self._gone:
-                raise
-            return await self.status_for(error)
-        return "250 OK" if status is MISSING else status
+    async def _failed_verdict(self, error: BaseException) -> Any:
+        """The status for a failure of a hook that had the whole message."""
+        if self._gone:
+            raise error
+        return await self.status_for(error)
 
     def _complete_envelope(self, content: bytes) -> None:
         """Put the message into it."""
@@ -212,7 +265,12 @@ class Transaction(Server):
             hook.addErrback(self._hook_interrupted)
             raise
         stream.finish()
-        status = await self._verdict(_result_of(hook))
+        # From here on, as with handle_DATA.
+        self._keep_when_gone = True
+        try:
+            status = await hook
+        except (Exception, asyncio.CancelledError) as error:
+            status = await self._failed_verdict(error)
         # A hook can't answer for a message of which it has not heard the end.
         if isinstance(stream.error, StreamInterrupted):
             return TOOK_TOO_LONG
@@ -247,28 +305,42 @@ class Transaction(Server):
         if failure.check(StreamInterrupted, *CANCELLED) is None:
             log.failure("{session.id}: handle_DATA_STREAM failed", failure, session=self.session)
 
-    async def _answer(self, status: Any) -> None:
+    def _answer(self, status: Any) -> Coroutine[Any, Any, None] | None:
         """Send what is to be said of the message.
 
         SMTP has one reply.  Where a hook's statuses differ by recipient, neither yes nor no would be true: the client
         shall try again later.
+
+        :param status: the hook's, or ``MISSING``.
+        :returns: what is left to be awaited, or ``None``.
         """
-        if type(status) is not str and (isinstance(status, (list, tuple)) or hasattr(status, "__aiter__")):
-            try:
-                status = await settle(self._one_for_all(status), self.loop)
-            except (Exception, asyncio.CancelledError) as error:
-                status = await self.status_for(error)
+        if status is MISSING:
+            status = "250 OK"
+        elif type(status) is not str and (isinstance(status, (list, tuple)) or hasattr(status, "__aiter__")):
+            return self._answer_for_all(status)
         try:
-            if (unsent := self._pushed(status)) is not None:
-                await unsent
+            unsent = self._pushed(status)
         except BadStatus as error:
-            await self.push(await self.status_for(error))
+            return self._answer_instead(error)
+        self._message_judged()
+        return unsent
+
+    async def _answer_for_all(self, status: Any) -> None:
+        try:
+            reply: Any = await settle(self._one_for_all(status), self.loop)
+        except (Exception, asyncio.CancelledError) as error:
+            reply = await self.status_for(error)
+        await self.push(reply)
+        self._message_judged()
+
+    async def _answer_instead(self, error: BadStatus) -> None:
+        await self.push(await self.status_for(error))
         self._message_judged()
 
     def _message_judged(self) -> None:
         """The client has heard what becomes of its message, or of one recipient's."""
         self.traffic.counts.judged(self._code)
-        if self._code < 300:
+        if self._errors and self._code < 300:
             self.forgive()
 
     async def _one_for_all(self, status: Any) -> Reply:
@@ -326,10 +398,6 @@ class Transaction(Server):
                 "code": self._code,
             }
         )
-
-
-async def _result_of(deferred: Deferred[Any]) -> Any:
-    return await deferred
 
 
 async def _replay(replies: list[Reply], ending: BaseException | None) -> AsyncIterator[Reply]:

@@ -13,7 +13,7 @@ import unicodedata
 
 from twisted_smtpd.wire.replies import SMTPReplyError
 
-__all__ = ["has_hidden_characters", "needs_smtputf8", "parse_mailbox", "parse_path"]
+__all__ = ["has_hidden_characters", "needs_smtputf8", "parse_mailbox", "parse_path", "plain_path"]
 
 # RFC 5321 section 4.5.3.1.3: a path has 256 octets, the two angle brackets included.
 MAX_MAILBOX = 254
@@ -35,7 +35,10 @@ _LITERAL = r"\[[!-Z^-~]+\]"
 _ROUTE = rf"@{_DOMAIN}(?:,@{_DOMAIN})*:"
 _MAILBOX = rf"(?P<local>{_DOT_STRING}|{_QUOTED})(?:@(?P<domain>{_DOMAIN}|{_LITERAL}))?"
 
-_plain_path = re.compile(rf"[ \t]*<({_DOT_STRING}@{_DOMAIN})>(?:[ \t]+(.*))?".replace(_UTF8, ""))
+_plain_paths = {
+    keyword: re.compile(rf"{keyword}[ \t]*<({_DOT_STRING}@{_DOMAIN})>(?:[ \t]+(.*))?".replace(_UTF8, ""))
+    for keyword in ("FROM:", "TO:")
+}
 _path = re.compile(rf"<(?P<route>{_ROUTE})?{_MAILBOX}>(?:[ \t]+(?P<rest>.*))?")
 _bare_path = re.compile(rf"{_MAILBOX}(?:[ \t]+(?P<rest>.*))?")
 _dot_string = re.compile(_DOT_STRING)
@@ -64,9 +67,25 @@ def needs_smtputf8(address: str) -> bool:
     return not address.isascii()
 
 
+def plain_path(argument: str, keyword: str) -> tuple[str, str] | None:
+    """Read the argument of MAIL or RCPT in the form in which nearly all clients send it.
+
+    :param argument: the keyword, a path, and what follows it.
+    :param keyword: ``"FROM:"`` or ``"TO:"``.
+    :returns: what :func:`parse_path` returns; ``None`` if it has to look at the path more closely.
+    """
+    match = _plain_paths[keyword].fullmatch(argument)
+    if match is None:
+        return None
+    address, rest = match.groups("")
+    # In an address this short no label can be too long.
+    if len(address) > MAX_LABEL and not (len(address) <= MAX_MAILBOX and _is_domain(address.rpartition("@")[2])):
+        return None
+    return address, rest.rstrip(" \t") if rest else ""
+
+
 def parse_path(
     text: str,
-    start: int = 0,
     *,
     null: bool = False,
     bare_local_part: bool = False,
@@ -79,7 +98,6 @@ def parse_path(
     both.  A source route is checked and dropped (RFC 5321 appendix C).
 
     :param text: the path and what follows it.
-    :param start: where in the text it starts.
     :param null: whether ``<>`` is allowed.
     :param bare_local_part: whether local parts other than ``postmaster`` may stand without a domain.
     :param sender: whether it is the reverse-path; it chooses the enhanced code, 5.1.7 for a sender, else 5.1.3.
@@ -87,13 +105,7 @@ def parse_path(
     :returns: the mailbox in its shortest spelling (``""`` for ``<>``), and what follows the path.
     :raises SMTPReplyError: 501 for what is no path, 553 for a missing domain.
     """
-    match = _plain_path.fullmatch(text, start)
-    if match is not None and not local_part_limit:
-        address = match[1]
-        # In an address this short no label can be too long.
-        if len(address) <= MAX_LABEL or (len(address) <= MAX_MAILBOX and _is_domain(address.rpartition("@")[2])):
-            return address, (match[2] or "").rstrip(" \t")
-    text = text[start:].strip(" \t")
+    text = text.strip(" \t")
     if null and text.startswith("<>") and text[2:3] in ("", " ", "\t"):
         return "", text[2:].lstrip(" \t")
     return _read(text, bare_local_part, sender, local_part_limit)

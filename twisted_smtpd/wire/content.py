@@ -25,7 +25,6 @@ _END_OF_DATA = b"\r\n.\r\n"
 _UNDECIDED = tuple(_END_OF_DATA[:length] for length in (4, 3, 2, 1))
 
 _BARE_NEWLINE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
-_BARE_NEWLINE_POLICIES = ("normalize", "reject")
 
 # Lines shorter than this are not worth being treated as equal.
 _EQUAL_LINE = 16
@@ -142,8 +141,8 @@ class ContentReader(ABC):
         line_length_limit: int | None = None,
         bare_newline: str = "normalize",
     ) -> None:
-        if bare_newline not in _BARE_NEWLINE_POLICIES:
-            raise ValueError(f"bare_newline is one of {_BARE_NEWLINE_POLICIES}, not {bare_newline!r}")
+        if bare_newline != "normalize" and bare_newline != "reject":
+            raise ValueError(f'bare_newline is "normalize" or "reject", not {bare_newline!r}')
         self.error: str | None = None
         self.size = 0
         self._size_limit = size_limit or sys.maxsize
@@ -167,13 +166,15 @@ class ContentReader(ABC):
 
     def take(self) -> list[bytes]:
         """What was read since the last call, in pieces; the reader forgets it."""
-        self._close_gathered()
+        if self._gathered:
+            self._close_gathered()
         chunks, self._chunks = self._chunks, []
         return chunks
 
     def getvalue(self) -> bytes:
         """What was read since the last :meth:`take`, or from the start, in one piece."""
-        self._close_gathered()
+        if self._gathered:
+            self._close_gathered()
         if len(self._chunks) > 1:
             self._chunks = [b"".join(self._chunks)]
         return self._chunks[0] if self._chunks else b""
@@ -256,13 +257,13 @@ class ContentReader(ABC):
             if len(self._gathered) >= _GATHERED:
                 self._close_gathered()
         elif piece:
-            self._close_gathered()
+            if self._gathered:
+                self._close_gathered()
             self._chunks.append(piece)
 
     def _close_gathered(self) -> None:
-        if self._gathered:
-            self._chunks.append(bytes(self._gathered))
-            self._gathered.clear()
+        self._chunks.append(bytes(self._gathered))
+        self._gathered.clear()
 
 
 class DotReader(ContentReader):
