@@ -20,6 +20,8 @@ from measure import Cores, MeasurementError, Server, Unsupported, free_port, run
 
 SERVERS = Path(__file__).resolve().parent / "servers"
 NODE_PACKAGE = SERVERS.parent / "node_modules" / "smtp-server" / "package.json"
+BUILT = SERVERS.parent / "build"
+GO_PATH, GO_PACKAGE = "/usr/share/gocode", "golang-github-emersion-go-smtp-dev"
 BACKLOG = 5000
 MAX_CONNECTIONS = 10_000
 # How long smtp-sink may take to end once it has the last message it waits for.
@@ -129,6 +131,34 @@ class Nodemailer(Peer):
         return node
 
 
+class GoSmtp(Peer):
+    """A server in Go, compiled with the packages that the system has of it."""
+
+    def version(self) -> str:
+        if shutil.which("go") is None:
+            raise Unsupported("Go is not installed")
+        # Debian's packages are sources below one folder.
+        environment = {"GOPATH": GO_PATH, **os.environ, "GO111MODULE": "off"}
+        command = ["go", "build", "-o", self.interpreter(), str(SERVERS / self.script)]
+        built = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if built.returncode:
+            reason = "go-smtp is not installed (Debian: apt install golang-github-emersion-go-{smtp,sasl}-dev)"
+            raise Unsupported(reason if "go-smtp" in built.stderr else built.stderr)
+        go = subprocess.run(["go", "version"], capture_output=True, text=True, check=True)
+        package = subprocess.run(
+            ["dpkg-query", "--show", "--showformat=${Version}", GO_PACKAGE], capture_output=True, text=True
+        )
+        return f"{package.stdout.partition('-')[0] or 'unknown version'}, {go.stdout.split()[2]}"
+
+    def interpreter(self) -> str:
+        """What is built."""
+        return str(BUILT / Path(self.script).stem)
+
+    def command(self, port: int, scenario: Scenario, certificate: Path, expected: int) -> list[str]:
+        command = super().command(port, scenario, certificate, expected)
+        return [command[0], *command[2:]]
+
+
 class SmtpSink(Peer):
     """Postfix's test server, in C, which keeps nothing.
 
@@ -175,6 +205,7 @@ PEERS: tuple[Peer, ...] = (
     Peer("aiosmtpd", "with_aiosmtpd.py"),
     TwistedMail("twisted.mail.smtp", "with_twisted_mail.py"),
     Nodemailer("nodemailer", "with_nodemailer.mjs"),
+    GoSmtp("go-smtp", "with_go_smtp.go"),
     SmtpSink("smtp-sink", ""),
 )
 
