@@ -226,7 +226,7 @@ def plot(results: Results, path: Path) -> None:
 
     scenarios = [s for s in results.scenarios if any((s.key, server) in results.samples for server in results.versions)]
     figure_, axes = pyplot.subplots(figsize=(9, 1.2 + 0.42 * len(scenarios)), layout="constrained")
-    marks = dict(zip(results.versions, "osD^v", strict=False))
+    marks = dict(zip(results.versions, "osD^vP*X", strict=False))
     for server in results.versions:
         points = [(results.cpu(s.key, server), y) for y, s in enumerate(scenarios)]
         known = [(cost * 1e6, y) for cost, y in points if cost is not None]
