@@ -56,6 +56,11 @@ class EqualLinesTests(SynchronousTestCase):
                 stream = lines[:place] + octet + lines[place + 1 :] + END + NEXT
                 self.assertEqual(read_data([stream], bare_newline="reject"), model_data(stream, bare_newline="reject"))
 
+    def test_with_bare_line_feeds_they_are_normalized(self) -> None:
+        lines = (LINE[:-2] + b"\n") * 100
+        self.assertEqual(read_data([lines + END])[0], LINE * 100 + b"\r\n")
+        self.assertEqual(read_data([lines + END], bare_newline="reject")[1], "newline")
+
     def test_a_limit_of_their_length_is_kept_to(self) -> None:
         stream = HEADER + LINE * 100 + END
         self.assertIsNone(read_data([stream], line_length_limit=len(HEADER))[1])
