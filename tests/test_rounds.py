@@ -20,7 +20,7 @@ from tests.fakes import EHLO, hooks
 from tests.rounds_helpers import Echo, NotingReactor, Port, RoundsTestCase
 from tests.tls_helpers import TLSTestCase
 from twisted_smtpd import rounds as module
-from twisted_smtpd.rounds import Rounds, joined
+from twisted_smtpd.rounds import Rounds, RoundsReactor, joined
 from twisted_smtpd.smtp import SMTP
 
 MAIL = b"MAIL FROM:<a@b.example>\r\n"
@@ -42,28 +42,29 @@ class JoinTests(RoundsTestCase):
     def test_the_next_connection_of_a_port_is_there_from_the_start(self) -> None:
         factory = self.factory()
         first = self.serve(factory)[1]
-        self.assertIs(self.port.reactor, factory.traffic.rounds)
+        self.assertIs(first.reactor.rounds, factory.traffic.rounds)
+        self.assertIs(self.port.reactor, first.reactor)
         second = self.serve(factory)[1]
         self.assertIs(second.reactor, first.reactor)
         self.assertEqual(self.reactor.readers, [factory.traffic.rounds])
 
     def test_a_port_goes_on_with_its_reactor(self) -> None:
-        rounds = Rounds(self.reactor)
+        reactor = RoundsReactor(Rounds(self.reactor))
         port: Any = object()
-        rounds.addReader(port)
-        rounds.addWriter(port)
+        reactor.addReader(port)
+        reactor.addWriter(port)
         self.assertEqual((self.reactor.readers, self.reactor.writers), ([port], [port]))
-        rounds.removeReader(port)
-        rounds.removeWriter(port)
+        reactor.removeReader(port)
+        reactor.removeWriter(port)
         self.assertEqual((self.reactor.readers, self.reactor.writers), ([], []))
 
     def test_all_else_is_the_reactors(self) -> None:
-        rounds = Rounds(self.reactor)
+        reactor = RoundsReactor(Rounds(self.reactor))
         called: list[str] = []
-        rounds.callLater(1, called.append, "late")
+        reactor.callLater(1, called.append, "late")
         self.reactor.advance(1)
-        self.assertEqual((called, rounds.seconds()), (["late"], 1))
-        self.assertTrue(IReactorFDSet.providedBy(rounds))
+        self.assertEqual((called, reactor.seconds()), (["late"], 1))
+        self.assertTrue(IReactorFDSet.providedBy(reactor))
 
     def test_transports_of_other_kinds_are_left_alone(self) -> None:
         class Other(tcp.Server):
@@ -391,6 +392,6 @@ class TLSTests(TLSTestCase, RoundsTestCase):
         factory = self.factory()
         wrapped = TLSMemoryBIOFactory(self.options(), False, factory, self.reactor)
         _, transport = self.transport(wrapped.buildProtocol(None))  # type: ignore[arg-type]
-        self.assertIs(transport.reactor, factory.traffic.rounds)
+        self.assertIs(transport.reactor.rounds, factory.traffic.rounds)
         (protocol,) = factory.traffic.connections
         self.assertIsInstance(protocol, SMTP)

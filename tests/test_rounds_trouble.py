@@ -158,7 +158,7 @@ class BrokenTests(TroubleTestCase):
         self.assertEqual(accepted.fileno(), descriptor)
         client.setblocking(False)
         echo = Echo(lambda echo, data: echo.transport.write(data))
-        second: Any = tcp.Server(accepted, echo, ("192.0.2.1", 40000), None, 1, rounds)  # type: ignore[arg-type]
+        second: Any = tcp.Server(accepted, echo, ("192.0.2.1", 40000), None, 1, first.reactor)
         echo.makeConnection(second)
         self.addCleanup(lambda: second.connectionLost(Failure(ConnectionAborted())))
         client.send(b"hello")

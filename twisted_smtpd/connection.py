@@ -18,6 +18,10 @@ MAX_HELD = 2**14
 
 HYPHEN = ord("-")
 
+# How far the end of a connection has come: not at all; it is open for too long, and the server is stopping, so that the
+# command in progress is the last one; it is to be closed after that one in any case; nothing is read or sent any more.
+OPEN, TOO_LONG, STOPPING, FINISHING, CLOSED = range(5)
+
 
 class Connection(LineReceiver):
     """Sends replies and closes; what comes in is :class:`twisted_smtpd.dialog.Dialog`'s.
@@ -27,7 +31,7 @@ class Connection(LineReceiver):
 
     # A connection's state is in slots: Python takes a third of the time to find it there, and less memory.
     __slots__ = (
-        *("_advancing", "_buffer", "_closing_since", "_code", "_errors", "_finish", "_gone", "_now", "_offset"),
+        *("_advancing", "_buffer", "_closing_since", "_code", "_ending", "_errors", "_gone", "_now", "_offset"),
         *("_open_code", "_open_lines", "_out", "_outflow", "_settings", "_verb", "paused", "traffic"),
     )
 
@@ -50,7 +54,7 @@ class Connection(LineReceiver):
         self._advancing = False
         self._open_lines = b""
         self._open_code = 0
-        self._finish = False
+        self._ending = OPEN
         self._closing_since: float | None = None
         self._gone = False
         self._errors = 0
@@ -78,7 +82,7 @@ class Connection(LineReceiver):
             code, wire = encode_known(status, self._verb, self.enhanced_status_codes, False, more)
         else:
             code, wire = encode_status(status, self._verb, self.enhanced_status_codes, self.utf8_replies, more)
-        if self._gone or self._closing_since is not None:
+        if self._ending == CLOSED:
             return code
         if more and wire[3] == HYPHEN and wire[wire.rfind(b"\n", 0, -1) + 4] == HYPHEN:
             self._open_lines += wire
@@ -91,7 +95,7 @@ class Connection(LineReceiver):
             self._open_lines = b""
         self._out += wire
         if code in (421, 521):
-            self._finish = True
+            self.finish()
         if not self._advancing or len(self._out) > MAX_HELD:
             self._flush()
         return code
@@ -101,7 +105,7 @@ class Connection(LineReceiver):
 
         :param challenge: printable ASCII.
         """
-        if self._gone or self._closing_since is not None:
+        if self._ending == CLOSED:
             return
         self._open_lines = b""
         self._out += b"334 %b\r\n" % challenge
@@ -113,7 +117,7 @@ class Connection(LineReceiver):
         self.send_reply(reply)
         self._errors += 1
         self.traffic.counts.errors += 1
-        if self._errors >= self.max_errors and not self._finish:
+        if self._errors >= self.max_errors and self._ending < FINISHING:
             self._verb = "?"
             self.send_reply("421 4.7.0 Too many errors, closing the connection")
 
@@ -123,7 +127,10 @@ class Connection(LineReceiver):
 
     def finish(self) -> None:
         """Close the connection after the command in progress."""
-        self._finish = True
+        self._end_comes(FINISHING)
+
+    def _end_comes(self, stage: int) -> None:
+        self._ending = max(self._ending, stage)
 
     async def drain(self) -> None:
         """Wait until the client reads what it is sent."""
@@ -136,9 +143,10 @@ class Connection(LineReceiver):
 
     def close(self) -> None:
         """Send the replies that are due, then close; whatever else the client sends is not read."""
-        if self._closing_since is not None or self._gone:
+        if self._ending == CLOSED:
             return
         self._flush()
+        self._ending = CLOSED
         self._closing_since = self._now()
         self._buffer, self._offset = b"", 0
         self._outflow.close()
@@ -153,6 +161,7 @@ class Connection(LineReceiver):
         """Close at once, without a word, and read nothing more."""
         if self._closing_since is None:
             self._closing_since = self._now()
+        self._ending = CLOSED
         self._out = b""
         self._buffer, self._offset = b"", 0
         self.abort()

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twisted_smtpd.connection import Connection
+from twisted_smtpd.connection import TOO_LONG, Connection
 from twisted_smtpd.hooks import InputWait
 from twisted_smtpd.settings import RATE_WINDOW, Settings
 from twisted_smtpd.stream import ContentStream, StreamInterrupted
@@ -31,7 +31,7 @@ class Deadlines(Connection):
 
     __slots__ = (
         *("_active", "_cancelled", "_connected_at", "_content_octets", "_full_since", "_input", "_pending"),
-        *("_pending_since", "_rate_mark", "_reader", "_session_over", "_stream", "_timed_out"),
+        *("_pending_since", "_rate_mark", "_reader", "_stream", "_timed_out"),
     )
 
     timeout: float
@@ -53,7 +53,6 @@ class Deadlines(Connection):
         self._rate_mark = (0.0, 0)
         self._content_octets = 0
         self._full_since: float | None = None
-        self._session_over = False
 
     def visit(self, now: float) -> float:
         """Do what is overdue; return the next deadline."""
@@ -67,7 +66,8 @@ class Deadlines(Connection):
             return self._due(now, min(blocked_since + self.timeout, session_end), self.abort)
         if self._pending is not None and self._input is None:
             # The hook may end; then the session does.
-            self._session_over = now >= session_end
+            if now >= session_end:
+                self._end_comes(TOO_LONG)
             return self._hook_deadline(now, self._hook_stuck)
         if self._full_since is not None:
             return min(

@@ -32,6 +32,11 @@ class Outflow:
     :ivar blocked_since: since when the transport has been full, or ``None``.
     """
 
+    __slots__ = (
+        *("_blocked", "_freed", "_held", "_now", "_registered", "_rounds", "_tls", "_waiting"),
+        *("blocked_since", "direct", "transport"),
+    )
+
     def __init__(
         self,
         transport: Any,
@@ -72,20 +77,20 @@ class Outflow:
         """Send: now, at the end of the round, or when the client reads."""
         if self._held:
             # More than one reply in a round: not all of them may be waited with.
-            data, self._held = self._held + data, b""
-        elif self._rounds is not None and self._rounds.holding and self.direct:
+            self._held += data
+        else:
             self._held = data
-            self._rounds.senders.append(self)
-            return
-        self._send(data)
+            rounds = self._rounds
+            if rounds is not None and rounds.holding and self.direct:
+                rounds.senders.append(self)
+                return
+        self.send_held()
 
     def send_held(self) -> None:
         """Send what waits for the end of the round, if anything does."""
-        if self._held:
-            data, self._held = self._held, b""
-            self._send(data)
-
-    def _send(self, data: bytes) -> None:
+        data, self._held = self._held, b""
+        if not data:
+            return
         transport = self.transport
         if self.direct and not transport.dataBuffer and not transport._tempDataBuffer:
             # Twisted's write() waits for the reactor's next turn and costs two more system calls.

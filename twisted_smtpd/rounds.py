@@ -29,7 +29,7 @@ try:
 except ImportError:  # no such sockets here
     unix = None  # type: ignore[assignment]
 
-__all__ = ["PLAIN_TRANSPORTS", "Rounds", "joined"]
+__all__ = ["PLAIN_TRANSPORTS", "Rounds", "RoundsReactor", "joined"]
 
 log = Logger()
 
@@ -60,8 +60,8 @@ def joined(transport: Any, rounds: Rounds | None) -> Rounds | None:
     if type(transport) not in PLAIN_TRANSPORTS or not hasattr(select, "epoll"):
         return None
     reactor = transport.reactor
-    if isinstance(reactor, Rounds):
-        return reactor
+    if isinstance(reactor, RoundsReactor):
+        return reactor.rounds
     if rounds is None or rounds.reactor is not reactor:
         try:
             rounds = Rounds(reactor)
@@ -70,13 +70,13 @@ def joined(transport: Any, rounds: Rounds | None) -> Rounds | None:
             return None
     transport.stopReading()
     transport.stopWriting()
-    transport.reactor = rounds
+    transport.reactor = RoundsReactor(rounds)
     transport.startReading()
     if transport.dataBuffer or transport._tempDataBuffer:
         transport.startWriting()
     if transport.server is not None:
         # What the port accepts from now on is ours from the start.
-        transport.server.reactor = rounds
+        transport.server.reactor = transport.reactor
     return rounds
 
 
@@ -87,9 +87,50 @@ class Sender(Protocol):
         """Send it."""
 
 
+class RoundsReactor:
+    """What the reactor is to the sockets of a server: their wishes go to the rounds, all else to the real one.
+
+    It is not the rounds themselves, since Python is slow to find anything in what has a ``__getattr__``.
+
+    :param rounds: the rounds.
+    """
+
+    def __init__(self, rounds: Rounds) -> None:
+        self.rounds = rounds
+        directlyProvides(self, providedBy(rounds.reactor))
+
+    def __getattr__(self, name: str) -> Any:
+        # Timers, threads and all else is no business of the rounds.
+        return getattr(self.rounds.reactor, name)
+
+    def addReader(self, reader: Any) -> None:
+        if type(reader) in PLAIN_TRANSPORTS:
+            self.rounds.watch(reader, READ)
+        else:
+            self.rounds.reactor.addReader(reader)
+
+    def addWriter(self, writer: Any) -> None:
+        if type(writer) in PLAIN_TRANSPORTS:
+            self.rounds.add_writer(writer)
+        else:
+            self.rounds.reactor.addWriter(writer)
+
+    def removeReader(self, reader: Any) -> None:
+        if type(reader) in PLAIN_TRANSPORTS:
+            self.rounds.unwatch(reader, READ)
+        else:
+            self.rounds.reactor.removeReader(reader)
+
+    def removeWriter(self, writer: Any) -> None:
+        if type(writer) in PLAIN_TRANSPORTS:
+            self.rounds.remove_writer(writer)
+        else:
+            self.rounds.reactor.removeWriter(writer)
+
+
 @implementer(IReadDescriptor)
 class Rounds:
-    """Stands between a reactor and the sockets of a server; to these it is the reactor.
+    """Stands between a reactor and the sockets of a server.
 
     While none of them is open, the reactor has nothing of it.
 
@@ -111,42 +152,26 @@ class Rounds:
         self._running = False
         # Whether the reader of some socket went away during the round: a transport that is read no more may be closed.
         self._unread = False
-        directlyProvides(self, providedBy(reactor))
 
-    def __getattr__(self, name: str) -> Any:
-        # Timers, threads and all else is none of its business.
-        return getattr(self.reactor, name)
+    # -- for the transports --------------------------------------------------------------------------------------------
 
-    # -- for the transports: what a reactor is to them -----------------------------------------------------------------
-
-    def addReader(self, reader: Any) -> None:
-        if type(reader) in PLAIN_TRANSPORTS:
-            self._watch(reader, READ)
+    def add_writer(self, transport: Any) -> None:
+        """Have a transport write when it can."""
+        if self._running:
+            self._writers[transport] = None
         else:
-            self.reactor.addReader(reader)
+            self.watch(transport, WRITE)
 
-    def addWriter(self, writer: Any) -> None:
-        if type(writer) not in PLAIN_TRANSPORTS:
-            self.reactor.addWriter(writer)
-        elif self._running:
-            self._writers[writer] = None
-        else:
-            self._watch(writer, WRITE)
+    def remove_writer(self, transport: Any) -> None:
+        """Take that back."""
+        self._writers.pop(transport, None)
+        self.unwatch(transport, WRITE)
 
-    def removeReader(self, reader: Any) -> None:
-        if type(reader) in PLAIN_TRANSPORTS:
-            self._unwatch(reader, READ)
-        else:
-            self.reactor.removeReader(reader)
+    def watch(self, transport: Any, event: int) -> None:
+        """Have a transport act on an event of its socket's.
 
-    def removeWriter(self, writer: Any) -> None:
-        if type(writer) in PLAIN_TRANSPORTS:
-            self._writers.pop(writer, None)
-            self._unwatch(writer, WRITE)
-        else:
-            self.reactor.removeWriter(writer)
-
-    def _watch(self, transport: Any, event: int) -> None:
+        :param event: ``READ`` or ``WRITE``.
+        """
         fd = transport.fileno()
         events = self._events.get(fd, 0)
         if events and self._sockets[fd] is not transport:
@@ -163,7 +188,8 @@ class Rounds:
             self._sockets[fd] = transport
         self._events[fd] = events | event
 
-    def _unwatch(self, transport: Any, event: int) -> None:
+    def unwatch(self, transport: Any, event: int) -> None:
+        """Take that back."""
         self._unread = True
         fd = transport.fileno()
         if self._sockets.get(fd) is not transport:
@@ -228,9 +254,10 @@ class Rounds:
         read: list[tuple[Any, bytes]] = []
         octets = 0
         self._unread = False
+        sockets, plain = self._sockets, tcp.Server
         for fd, event in events:
-            transport = self._sockets.get(fd)
-            if event != READ or type(transport) is not tcp.Server:
+            transport = sockets.get(fd)
+            if event != READ or type(transport) is not plain:
                 self._act(fd, event)
                 continue
             try:
@@ -291,7 +318,7 @@ class Rounds:
             while self._writers:
                 # Those that have not written all, or have got more to write meanwhile.
                 writer = self._writers.popitem()[0]
-                if why := self._guarded(self._watch, writer, WRITE):
+                if why := self._guarded(self.watch, writer, WRITE):
                     self._end(writer, why, False)
 
     def _act(self, fd: int, event: int) -> None:

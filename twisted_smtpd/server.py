@@ -271,10 +271,10 @@ class Server(Dialog):
             await self.drain()
 
     def _pushed(self, status: Status) -> Coroutine[Any, Any, None] | None:
-        """Do what :meth:`push` does, and return what is left to await, if anything: mostly that saves a coroutine."""
+        """Push a status that is whole, and return what is left to await, if anything: mostly that saves a coroutine."""
         if self._settings.foreign_push:
-            return self.push(status)
-        self._code = self.send_reply(status, more=True)
+            return self.push(_whole(status))
+        self._code = self.send_reply(status)
         return self.drain() if self._outflow.blocked_since is not None else None
 
     async def _call_handler_hook(self, command: str, *arguments: Any) -> Any:
@@ -282,23 +282,26 @@ class Server(Dialog):
 
         :returns: its status, or ``MISSING``.
         """
+        try:
+            status = self._begin_hook(command, *arguments)
+            if type(status) is CoroutineType:
+                status = await status
+        except SMTPReplyError as error:
+            return error.reply
+        return _whole(status)
+
+    def _begin_hook(self, command: str, *arguments: Any) -> Any:
+        """Call ``handle_COMMAND``, if the handler has it.
+
+        :returns: its status, or ``MISSING``, or a coroutine that gives it.
+        """
         name = self._settings.hooks.get(command)
         if name is None:
             return MISSING
-        hook = getattr(self.event_handler, name)
-        try:
-            status = hook(self, self.session, self.envelope, *arguments)
-            if type(status) is CoroutineType and self.loop is None:
-                # All that settle() would do.
-                status = await status
-            elif type(status) is not str:
-                status = await settle(status, self.loop)
-        except SMTPReplyError as error:
-            return error.reply
-        if type(status) is str and ("\n" in status or status[3:4] == "-"):
-            # Returned, so it is whole: its last line must not announce another.
-            return Reply.parse(status)
-        return status
+        status = getattr(self.event_handler, name)(self, self.session, self.envelope, *arguments)
+        if type(status) is str or (type(status) is CoroutineType and self.loop is None):
+            return status
+        return settle(status, self.loop)
 
     def failure_status(self, error: BaseException) -> Coroutine[Any, Any, Any]:
         return self._checked_failure_status(error)
@@ -340,6 +343,9 @@ class Server(Dialog):
         """End the transaction."""
         self.envelope = self._create_envelope()
         self._accepted = self._refused = 0
+        if self.session.xforward:
+            # It holds for one message: the next one may be another client's.
+            self.session.xforward = {}
 
     def _set_rset_state(self) -> None:
         """Forget the transaction, keep the greeting."""
@@ -360,10 +366,11 @@ class Server(Dialog):
             self._count_call(verb)
         if self._barrier is not None and verb not in self._barrier.passing:
             raise SMTPReplyError(*self._barrier.refusal)
-        if command.at_once is not None:
+        at_once = command.at_once
+        if at_once is not None:
             session = self.session
             if session.host_name and (session.authenticated or not self.auth_required):
-                return command.at_once(self, argument)  # type: ignore[no-any-return]
+                return at_once(self, argument)  # type: ignore[no-any-return]
         coroutine: Coroutine[Any, Any, None] = command.method(self, argument)
         if command.foreign:
             return settle(coroutine, self.loop)
@@ -409,3 +416,10 @@ class Server(Dialog):
     def _no_argument(self, argument: str | None) -> None:
         if argument is not None:
             raise SMTPReplyError(501, "5.5.4", f"Syntax: {self._verb}")
+
+
+def _whole(status: Any) -> Any:
+    """A status that a hook has returned: its last line must not announce another, as that of one it pushes may."""
+    if type(status) is str and ("\n" in status or status[3:4] == "-"):
+        return Reply.parse(status)
+    return status

@@ -117,6 +117,9 @@ _ABOVE_ZERO = (
     "proxy_protocol_timeout",
     "max_auth_failures",
 )
+# What Command.at_once does without, where it is this package's own.
+_SHORTENED = ("check_helo_needed", "check_auth_needed", "push", "_call_handler_hook")
+
 _ZERO_OR_MORE = ("min_data_rate", "max_buffered", "data_size_limit", "line_length_limit", "max_connections_per_address")
 
 
@@ -173,12 +176,15 @@ class Settings:
         self.extensions: tuple[Extension, ...] = tuple(e for e in cls.extensions if e.in_use(self))
         self.mail_parameters = {k: p for e in self.extensions for k, p in e.mail_parameters.items()}
         self.rcpt_parameters = {k: p for e in self.extensions for k, p in e.rcpt_parameters.items()}
-        self.commands = _command_table(cls, self.extensions)
+        # What a subclass outside this package has a say in, of what is done in a shorter way where nobody has.
+        foreign = {name for name in _SHORTENED if _foreign(getattr(cls, name))}
+        self.foreign_push = "push" in foreign
+        self.foreign_hook_calls = "_call_handler_hook" in foreign
+        self.commands = _command_table(cls, self.extensions, at_once=not foreign)
         self.longest_command = max(command.size_limit for command in self.commands.values())
-        self.foreign_push = _foreign(cls.push)
         #: The hooks that are called, also where a subclass has a say in how.
         self.asked = set(self.hooks)
-        if _foreign(cls._call_handler_hook) or self.foreign_push:
+        if self.foreign_push or self.foreign_hook_calls:
             self.asked |= {"MAIL", "RCPT"}
         self.call_limits = _call_limits(self.values["command_call_limit"])
         limits = (self.values["timeout"], self.values["session_timeout"], self.values["hook_timeout"], RATE_WINDOW)
@@ -220,18 +226,17 @@ def _call_limits(limit: int | Mapping[str, int] | None) -> dict[str, int] | None
     return {"*": limit}
 
 
-def _command_table(cls: type[Any], extensions: Iterable[Extension]) -> dict[str, Command]:
+def _command_table(cls: type[Any], extensions: Iterable[Extension], at_once: bool) -> dict[str, Command]:
     growth: Counter[str] = Counter()
     for extension in extensions:
         growth.update(extension.growth)
-    foreign = any(map(_foreign, (cls.check_helo_needed, cls.check_auth_needed, cls.push, cls._call_handler_hook)))
     table = {}
     for name in dir(cls):
         if name.startswith("smtp_") and name[5:].upper() not in cls.withheld_commands:
             verb, method = name[5:].upper(), getattr(cls, name)
             limit = cls.command_size_limits.get(verb, cls.command_size_limit + growth[verb])
-            at_once = None if foreign or _foreign(method) else getattr(cls, f"_begin_{verb}", None)
-            table[verb] = Command(method, limit, _foreign(method), at_once)
+            begin = getattr(cls, f"_begin_{verb}", None) if at_once and not _foreign(method) else None
+            table[verb] = Command(method, limit, _foreign(method), begin)
     return table
 
 

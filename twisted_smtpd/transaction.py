@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from types import CoroutineType
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -24,6 +25,9 @@ from twisted_smtpd.wire.replies import BadStatus, Reply, SMTPReplyError
 __all__ = ["Transaction"]
 
 log = Logger()
+
+# Looking it up costs more than it may, once per message.
+INFO = LogLevel.info
 
 GO_AHEAD = "354 End data with <CR><LF>.<CR><LF>"
 
@@ -196,13 +200,19 @@ class Transaction(Server):
 
     async def content_received(self, reader: ContentReader) -> None:
         try:
-            status: Any = self._content_refusal(reader.error)
-            if status is None:
+            if reader.error is not None or self._out_of_memory:
+                status: Any = self._content_refusal(reader.error)
+            else:
                 self._complete_envelope(reader.getvalue())
                 # The peer's going must not cut off a hook that may have stored half of it.
                 self._keep_when_gone = True
                 try:
-                    status = await self._call_handler_hook("DATA")
+                    if self._settings.foreign_hook_calls:
+                        status = await self._call_handler_hook("DATA")
+                    elif type(status := self._begin_hook("DATA")) is CoroutineType:
+                        status = await status
+                except SMTPReplyError as error:
+                    status = error.reply
                 except (Exception, asyncio.CancelledError) as error:
                     status = await self._failed_verdict(error)
             if (unsent := self._answer(status)) is not None:
@@ -385,7 +395,7 @@ class Transaction(Server):
         log.observer(
             {
                 "log_logger": log,
-                "log_level": LogLevel.info,
+                "log_level": INFO,
                 "log_namespace": log.namespace,
                 "log_source": None,
                 "log_format": MESSAGE_ANSWERED,

@@ -144,12 +144,6 @@ class ClientCommands(Prelude):
         self.session.xforward.update(self._attributes(arg, XForward.attributes))
         await self.push("250 OK")
 
-    def _set_post_data_state(self) -> None:
-        super()._set_post_data_state()
-        if self.session.xforward:
-            # It holds for one message: the next one may be another client's.
-            self.session.xforward = {}
-
 
 def _read(name: str, value: str) -> str:
     """Decode and check a value.

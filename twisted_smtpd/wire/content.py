@@ -18,6 +18,7 @@ from typing import ClassVar
 __all__ = ["ChunkReader", "ContentReader", "DotReader"]
 
 _CRLF = b"\r\n"
+_DOT = ord(".")
 _LINE_DOT = b"\r\n."
 _END_OF_DATA = b"\r\n.\r\n"
 
@@ -33,6 +34,10 @@ _EQUAL_LINE = 16
 # hold an object for each; and this many octets are gathered.
 _SMALL = 4096
 _GATHERED = 65536
+# What nearly all messages gather, which are taken in at once; it is never written to.
+_NOTHING = bytearray()
+
+_UNLIMITED = sys.maxsize
 
 
 def _has_bare_newline(piece: bytes) -> bool:
@@ -141,20 +146,23 @@ class ContentReader(ABC):
         line_length_limit: int | None = None,
         bare_newline: str = "normalize",
     ) -> None:
-        if bare_newline != "normalize" and bare_newline != "reject":
+        if bare_newline == "normalize":
+            self._normalizing = True
+        elif bare_newline == "reject":
+            self._normalizing = False
+        else:
             raise ValueError(f'bare_newline is "normalize" or "reject", not {bare_newline!r}')
         self.error: str | None = None
         self.size = 0
-        self._size_limit = size_limit or sys.maxsize
+        self._size_limit = size_limit or _UNLIMITED
         self._line_length_limit = line_length_limit or 0
-        self._normalizing = bare_newline == "normalize"
         self._textual = True
         self._dropping = False
         self._line_length = 0
         self._chunks: list[bytes] = []
-        self._gathered = bytearray()
-        self._held = self._lead
-        self._lead_left = len(self._lead)
+        self._gathered = _NOTHING
+        self._held = lead = self._lead
+        self._lead_left = len(lead)
 
     @abstractmethod
     def feed(self, data: bytes) -> bytes | None:
@@ -183,7 +191,7 @@ class ContentReader(ABC):
         """Forget what was read and keep nothing from now on; the end is found all the same, limits don't matter."""
         self._dropping = True
         self._chunks = []
-        self._gathered = bytearray()
+        self._gathered = _NOTHING
 
     def _accept(self, piece: bytes) -> None:
         """Check and keep a piece of content, un-stuffed, that no CRLF crosses the ends of."""
@@ -253,7 +261,10 @@ class ContentReader(ABC):
     def _keep(self, piece: bytes) -> None:
         # A short message is one piece, mostly: it isn't worth gathering.
         if len(piece) < _SMALL and self._chunks:
-            self._gathered += piece
+            if self._gathered:
+                self._gathered += piece
+            else:
+                self._gathered = bytearray(piece)
             if len(self._gathered) >= _GATHERED:
                 self._close_gathered()
         elif piece:
@@ -263,7 +274,7 @@ class ContentReader(ABC):
 
     def _close_gathered(self) -> None:
         self._chunks.append(bytes(self._gathered))
-        self._gathered.clear()
+        self._gathered = _NOTHING
 
 
 class DotReader(ContentReader):
@@ -285,7 +296,7 @@ class DotReader(ContentReader):
         :param data: what arrived.
         :returns: ``None`` while the end of data has not been seen, else what follows it, perhaps ``b""``.
         """
-        if self._lead_left and self._held == _CRLF and data[:1] not in (b".", b""):
+        if self._lead_left and self._held == _CRLF and data and data[0] != _DOT:
             # The lead is for a dot at the very start; without one, the copies that it costs can be saved.
             self._held, self._lead_left = b"", 0
         elif self._held:
