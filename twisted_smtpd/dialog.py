@@ -6,7 +6,8 @@ import asyncio
 from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import Any
+from types import CoroutineType
+from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -28,6 +29,8 @@ from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 __all__ = ["Dialog"]
 
 log = Logger()
+
+T = TypeVar("T")
 
 # What a client may send ahead while its command is being worked on; beyond, TCP makes it wait.
 MAX_SENT_AHEAD = 2**16
@@ -109,7 +112,7 @@ class Dialog(Intake):
         refusal = self.traffic.admit(self, self._address, self._settings.values)
         watch.add(self, min(CLOSING_TIME, self._settings.shortest_limit))
         if refusal is None:
-            self._enter(self._open)
+            self._open()
         else:
             self.turn_away(refusal)
 
@@ -135,13 +138,13 @@ class Dialog(Intake):
         self._ending = CLOSED
         self._out = b""
         self._buffer, self._offset = b"", 0
-        self._enter(self._abandon)
+        self._abandon()
         if not self._keep_when_gone or self._running is None or self.traffic.grace_over:
             # Else it counts until its hook is done, or clients that hang up after DATA would escape all limits.
             self.leave()
         farewell = self.peer_gone(reason)
         if farewell is not None:
-            self._enter(self._start_farewell, farewell)
+            self._start_farewell(farewell)
 
     def _abandon(self) -> None:
         """The client is gone: end what is under way, save a hook that has the whole message."""
@@ -152,7 +155,7 @@ class Dialog(Intake):
         elif self._input is not None and self._running is not None:
             running, self._running = self._running, None
             try:
-                running.close()
+                self._enter(CoroutineType.close, running)
             except Exception:
                 log.failure("a command failed when its client had gone")
         self._input = None
@@ -175,7 +178,7 @@ class Dialog(Intake):
         """The client has shut down its side: answer what has arrived, then close."""
         self._peer_finished = True
         if not self.paused:
-            self._enter(self._advance)
+            self._advance()
 
     def writeConnectionLost(self) -> None:
         """We never shut down one side only."""
@@ -189,31 +192,12 @@ class Dialog(Intake):
             data = self._buffer[self._offset :] + data
         self._buffer, self._offset = data, 0
         if not self.paused:
-            if self._inside:
-                self._advance()
-            else:
-                # What _enter does, without the call: this is done for each read.
-                self._inside = True
-                try:
-                    self._context.run(self._advance)
-                finally:
-                    self._inside = False
+            self._advance()
         if not self._buffer:
             return
         if len(self._buffer) - self._offset > MAX_SENT_AHEAD and not self._input_stopped and not self._gone:
             self._input_stopped = True
             self.transport.pauseProducing()  # type: ignore[union-attr]
-
-    def _enter(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Run in this connection's context: what a hook sets in a context variable holds for the connection."""
-        if self._inside:
-            function(*arguments)
-            return
-        self._inside = True
-        try:
-            self._context.run(function, *arguments)
-        finally:
-            self._inside = False
 
     def _advance(self) -> None:
         """Work through what has arrived, as far as it goes."""
@@ -344,13 +328,23 @@ class Dialog(Intake):
         """A command waits for input: read on, though it isn't done."""
         self._unpause()
         if not self.paused and not self._advancing:
-            self._enter(self._advance)
+            self._advance()
 
     def _unpause(self) -> None:
         """Read on, unless the client doesn't read, or a hook doesn't keep up with its content."""
         self.paused = self._outflow.blocked_since is not None or (self._stream is not None and self._stream.full)
 
     # -- running a command ---------------------------------------------------------------------------------------------
+
+    def _enter(self, function: Callable[[Any], T], argument: Any) -> T:
+        """Run in this connection's context: what a hook sets in a context variable holds for the connection."""
+        if self._inside:
+            return function(argument)
+        self._inside = True
+        try:
+            return self._context.run(function, argument)
+        finally:
+            self._inside = False
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._running = coroutine
@@ -363,11 +357,11 @@ class Dialog(Intake):
         self.paused = True
         try:
             if value is not None and isinstance(value, Failure):
-                awaited = value.throwExceptionIntoGenerator(coroutine)
+                awaited = self._enter(value.throwExceptionIntoGenerator, coroutine)
             else:
-                awaited = coroutine.send(value)
+                awaited = self._enter(coroutine.send, value)
             while not isinstance(awaited, (Deferred, InputWait)):
-                awaited = coroutine.throw(NeedsAsyncioReactor(awaited))
+                awaited = self._enter(coroutine.throw, NeedsAsyncioReactor(awaited))
         except StopIteration:
             self._running = None
             self._timed_out = False
@@ -398,7 +392,7 @@ class Dialog(Intake):
 
     def _resume(self, result: object, coroutine: Coroutine[Any, Any, Any]) -> None:
         # The coroutine reads the result from the Deferred itself; a failure can't be read while callbacks run.
-        self._enter(self._resumed, coroutine, result if isinstance(result, Failure) else None)
+        self._resumed(coroutine, result if isinstance(result, Failure) else None)
 
     def _resumed(self, coroutine: Coroutine[Any, Any, Any], failure: Failure | None) -> None:
         self._pending = None
@@ -443,7 +437,8 @@ class Dialog(Intake):
             self._start(coroutine)
         else:
             # A hook that has the whole message is still at work.
-            Deferred.fromCoroutine(coroutine).addErrback(lambda failure: log.failure("handle_DISCONNECT", failure))
+            done: Deferred[None] = self._enter(Deferred.fromCoroutine, coroutine)
+            done.addErrback(lambda failure: log.failure("handle_DISCONNECT", failure))
 
     # -- a client that does not read -----------------------------------------------------------------------------------
 
@@ -455,7 +450,7 @@ class Dialog(Intake):
         self._active = self._pending_since = self._now()
         if self._running is None or self._input is not None:
             self._unpause()
-            self._enter(self._advance)
+            self._advance()
 
     def shut_down(self) -> bool:
         """The server is stopping: say so, unless a message is being taken in.

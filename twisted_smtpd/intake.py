@@ -103,9 +103,10 @@ class Intake(Deadlines):
                 self._full_since = self._now()
             self._unpause()
         elif not self._out_of_memory:
-            self.traffic.buffered += reader.size - self._counted
-            self._counted = reader.size
-            if self.traffic.buffered > self.max_buffered > 0:
+            size, traffic = reader.size, self.traffic
+            buffered = traffic.buffered = traffic.buffered + size - self._counted
+            self._counted = size
+            if buffered > self.max_buffered > 0:
                 self._out_of_memory = True
                 reader.discard()
                 self.release_content()

@@ -40,10 +40,9 @@ class LMTP(SMTP):
     async def check_helo_needed(self, helo: str = "LHLO") -> bool:
         return await super().check_helo_needed(helo)
 
-    def _check_recipients(self) -> None:
+    def _refuse_unaddressed(self) -> None:
         # RFC 2033 section 4.2 wants 503, for refused recipients too; and there would be no reply after the message.
-        if not self._accepted:
-            raise SMTPReplyError(503, "5.5.1", "No valid recipients" if self._refused else "Need RCPT command first")
+        raise SMTPReplyError(503, "5.5.1", "No valid recipients" if self._refused else "Need RCPT command first")
 
     def _answer(self, status: Any) -> Coroutine[Any, Any, None]:
         return self._answer_each("250 OK" if status is MISSING else status)

@@ -60,13 +60,10 @@ class Prelude(Server):
     def wake(self) -> None:
         """What is slept for has happened."""
         if self._input is not None:
-            self._enter(self._woken)
-
-    def _woken(self) -> None:
-        self._active = self._now()
-        self._hand_over(None)
-        if not self.paused:
-            self._advance()
+            self._active = self._now()
+            self._hand_over(None)
+            if not self.paused:
+                self._advance()
 
     def visit(self, now: float) -> float:
         if self._give_up is None or self._closing_since is not None:

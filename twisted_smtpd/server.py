@@ -371,10 +371,12 @@ class Server(Dialog):
             session = self.session
             if session.host_name and (session.authenticated or not self.auth_required):
                 return at_once(self, argument)  # type: ignore[no-any-return]
-        coroutine: Coroutine[Any, Any, None] = command.method(self, argument)
         if command.foreign:
-            return settle(coroutine, self.loop)
-        return coroutine
+            return self._run_foreign(command.method, argument)
+        return command.method(self, argument)  # type: ignore[no-any-return]
+
+    async def _run_foreign(self, method: Callable[..., Any], argument: str | None) -> None:
+        await settle(method(self, argument), self.loop)
 
     def _unknown(self, verb: str) -> SMTPReplyError:
         if verb in HTTP_METHODS:

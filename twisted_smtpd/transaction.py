@@ -174,10 +174,12 @@ class Transaction(Server):
 
     def _content_reader(self, arg: str | None) -> ContentReader:
         """What reads the content, if DATA may be sent now."""
-        self._no_argument(arg)
+        if arg is not None:
+            self._no_argument(arg)
         if self.envelope.mail_from is None:
             raise SMTPReplyError(503, "5.5.1", "Need MAIL command first")
-        self._check_recipients()
+        if not self._accepted:
+            self._refuse_unaddressed()
         return DotReader(
             size_limit=self.data_size_limit,
             line_length_limit=self.line_length_limit,
@@ -203,7 +205,9 @@ class Transaction(Server):
             if reader.error is not None or self._out_of_memory:
                 status: Any = self._content_refusal(reader.error)
             else:
-                self._complete_envelope(reader.getvalue())
+                content, envelope = reader.getvalue(), self.envelope
+                envelope.original_content = content
+                envelope.content = content.decode("utf-8", "surrogateescape") if self.decode_data else content
                 # The peer's going must not cut off a hook that may have stored half of it.
                 self._keep_when_gone = True
                 try:
@@ -226,11 +230,13 @@ class Transaction(Server):
         self.release_content()
         self._set_post_data_state()
 
-    def _check_recipients(self) -> None:
-        if not (self._accepted or self.envelope.rcpt_tos):
-            if self._refused:
-                raise SMTPReplyError(554, "5.5.1", "No valid recipients")
-            raise SMTPReplyError(503, "5.5.1", "Need RCPT command first")
+    def _refuse_unaddressed(self) -> None:
+        """Refuse a message for which no RCPT was accepted, unless a hook has put recipients into the envelope."""
+        if self.envelope.rcpt_tos:
+            return
+        if self._refused:
+            raise SMTPReplyError(554, "5.5.1", "No valid recipients")
+        raise SMTPReplyError(503, "5.5.1", "Need RCPT command first")
 
     def _content_refusal(self, error: str | None) -> Reply | None:
         if self._out_of_memory:
@@ -249,12 +255,6 @@ class Transaction(Server):
         if self._gone:
             raise error
         return await self.status_for(error)
-
-    def _complete_envelope(self, content: bytes) -> None:
-        """Put the message into it."""
-        envelope = self.envelope
-        envelope.original_content = content
-        envelope.content = content.decode("utf-8", "surrogateescape") if self.decode_data else content
 
     async def _stream_to_hook(self, reader: ContentReader) -> Any:
         """Let ``handle_DATA_STREAM`` read while the client sends; its status, or why the message is refused."""

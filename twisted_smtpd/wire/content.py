@@ -296,10 +296,13 @@ class DotReader(ContentReader):
         :param data: what arrived.
         :returns: ``None`` while the end of data has not been seen, else what follows it, perhaps ``b""``.
         """
-        if self._lead_left and self._held == _CRLF and data and data[0] != _DOT:
-            # The lead is for a dot at the very start; without one, the copies that it costs can be saved.
-            self._held, self._lead_left = b"", 0
-        elif self._held:
+        if self._lead_left and self._held == _CRLF:
+            if self._take_short(data):
+                return b""
+            if data and data[0] != _DOT:
+                # The lead is for a dot at the very start; without one, the copies that it costs can be saved.
+                self._held, self._lead_left = b"", 0
+        if self._held:
             data = self._held + data
         end, stuffed = _find_end_of_data(data)
         cut = end + len(_CRLF)
@@ -315,6 +318,23 @@ class DotReader(ContentReader):
                 self._lead_left = 0
             self._accept(piece)
         return None if end < 0 else data[end + len(_END_OF_DATA) :]
+
+    def _take_short(self, data: bytes) -> bool:
+        """Take a whole message that is short and without any fault or dot to be un-stuffed, as many are.
+
+        :returns: whether it is one; if not, nothing has changed.
+        """
+        size = len(data) - len(".\r\n")
+        if size > _SMALL or size > self._size_limit or 0 < self._line_length_limit < size or self._dropping:
+            return False
+        if not data.endswith(_END_OF_DATA) or data[0] == _DOT:
+            return False
+        dot = data.rfind(b".", 0, size)
+        if (dot >= 0 and data.rfind(_LINE_DOT, 0, dot + 1) >= 0) or _has_bare_newline(data):
+            return False
+        self.size = size
+        self._chunks.append(data[:size])
+        return True
 
 
 class ChunkReader(ContentReader):
