@@ -1,8 +1,8 @@
-"""The sockets of one server, taken in rounds: read from all that are ready, run their dialogs, then answer all.
+"""The sockets of one server, taken in rounds: run the dialogs of all that are ready, then answer all.
 
-A reactor takes one socket after the other: read, run, write.  Each system call then finds its code driven out of the
-processor's caches by Python's, and the other way round, and that costs more than the calls themselves.  In rounds, the
-dialogs run one after the other with warm caches, and so do the calls.
+A reactor takes one socket after the other: read, run, write.  To send is dear: it takes the kernel's network code, down
+to the client's socket on the same machine, and Python's code and the kernel's drive each other out of the processor's
+caches each time.  In rounds, the dialogs run one after the other with warm caches, and then the system sends.
 
 The sockets stay ordinary transports of Twisted.  A round is one event of the reactor's: the ``epoll`` object in which
 the server's sockets are registered is itself a thing that a reactor, any that can wait for a file descriptor, reads.
@@ -39,9 +39,8 @@ PLAIN_TRANSPORTS: tuple[type, ...] = (tcp.Server,) if unix is None else (tcp.Ser
 READ: int = getattr(select, "EPOLLIN", 1)
 WRITE: int = getattr(select, "EPOLLOUT", 4)
 
-# Sockets of one round, and octets read before their dialogs run: they should still be in the cache then.
+# Sockets of one round.
 MAX_SOCKETS = 64
-MAX_OCTETS = 2**18
 # Seconds after which replies wait no longer for the rest of their round (a hook may take its time), and after which the
 # reactor is due, with its timers and all else.
 MAX_HELD = 0.001
@@ -251,56 +250,48 @@ class Rounds:
             self._running = False
 
     def _round(self, events: list[tuple[int, int]]) -> None:
-        read: list[tuple[Any, bytes]] = []
-        octets = 0
+        """Run the dialogs whose clients have sent something, then send what they say."""
+        self.holding = True
         self._unread = False
         sockets, plain = self._sockets, tcp.Server
-        for fd, event in events:
-            transport = sockets.get(fd)
-            if event != READ or type(transport) is not plain:
-                self._act(fd, event)
-                continue
-            try:
-                data = transport.socket.recv(transport.bufferSize)
-            except BlockingIOError:
-                continue
-            except OSError:
-                self._end(transport, main.CONNECTION_LOST, False)
-                continue
-            except Exception as error:
-                # Short of memory, say.
-                log.failure("a socket could not be read")
-                self._end(transport, error, False)
-                continue
-            if not data:
-                self._end(transport, main.CONNECTION_DONE, True)
-                continue
-            read.append((transport, data))
-            octets += len(data)
-            if octets >= MAX_OCTETS:
-                self._run(read)
-                read, octets = [], 0
-        self._run(read)
-
-    def _run(self, read: list[tuple[Any, bytes]]) -> None:
-        """Run the dialogs with what was read for each, and send what they say."""
-        self.holding = True
         try:
             since = perf_counter()
-            for transport, data in read:
+            for fd, event in events:
+                transport = sockets.get(fd)
+                if event != READ or type(transport) is not plain:
+                    self._act(fd, event)
                 # An earlier one may have closed it, which is looked at only if something was closed at all.
-                if not self._unread or (transport.connected and not (transport.disconnecting or transport._aborting)):
-                    try:
-                        transport.protocol.dataReceived(data)
-                    except BaseException as error:
-                        log.failure("a connection failed")
-                        self._end(transport, error, False)
+                elif not self._unread or self._events[fd] & READ:
+                    self._read(transport)
                 if perf_counter() - since > MAX_HELD:
                     self._send()
                     since = perf_counter()
         finally:
             self.holding = False
             self._send()
+
+    def _read(self, transport: Any) -> None:
+        """What the transport's doRead() does, without a call for each step."""
+        try:
+            data = transport.socket.recv(transport.bufferSize)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._end(transport, main.CONNECTION_LOST, False)
+            return
+        except Exception as error:
+            # Short of memory, say.
+            log.failure("a socket could not be read")
+            self._end(transport, error, False)
+            return
+        if not data:
+            self._end(transport, main.CONNECTION_DONE, True)
+            return
+        try:
+            transport.protocol.dataReceived(data)
+        except BaseException as error:
+            log.failure("a connection failed")
+            self._end(transport, error, False)
 
     def _send(self) -> None:
         if self.senders:
