@@ -8,11 +8,12 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_smtpd.extensions import Pipelining, Size
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.settings import DEFAULTS, OPTIONS
-from twisted_smtpd.smtp import SMTP
-from twisted_smtpd.wire.replies import SMTPReplyError
+from twisted_smtpd.smtp import MAX_EHLO_RESPONSES, SMTP
+from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 TRANSACTION = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
 DEFAULTS_OF_ALL = {name: value for name, value in DEFAULTS.items() if name not in ("loop", "clock")}
@@ -96,6 +97,69 @@ class ShortcutTests(SynchronousTestCase):
         said = talk(factory, b"MAIL FROM:<a@example.com>\r\nEHLO x\r\n" + MESSAGE)
         self.assertIn(b"503 5.5.1 Send HELO first", said)
         self.assertEqual(ran, ["from a@example.com", "to ['b@example.com']", "hello\r\n", "done"])
+
+    def test_an_overridden_push_gets_whole_what_a_hook_has_returned(self) -> None:
+        pushed: list[Any] = []
+
+        class Loud(SMTP):
+            async def push(self, status: Any) -> None:
+                pushed.append(status)
+                await super().push(status)
+
+        class Handler:
+            async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+                return "250-open"
+
+        said = talk(SMTPFactory(Handler(), protocol=Loud, clock=Clock(), hostname="x"), b"EHLO x\r\n" + MESSAGE)
+        self.assertTrue(said.endswith(b"\r\n250 2.0.0 open\r\n"), said)
+        self.assertEqual(pushed[-1], Reply(250, None, ("open",)))
+
+    def test_the_response_to_ehlo_is_put_together_once(self) -> None:
+        asked: list[str] = []
+
+        class Asked(Size):
+            varies_with = ("data_size_limit",)
+
+            def keyword(self, server: Any) -> str | None:
+                asked.append("SIZE")
+                return super().keyword(server)
+
+        class Mine(SMTP):
+            extensions = (Asked(), Pipelining())
+
+        factory = SMTPFactory(object(), protocol=Mine, clock=Clock(), hostname="x", data_size_limit=5)
+        for _ in range(3):
+            self.assertIn(b"250-x\r\n250-SIZE 5\r\n250-PIPELINING\r\n250 HELP\r\n", talk(factory, b"EHLO x\r\n"))
+        self.assertEqual(asked, ["SIZE"])
+
+    def test_each_client_is_told_its_own_limits(self) -> None:
+        class Handler:
+            given = 0
+
+            async def handle_CONNECT(self, server: Any, session: Any, envelope: Any) -> str:
+                self.given += 1
+                server.data_size_limit = self.given
+                return "220 hello"
+
+        factory = SMTPFactory(Handler(), clock=Clock(), hostname="x", max_connections_per_address=0)
+        for limit in range(1, 2 * MAX_EHLO_RESPONSES):
+            self.assertIn(b"250-SIZE %d\r\n" % limit, talk(factory, b"EHLO x\r\n"))
+        self.assertLessEqual(len(factory.settings.ehlo_responses), MAX_EHLO_RESPONSES)
+
+    def test_an_extension_that_does_not_tell_is_asked_each_time(self) -> None:
+        """Though the one it is made of does."""
+        days = iter(("MONDAY", "TUESDAY"))
+
+        class Daily(Size):
+            def keyword(self, server: Any) -> str | None:
+                return next(days)
+
+        class Mine(SMTP):
+            extensions = (Daily(),)
+
+        factory = SMTPFactory(object(), protocol=Mine, clock=Clock(), hostname="x")
+        self.assertIn(b"250-MONDAY\r\n", talk(factory, b"EHLO x\r\n"))
+        self.assertIn(b"250-TUESDAY\r\n", talk(factory, b"EHLO x\r\n"))
 
     def test_the_options_of_a_connection_are_all_of_them(self) -> None:
         """They are listed twice, for speed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted_smtpd.auth.table import MAX_AUTH_LINE, usable_names
 from twisted_smtpd.wire.commands import parse_mailbox, parse_size, xtext_decode
@@ -26,11 +26,21 @@ class Extension:
     :cvar growth: by how many octets it lengthens which command line.
     :cvar mail_parameters: the parameters it adds to MAIL, each with its check.
     :cvar rcpt_parameters: the parameters it adds to RCPT.
+    :cvar varies_with: the attributes of a connection on which its keyword depends, if on nothing else but the settings:
+        where all extensions tell, the EHLO response is put together once for each of their values.  ``None`` if it has
+        to be asked each time.
     """
 
     growth: Mapping[str, int] = MappingProxyType({})
     mail_parameters: Mapping[str, ParameterCheck] = MappingProxyType({})
     rcpt_parameters: Mapping[str, ParameterCheck] = MappingProxyType({})
+    varies_with: tuple[str, ...] | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "keyword" in vars(cls) and "varies_with" not in vars(cls):
+            # What a base class says of its keyword needn't hold for this one's.
+            cls.varies_with = None
 
     def in_use(self, settings: Settings) -> bool:
         """Whether a server with these settings has the extension at all."""
@@ -45,6 +55,7 @@ class Size(Extension):
     """SIZE (RFC 1870)."""
 
     growth = MappingProxyType({"MAIL": 26})
+    varies_with = ("data_size_limit",)
 
     def keyword(self, server: Server) -> str | None:
         # RFC 1870 section 3: SIZE 0 says that no fixed limit is in force.
@@ -65,6 +76,7 @@ class EightBitMIME(Extension):
     """8BITMIME (RFC 6152)."""
 
     growth = MappingProxyType({"MAIL": 17})
+    varies_with = ()
 
     def keyword(self, server: Server) -> str | None:
         return "8BITMIME"
@@ -82,6 +94,7 @@ class SMTPUTF8(Extension):
 
     # RFC 6531 section 3.2: 10 octets for the parameter; addresses may be longer than in ASCII, too.
     growth = MappingProxyType({"MAIL": 10})
+    varies_with = ("enable_SMTPUTF8",)
 
     def keyword(self, server: Server) -> str | None:
         return "SMTPUTF8" if server.enable_SMTPUTF8 else None
@@ -99,12 +112,16 @@ class SMTPUTF8(Extension):
 class Pipelining(Extension):
     """PIPELINING (RFC 2920)."""
 
+    varies_with = ()
+
     def keyword(self, server: Server) -> str | None:
         return "PIPELINING"
 
 
 class EnhancedStatusCodes(Extension):
     """ENHANCEDSTATUSCODES (RFC 2034)."""
+
+    varies_with = ("enhanced_status_codes",)
 
     def keyword(self, server: Server) -> str | None:
         return "ENHANCEDSTATUSCODES" if server.enhanced_status_codes else None
@@ -125,6 +142,7 @@ class RequireTLS(Extension):
     """REQUIRETLS (RFC 8689): a message that may be passed on over verified TLS only."""
 
     growth = MappingProxyType({"MAIL": 11})
+    varies_with = ("session.tls",)
 
     def keyword(self, server: Server) -> str | None:
         # RFC 8689 section 4: only where TLS is there already.

@@ -7,6 +7,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -174,6 +175,9 @@ class Settings:
         self.ehlo_takes_responses = "EHLO" in self.hooks and takes_responses(handler.handle_EHLO)  # type: ignore[attr-defined]
         self.mechanisms = mechanism_table(cls, handler, self.values, self.hooks)
         self.extensions: tuple[Extension, ...] = tuple(e for e in cls.extensions if e.in_use(self))
+        #: What the EHLO response depends on, and the responses; ``None`` where it has to be put together each time.
+        self.ehlo_state = _state_getter(self.extensions)
+        self.ehlo_responses: dict[Hashable, str] = {}
         self.mail_parameters = {k: p for e in self.extensions for k, p in e.mail_parameters.items()}
         self.rcpt_parameters = {k: p for e in self.extensions for k, p in e.rcpt_parameters.items()}
         # What a subclass outside this package has a say in, of what is done in a shorter way where nobody has.
@@ -197,6 +201,15 @@ def _class_values(cls: type[Any]) -> dict[str, Any]:
     """The options that a class sets as attributes."""
     given = {name: getattr(cls, name) for name in DEFAULTS if hasattr(cls, name)}
     return {name: value for name, value in given.items() if not isinstance(value, MemberDescriptorType)}
+
+
+def _state_getter(extensions: Iterable[Extension]) -> Callable[[Any], Hashable] | None:
+    varies_with: set[str] = {"hostname"}
+    for extension in extensions:
+        if extension.varies_with is None:
+            return None
+        varies_with.update(extension.varies_with)
+    return attrgetter(*sorted(varies_with))
 
 
 def _check(values: Mapping[str, Any]) -> None:

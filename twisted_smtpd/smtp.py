@@ -50,6 +50,9 @@ DATA_SIZE_DEFAULT = 32 * MIB
 #: How often a client may send a command that a ``command_call_limit`` dict does not name.
 CALL_LIMIT_DEFAULT = 20
 
+# A handler may give each client limits of its own.
+MAX_EHLO_RESPONSES = 64
+
 
 class TLSSetupException(Exception):
     """For programs that raise or catch it; this package raises none: a failed handshake ends the connection."""
@@ -151,19 +154,31 @@ class SMTP(AuthCommands, ClientCommands, TLSCommands, ProxyHeader, Transaction):
         return status  # type: ignore[no-any-return]
 
     async def _ehlo_status(self, name: str) -> Status:
-        lines = [f"250-{self.hostname}"]
-        for extension in self._settings.extensions:
-            keyword = extension.keyword(self)
-            if keyword is not None:
-                lines.append(f"250-{keyword}")
         if "EHLO" not in self._settings.hooks:
             self.session.host_name = name
-            return "\n".join((*lines, "250 HELP"))
+            return self._ehlo_response()
+        lines = self._ehlo_lines()
         if self._settings.ehlo_takes_responses:
             answer = await self._call_handler_hook("EHLO", name, [*lines, "250 HELP"])
             return Reply.parse("\n".join(answer)) if isinstance(answer, (list, tuple)) else answer
         await self.push("\n".join(lines))
         return await self._call_handler_hook("EHLO", name)  # type: ignore[no-any-return]
+
+    def _ehlo_lines(self) -> list[str]:
+        keywords = (extension.keyword(self) for extension in self._settings.extensions)
+        return [f"250-{self.hostname}", *(f"250-{keyword}" for keyword in keywords if keyword is not None)]
+
+    def _ehlo_response(self) -> str:
+        settings = self._settings
+        if settings.ehlo_state is None:
+            return "\n".join((*self._ehlo_lines(), "250 HELP"))
+        state = settings.ehlo_state(self)
+        response = settings.ehlo_responses.get(state)
+        if response is None:
+            if len(settings.ehlo_responses) >= MAX_EHLO_RESPONSES:
+                settings.ehlo_responses.clear()
+            response = settings.ehlo_responses[state] = "\n".join((*self._ehlo_lines(), "250 HELP"))
+        return response
 
     @syntax("NOOP [ignored]")
     async def smtp_NOOP(self, arg: str | None) -> None:

@@ -50,7 +50,7 @@ class Transaction(Server):
         envelope = self.envelope
         if envelope.mail_from is not None:
             raise SMTPReplyError(503, "5.5.1", "Nested MAIL command")
-        address, rest = self._path(arg, "FROM:", sender=True)
+        address, rest = plain_path(arg, "FROM:", self.local_part_limit) or self._path(arg, "FROM:", sender=True)
         envelope.submitter = None
         options, parameters = self._parameters(rest, self._settings.mail_parameters) if rest else ([], {})
         utf8 = "SMTPUTF8" in parameters
@@ -63,7 +63,8 @@ class Transaction(Server):
         if "MAIL" in self._settings.asked:
             return self._ask_MAIL(address, options)
         envelope.mail_from = address
-        envelope.mail_options.extend(options)
+        if options:
+            envelope.mail_options.extend(options)
         self.send_reply("250 OK")
         return None
 
@@ -96,7 +97,7 @@ class Transaction(Server):
         envelope = self.envelope
         if envelope.mail_from is None:
             raise SMTPReplyError(503, "5.5.1", "Need MAIL command first")
-        address, rest = self._path(arg, "TO:", sender=False)
+        address, rest = plain_path(arg, "TO:", self.local_part_limit) or self._path(arg, "TO:", sender=False)
         options, parameters = self._parameters(rest, self._settings.rcpt_parameters) if rest else ([], {})
         if not (envelope.smtp_utf8 or address.isascii()):
             raise self._needs_smtputf8()
@@ -106,7 +107,8 @@ class Transaction(Server):
         if "RCPT" in self._settings.asked:
             return self._ask_RCPT(recipient)
         envelope.rcpt_tos.append(address)
-        envelope.rcpt_options.extend(options)
+        if options:
+            envelope.rcpt_options.extend(options)
         self.send_reply("250 OK")
         self._accepted += 1
         envelope.recipients.append(recipient)
@@ -135,8 +137,6 @@ class Transaction(Server):
                 del envelope.rcpt_tos[known:], envelope.rcpt_options[known_options:]
 
     def _path(self, arg: str | None, keyword: str, sender: bool) -> tuple[str, str]:
-        if arg is not None and not self.local_part_limit and (path := plain_path(arg, keyword)) is not None:
-            return path
         if arg is None or arg[: len(keyword)].upper() != keyword:
             extended = " [SP <parameters>]" if self.session.extended_smtp else ""
             raise SMTPReplyError(501, "5.5.4", f"Syntax: {self._verb} {keyword}<address>{extended}")

@@ -67,13 +67,16 @@ def needs_smtputf8(address: str) -> bool:
     return not address.isascii()
 
 
-def plain_path(argument: str, keyword: str) -> tuple[str, str] | None:
+def plain_path(argument: str | None, keyword: str, local_part_limit: int = 0) -> tuple[str, str] | None:
     """Read the argument of MAIL or RCPT in the form in which nearly all clients send it.
 
     :param argument: the keyword, a path, and what follows it.
     :param keyword: ``"FROM:"`` or ``"TO:"``.
+    :param local_part_limit: see :func:`parse_path`; with one, there is no plain path.
     :returns: what :func:`parse_path` returns; ``None`` if it has to look at the path more closely.
     """
+    if argument is None or local_part_limit:
+        return None
     match = _plain_paths[keyword].fullmatch(argument)
     if match is None:
         return None
