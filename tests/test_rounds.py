@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import socket
@@ -208,6 +209,71 @@ class WritingTests(RoundsTestCase):
         client.send(b"!")
         self.reactor.turn()
         self.assertNotEqual(self.heard(client), b"")
+
+    def test_a_part_goes_out_at_once_and_the_rest_when_the_client_reads(self) -> None:
+        size = 2**16
+        client, transport = self.echo(lambda echo, data: echo.transport.write(b"x" * size), Rounds(self.reactor))
+        transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        client.send(b"hello")
+        self.reactor.turn()
+        self.assertTrue(0 < len(transport.dataBuffer) - transport.offset < size)
+        got = 0
+        for _ in range(1000):
+            got += len(self.heard(client))
+            self.reactor.turn()
+        self.assertEqual((got, transport.dataBuffer), (size, b""))
+        # Now the socket is full before anything is written.
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                transport.socket.send(b"y" * 1000)
+        client.send(b"hello")
+        self.reactor.turn()
+        self.assertEqual(len(transport.dataBuffer), size)
+        said = b""
+        for _ in range(1000):
+            said += self.heard(client)
+            self.reactor.turn()
+        self.assertEqual(said.count(b"x"), size)
+
+    def test_what_is_written_to_a_client_that_has_gone(self) -> None:
+        def act(echo: Echo, data: bytes) -> None:
+            client.close()
+            echo.transport.write(b"anybody there?")
+
+        client, transport = self.echo(act, Rounds(self.reactor))
+        protocol = transport.protocol
+        client.send(b"hello")
+        self.reactor.turn()
+        self.assertEqual([type(reason) for reason in protocol.reasons], [ConnectionLost])
+
+    def test_producers_are_asked_for_more(self) -> None:
+        class Producer:
+            def __init__(self, streaming: bool) -> None:
+                self.asked = 0
+                transport.registerProducer(self, streaming)
+
+            def pauseProducing(self) -> None:
+                pass
+
+            def resumeProducing(self) -> None:
+                self.asked += 1
+
+        client, transport = self.echo(lambda echo, data: echo.transport.write(data), Rounds(self.reactor))
+        pull = Producer(False)
+        before = pull.asked
+        client.send(b"hello")
+        self.reactor.turn()
+        self.assertEqual((self.heard(client), pull.asked), (b"hello", before + 1))
+        transport.unregisterProducer()
+        push = Producer(True)
+        client.send(b"hello")
+        self.reactor.turn()
+        self.assertEqual((self.heard(client), push.asked), (b"hello", 0))
+        transport.producerPaused = True
+        client.send(b"hello")
+        self.reactor.turn()
+        self.assertEqual((self.heard(client), push.asked), (b"hello", 1))
+        transport.unregisterProducer()
 
     def test_what_is_written_between_rounds_goes_out_in_the_next(self) -> None:
         client, transport = self.echo(lambda echo, data: None, Rounds(self.reactor))

@@ -311,6 +311,9 @@ class StandardLibraryContextTests(ContextWithTickets, TLSTestCase):
         connection = Link(self.creator()).server_tls.getHandle()
 
         class Ended:
+            def pending(self) -> int:
+                return 1
+
             def read(self, size: int) -> bytes:
                 raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")
 

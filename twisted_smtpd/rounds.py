@@ -304,13 +304,33 @@ class Rounds:
         if self._writers:
             for writer in tuple(self._writers):
                 # An earlier one may have ended it.
-                if writer in self._writers and (why := self._guarded(writer.doWrite)):
+                if writer in self._writers and (why := self._guarded(self._write, writer)):
                     self._end(writer, why, False)
             while self._writers:
                 # Those that have not written all, or have got more to write meanwhile.
                 writer = self._writers.popitem()[0]
                 if why := self._guarded(self.watch, writer, WRITE):
                     self._end(writer, why, False)
+
+    def _write(self, transport: Any) -> Any:
+        """What the transport's doWrite() does, without its calls where it has only just got what it is to write."""
+        data = b"".join(transport._tempDataBuffer)
+        simple = not transport.dataBuffer and not transport.disconnecting and not transport._writeDisconnecting
+        if not simple or transport.producerPaused or not 0 < len(data) <= transport.SEND_LIMIT:
+            return transport.doWrite()
+        if transport.producer is not None and not transport.streamingProducer:
+            return transport.doWrite()
+        try:
+            sent = transport.socket.send(data)
+        except OSError:
+            # It will fail again, and the transport knows what that means.
+            return transport.doWrite()
+        transport._tempDataBuffer, transport._tempDataLen = [], 0
+        if sent == len(data):
+            del self._writers[transport]
+        else:
+            transport.dataBuffer, transport.offset = data, sent
+        return None
 
     def _act(self, fd: int, event: int) -> None:
         """What a reactor does with one socket."""

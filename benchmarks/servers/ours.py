@@ -7,13 +7,13 @@ from typing import Any
 
 import common
 from twisted.internet import asyncioreactor
-from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
-from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import deferLater
 from twisted.logger import globalLogBeginner
 
 import twisted_smtpd.smtp
 from twisted_smtpd.factory import SMTPFactory
+from twisted_smtpd.tls import CertificateFiles
 
 OPTIONS = common.options()
 if OPTIONS.reactor == "uvloop":
@@ -73,19 +73,13 @@ def main(options: common.Options) -> None:
         "hostname": common.HOSTNAME,
         "max_connections": common.MAX_CONNECTIONS,
     }
-    creator = None
     if options.tls != "none":
-        with open(options.certificate) as file:
-            creator = PrivateCertificate.loadPEM(file.read()).options()
-    if options.tls == "starttls":
-        settings["tls_context"] = creator
+        name = "tls_context" if options.tls == "starttls" else "ssl_context"
+        settings[name] = CertificateFiles(options.certificate)
     if options.auth:
         settings |= {"authenticator": authenticate, "auth_require_tls": False}
     factory = SMTPFactory(handler, **settings)
-    if options.tls == "implicit":
-        SSL4ServerEndpoint(reactor, options.port, creator, common.BACKLOG, common.HOST).listen(factory)
-    else:
-        TCP4ServerEndpoint(reactor, options.port, common.BACKLOG, common.HOST).listen(factory)
+    TCP4ServerEndpoint(reactor, options.port, common.BACKLOG, common.HOST).listen(factory)
     # Until logging begins, Twisted keeps all events in memory; nothing is to be logged here.
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False)
     reactor.run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import ssl
@@ -18,6 +17,7 @@ from zope.interface import implementer
 
 from twisted_smtpd.tls.errors import TLSConfigurationError, openssl_reason
 from twisted_smtpd.tls.pem import Credentials, Path, generate, load_authorities, load_credentials
+from twisted_smtpd.tls.quick import QuickConnection
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -32,7 +32,7 @@ _log = Logger()
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | getattr(SSL, "OP_NO_RENEGOTIATION", 0)
 
 
-class ServerConnection(SSL.Connection):
+class ServerConnection(QuickConnection):
     """A server's connection.
 
     :ivar peer_untrusted: whether the client sent a certificate that can't be verified.
@@ -41,25 +41,10 @@ class ServerConnection(SSL.Connection):
     peer_untrusted = False
 
     def __init__(self, context: SSL.Context, origin: _Contexts) -> None:
-        super().__init__(context, None)
+        super().__init__(context)
         # OpenSSL calls the first context's SNI callback again after a HelloRetryRequest, when pyOpenSSL knows only the
         # context chosen: were the first one gone with a reload in between, the call would go to freed memory.
         self._origin = origin
-
-    def bio_read(self, bufsiz: int) -> bytes:
-        """All octets that wait for the network.
-
-        Twisted asks once for 32 KiB after each step; what a longer flight (names of client authorities) left behind
-        would stay here while the client waits for it.
-        """
-        data = super().bio_read(bufsiz)
-        if len(data) < bufsiz:
-            return data
-        pieces = [data]
-        with contextlib.suppress(SSL.WantReadError):
-            while True:
-                pieces.append(super().bio_read(bufsiz))
-        return b"".join(pieces)
 
 
 @dataclass(frozen=True)

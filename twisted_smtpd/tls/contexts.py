@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IOpenSSLContextFactory, IOpenSSLServerCo
 from zope.interface import implementer
 
 from twisted_smtpd.tls.errors import TLSConfigurationError
+from twisted_smtpd.tls.quick import QuickConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +56,7 @@ class _ContextGetter:
         self._get_context = get_context
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        return SSL.Connection(self._get_context(), None)
+        return QuickConnection(self._get_context())
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -124,6 +125,8 @@ class SSLObjectConnection:
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._handshake_done = False
         self._no_more_input = False
+        # Whether either side has said that it has said all.
+        self._ending = False
         self._app_data: Any = None
 
     # The handshake
@@ -152,6 +155,9 @@ class SSLObjectConnection:
         :raises OpenSSL.SSL.WantReadError: if there is nothing.
         :raises OpenSSL.SSL.ZeroReturnError: after the client's close_notify.
         """
+        if not (self._incoming.pending or self._ssl.pending() or self._ending):
+            # To let OpenSSL say so costs as much as to decrypt something.
+            raise SSL.WantReadError
         try:
             data = self._ssl.read(bufsiz)
         except ssl.SSLError as error:
@@ -190,7 +196,7 @@ class SSLObjectConnection:
 
     def bio_shutdown(self) -> None:
         """Nothing more will arrive from the network."""
-        self._no_more_input = True
+        self._no_more_input = self._ending = True
         self._incoming.write_eof()
 
     # The end
@@ -201,6 +207,7 @@ class SSLObjectConnection:
         :returns: whether the client's has come as well.
         :raises OpenSSL.SSL.Error: in the middle of the handshake.
         """
+        self._ending = True
         if self._no_more_input:
             return False
         # SSLObject.unwrap looks for the client's close_notify at once, and fails for good when it meets data the
