@@ -132,3 +132,10 @@ class RoundsTestCase(SynchronousTestCase):
             return client.recv(2**20)
         except BlockingIOError:
             return b""
+
+    def fill(self, transport: Any) -> None:
+        """Have a transport wait until its client reads."""
+        transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        transport.write(b"x" * 2**16)
+        self.reactor.turn()
+        self.assertNotEqual(transport.dataBuffer, b"")

@@ -235,6 +235,36 @@ class WritingTests(RoundsTestCase):
             self.reactor.turn()
         self.assertEqual(said.count(b"x"), size)
 
+    def test_nothing_overtakes_what_is_still_to_be_written(self) -> None:
+        rounds = Rounds(self.reactor)
+
+        def act(echo: Echo, data: bytes) -> None:
+            said.append(self.heard(first))
+            full.write(b"!")
+
+        said: list[bytes] = []
+        first, full = self.echo(lambda echo, data: None, rounds)
+        second, _ = self.echo(act, rounds)
+        self.fill(full)
+        second.send(b"hello")
+        for _ in range(1000):
+            self.reactor.turn()
+            said.append(self.heard(first))
+        self.assertEqual(b"".join(said), b"x" * 2**16 + b"!")
+
+    def test_the_end_comes_when_all_is_written(self) -> None:
+        for end in ("loseConnection", "loseWriteConnection"):
+            self.port = Port(self.reactor)
+
+            def act(echo: Echo, data: bytes, end: str = end) -> None:
+                echo.transport.write(b"bye")
+                getattr(echo.transport, end)()
+
+            client, _transport = self.echo(act, Rounds(self.reactor))
+            client.send(b"hello")
+            self.reactor.turn()
+            self.assertEqual((self.heard(client), client.recv(10)), (b"bye", b""), end)
+
     def test_what_is_written_to_a_client_that_has_gone(self) -> None:
         def act(echo: Echo, data: bytes) -> None:
             client.close()
@@ -418,6 +448,22 @@ class EndTests(RoundsTestCase):
             transport.resumeProducing()
         self.reactor.turn()
         self.assertEqual(arrived, [b"hello"] * 2)
+
+    def test_paused_by_another_while_it_writes(self) -> None:
+        rounds = Rounds(self.reactor)
+        arrived: list[bytes] = []
+
+        def act(echo: Echo, data: bytes) -> None:
+            arrived.append(data)
+            for _, transport in pairs:
+                transport.pauseProducing()
+
+        pairs = [self.echo(act, rounds) for _ in range(2)]
+        for client, transport in pairs:
+            self.fill(transport)
+            client.send(b"hello")
+        self.reactor.turn()
+        self.assertEqual(arrived, [b"hello"])
 
     def test_the_reactor_ends(self) -> None:
         _client, transport = self.echo(lambda echo, data: None, Rounds(self.reactor))

@@ -148,6 +148,47 @@ class QuickConnectionTests(SynchronousTestCase):
             complete = [text for i, text in enumerate(texts) if len(b"".join(records[: i + 1])) <= stop]
             self.assertEqual(heard, b"".join(complete))
 
+    def asked_for(self, *arriving: bytes) -> list[int]:
+        """How often OpenSSL is asked for plain text after each of these; it has one for each record, and no more."""
+        ends = Ends(SSL.TLS1_3_VERSION)
+        drain(ends.server.bio_read)
+        ready: list[bytes] = []
+
+        def recv(connection: Any, *arguments: Any) -> bytes:
+            counts[-1] += 1
+            if not ready:
+                raise SSL.WantReadError
+            return ready.pop(0)
+
+        self.patch(SSL.Connection, "bio_write", lambda connection, buf: len(buf))
+        self.patch(SSL.Connection, "recv", recv)
+        stream, counts = b"", [0]
+        known = 0
+        for data in arriving:
+            stream += data
+            at = records = 0
+            while at + 5 <= len(stream) and at + 5 + int.from_bytes(stream[at + 3 : at + 5], "big") <= len(stream):
+                at += 5 + int.from_bytes(stream[at + 3 : at + 5], "big")
+                records += 1
+            ready += [b"text"] * (records - known)
+            due, known = records - known, records
+            counts.append(0)
+            self.assertEqual(ends.heard(data), b"text" * due, arriving)
+        return counts[1:]
+
+    def test_what_only_looks_like_a_record(self) -> None:
+        """It is the rest of one, and may have others behind it."""
+        record = b"\x17\x03\x03\x00\x01a"
+        self.assertEqual(self.asked_for(record, record), [1, 1])
+        # The end of a payload, a record, and the start of another's header; but octets 3 and 4 say 7, and 7 are left.
+        rest = b"cd" + b"\x17\x00\x07\x00\x03abc" + b"\x17\x03"
+        self.assertEqual(len(rest), 5 + int.from_bytes(rest[3:5], "big"))
+        self.assertEqual(self.asked_for(b"\x17\x03\x03\x00\x04ab", rest, b"\x03\x00\x01a", record)[-1], 1)
+        # The end of a header, its payload, and the start of another header; 2 are left.
+        rest = b"\x00\x02a\x00\x02" + b"\x17\x03"
+        self.assertEqual(len(rest), 5 + int.from_bytes(rest[3:5], "big"))
+        self.assertEqual(self.asked_for(b"\x17\x03\x03", rest, b"\x03\x00\x01a", record)[-1], 1)
+
     def test_what_openssl_answers_by_itself_is_sent(self) -> None:
         """To renegotiate is not allowed; the client has to hear that."""
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
