@@ -459,11 +459,13 @@ class EndTests(RoundsTestCase):
                 transport.pauseProducing()
 
         pairs = [self.echo(act, rounds) for _ in range(2)]
-        for client, transport in pairs:
+        for _, transport in pairs:
             self.fill(transport)
+        for client, _ in pairs:
             client.send(b"hello")
         self.reactor.turn()
         self.assertEqual(arrived, [b"hello"])
+        self.assertEqual([len(self.reactor.readers), rounds._events[pairs[0][1].fileno()]], [1, module.WRITE])
 
     def test_the_reactor_ends(self) -> None:
         _client, transport = self.echo(lambda echo, data: None, Rounds(self.reactor))

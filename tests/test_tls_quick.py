@@ -184,10 +184,10 @@ class QuickConnectionTests(SynchronousTestCase):
         rest = b"cd" + b"\x17\x00\x07\x00\x03abc" + b"\x17\x03"
         self.assertEqual(len(rest), 5 + int.from_bytes(rest[3:5], "big"))
         self.assertEqual(self.asked_for(b"\x17\x03\x03\x00\x04ab", rest, b"\x03\x00\x01a", record)[-1], 1)
-        # The end of a header, its payload, and the start of another header; 2 are left.
-        rest = b"\x00\x02a\x00\x02" + b"\x17\x03"
+        # The end of a header, its payload, a record, and the start of another header; 23 are left.
+        rest = b"\x00\x02a\x00" + b"\x17\x03\x03\x00\x12" + b"x" * 18 + b"\x17"
         self.assertEqual(len(rest), 5 + int.from_bytes(rest[3:5], "big"))
-        self.assertEqual(self.asked_for(b"\x17\x03\x03", rest, b"\x03\x00\x01a", record)[-1], 1)
+        self.assertEqual(self.asked_for(b"\x17\x03\x03", rest, b"\x03\x03\x00\x01a", record)[-1], 1)
 
     def test_what_openssl_answers_by_itself_is_sent(self) -> None:
         """To renegotiate is not allowed; the client has to hear that."""
