@@ -355,6 +355,8 @@ class Dialog(Intake):
     def _step(self, coroutine: Coroutine[Any, Any, Any], value: Any) -> None:
         """Run a command until it is done, or waits."""
         self.paused = True
+        if (rounds := self.traffic.rounds) is not None:
+            rounds.hook_ran = True
         try:
             if value is not None and isinstance(value, Failure):
                 awaited = self._enter(value.throwExceptionIntoGenerator, coroutine)

@@ -136,12 +136,15 @@ class Rounds:
     :param reactor: the reactor.
     :ivar holding: whether what is to be sent had better wait for the end of the round.
     :ivar senders: what sends then.
+    :ivar hook_ran: whether time may have passed: the clock is looked at only then, since it costs more than what
+        happens between two hooks takes.
     """
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
         self.holding = False
         self.senders: list[Sender] = []
+        self.hook_ran = False
         self._epoll = select.epoll()
         self.fileno = self._epoll.fileno
         self._sockets: dict[int, Any] = {}
@@ -263,9 +266,11 @@ class Rounds:
                 # An earlier one may have closed it, which is looked at only if something was closed at all.
                 elif not self._unread or self._events[fd] & READ:
                     self._read(transport)
-                if perf_counter() - since > MAX_HELD:
-                    self._send()
-                    since = perf_counter()
+                if self.hook_ran:
+                    self.hook_ran = False
+                    if perf_counter() - since > MAX_HELD:
+                        self._send()
+                        since = perf_counter()
         finally:
             self.holding = False
             self._send()

@@ -26,12 +26,24 @@ __all__ = ["Transaction"]
 
 log = Logger()
 
-# Looking it up costs more than it may, once per message.
-INFO = LogLevel.info
-
 GO_AHEAD = "354 End data with <CR><LF>.<CR><LF>"
 
-MESSAGE_ANSWERED = "{session} {peer} from=<{sender}> recipients={recipients} size={size}: {code}"
+# What is logged of a message; all keys are here, since a copy that needs no new ones is the cheapest.
+MESSAGE_EVENT: dict[str, Any] = {
+    "log_logger": log,
+    "log_level": LogLevel.info,
+    "log_namespace": log.namespace,
+    "log_source": None,
+    "log_format": "{session} {peer} from=<{sender}> recipients={recipients} size={size}: {code}",
+    "log_time": 0.0,
+    "session": None,
+    "peer": None,
+    "sender": None,
+    "recipients": None,
+    "size": None,
+    "code": None,
+}
+publish = log.observer.__call__
 
 
 class Transaction(Server):
@@ -181,9 +193,10 @@ class Transaction(Server):
         if not self._accepted:
             self._refuse_unaddressed()
         return DotReader(
-            size_limit=self.data_size_limit,
-            line_length_limit=self.line_length_limit,
-            bare_newline=self.bare_newline,
+            # By position: names cost Python 3.11 half as much again.
+            self.data_size_limit,
+            self.line_length_limit,
+            self.bare_newline,
         )
 
     async def _receive(self, reader: ContentReader) -> None:
@@ -390,24 +403,17 @@ class Transaction(Server):
 
     def _log_message(self, size: int) -> None:
         self.traffic.counts.octets += size
-        # Values, not the envelope: whoever keeps the event must not keep the message.
         # The event is made here, since log.info() spends more on looking up its own level than a command takes.
-        log.observer(
-            {
-                "log_logger": log,
-                "log_level": INFO,
-                "log_namespace": log.namespace,
-                "log_source": None,
-                "log_format": MESSAGE_ANSWERED,
-                "log_time": time.time(),
-                "session": self.session.id,
-                "peer": self.session.peer,
-                "sender": self.envelope.mail_from,
-                "recipients": self._accepted,
-                "size": size,
-                "code": self._code,
-            }
-        )
+        event: dict[str, Any] = MESSAGE_EVENT.copy()
+        event["log_time"] = time.time()
+        # Values, not the envelope: whoever keeps the event must not keep the message.
+        event["session"] = self.session.id
+        event["peer"] = self.session.peer
+        event["sender"] = self.envelope.mail_from
+        event["recipients"] = self._accepted
+        event["size"] = size
+        event["code"] = self._code
+        publish(event)
 
 
 async def _replay(replies: list[Reply], ending: BaseException | None) -> AsyncIterator[Reply]:

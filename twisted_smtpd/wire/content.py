@@ -141,7 +141,6 @@ class ContentReader(ABC):
 
     def __init__(
         self,
-        *,
         size_limit: int | None = None,
         line_length_limit: int | None = None,
         bare_newline: str = "normalize",
