@@ -146,6 +146,25 @@ class OrderTests(RoundsTestCase):
         self.reactor.turn()
         self.assertEqual(sorted(seen), [b""] * 7 + [b"250"] * 2)
 
+    def test_a_hook_that_takes_its_time_for_each_chunk(self) -> None:
+        seen: list[bytes] = []
+
+        async def handle_DATA_STREAM(server: Any, session: Any, envelope: Any, stream: Any) -> str:
+            async for _ in stream:
+                seen.append(self.heard(waiting)[:3])
+                self.now += module.MAX_HELD * 2
+            return "250 OK"
+
+        factory = self.factory(hooks(handle_DATA_STREAM=handle_DATA_STREAM))
+        waiting, *sending = [self.serve(factory)[0] for _ in range(3)]
+        for client in sending:
+            client.send(EHLO + MAIL + b"RCPT TO:<c@d.example>\r\nDATA\r\n")
+        self.reactor.turn()
+        for client in (waiting, *sending):
+            client.send(EHLO if client is waiting else b"part of a message\r\n")
+        self.reactor.turn()
+        self.assertEqual(seen, [b"", b"250"])
+
     def test_the_reactor_has_its_turn_while_clients_go_on(self) -> None:
         rounds = Rounds(self.reactor)
         count = 0

@@ -18,8 +18,8 @@ MAX_HELD = 2**14
 
 HYPHEN = ord("-")
 
-# How far the end of a connection has come: not at all; it is open for too long, and the server is stopping, so that the
-# command in progress is the last one; it is to be closed after that one in any case; nothing is read or sent any more.
+# How far the end of a connection has come.  Not at all; it was open for too long, or the server is stopping: what is in
+# progress is the last thing; it is closed after the command in progress; nothing is read or sent any more.
 OPEN, TOO_LONG, STOPPING, FINISHING, CLOSED = range(5)
 
 

@@ -355,8 +355,7 @@ class Dialog(Intake):
     def _step(self, coroutine: Coroutine[Any, Any, Any], value: Any) -> None:
         """Run a command until it is done, or waits."""
         self.paused = True
-        if (rounds := self.traffic.rounds) is not None:
-            rounds.hook_ran = True
+        self.traffic.hook_runs()
         try:
             if value is not None and isinstance(value, Failure):
                 awaited = self._enter(value.throwExceptionIntoGenerator, coroutine)

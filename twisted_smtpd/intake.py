@@ -92,6 +92,8 @@ class Intake(Deadlines):
         assert reader is not None
         rest = reader.feed(data)
         self._content_octets += len(data)
+        if self._stream is not None:
+            self.traffic.hook_runs()
         if reader.error is not None:
             self.release_content()
             if self._stream is not None:

@@ -112,6 +112,11 @@ class Traffic:
             self._watch = Watch(clock)
         return self._watch
 
+    def hook_runs(self) -> None:
+        """A hook is about to run: it may take time in which nobody is answered."""
+        if self.rounds is not None:
+            self.rounds.hook_ran = True
+
     def admit(self, connection: Connection, address: str | None, limits: Mapping[str, Any]) -> str | None:
         """Count a new connection.
 
