@@ -448,8 +448,8 @@ class EndTests(RoundsTestCase):
             self.reactor.turn()
             self.assertEqual(arrived, [b"hello"])
 
-    def test_paused_by_another_of_its_round_it_is_read_no_more(self) -> None:
-        rounds = Rounds(self.reactor)
+    def pausing(self, rounds: Rounds) -> tuple[list[Any], list[bytes]]:
+        """Two clients the first of which to say something has both paused, and what has arrived."""
         arrived: list[bytes] = []
 
         def act(echo: Echo, data: bytes) -> None:
@@ -458,6 +458,10 @@ class EndTests(RoundsTestCase):
                 transport.pauseProducing()
 
         pairs = [self.echo(act, rounds) for _ in range(2)]
+        return pairs, arrived
+
+    def test_paused_by_another_of_its_round_it_is_read_no_more(self) -> None:
+        pairs, arrived = self.pausing(Rounds(self.reactor))
         for client, _ in pairs:
             client.send(b"hello")
         self.reactor.turn()
@@ -470,14 +474,7 @@ class EndTests(RoundsTestCase):
 
     def test_paused_by_another_while_it_writes(self) -> None:
         rounds = Rounds(self.reactor)
-        arrived: list[bytes] = []
-
-        def act(echo: Echo, data: bytes) -> None:
-            arrived.append(data)
-            for _, transport in pairs:
-                transport.pauseProducing()
-
-        pairs = [self.echo(act, rounds) for _ in range(2)]
+        pairs, arrived = self.pausing(rounds)
         for _, transport in pairs:
             self.fill(transport)
         for client, _ in pairs:

@@ -169,15 +169,16 @@ class SMTP(AuthCommands, ClientCommands, TLSCommands, ProxyHeader, Transaction):
         return [f"250-{self.hostname}", *(f"250-{keyword}" for keyword in keywords if keyword is not None)]
 
     def _ehlo_response(self) -> str:
-        settings = self._settings
-        if settings.ehlo_state is None:
-            return "\n".join((*self._ehlo_lines(), "250 HELP"))
-        state = settings.ehlo_state(self)
-        response = settings.ehlo_responses.get(state)
-        if response is None:
+        settings, state = self._settings, None
+        if settings.ehlo_state is not None:
+            state = settings.ehlo_state(self)
+            if (known := settings.ehlo_responses.get(state)) is not None:
+                return known
+        response = "\n".join((*self._ehlo_lines(), "250 HELP"))
+        if state is not None:
             if len(settings.ehlo_responses) >= MAX_EHLO_RESPONSES:
                 settings.ehlo_responses.clear()
-            response = settings.ehlo_responses[state] = "\n".join((*self._ehlo_lines(), "250 HELP"))
+            settings.ehlo_responses[state] = response
         return response
 
     @syntax("NOOP [ignored]")

@@ -186,8 +186,7 @@ class Transaction(Server):
 
     def _content_reader(self, arg: str | None) -> ContentReader:
         """What reads the content, if DATA may be sent now."""
-        if arg is not None:
-            self._no_argument(arg)
+        self._no_argument(arg)
         if self.envelope.mail_from is None:
             raise SMTPReplyError(503, "5.5.1", "Need MAIL command first")
         if not self._accepted:
