@@ -75,7 +75,7 @@ UP = re.compile(r"^smtpd_worker_up\{.*\} 1$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Crew:
+class Supervisor:
     """One or more processes of ``twist smtpd``, and what is sent to them.
 
     :ivar handler: what ``-c`` is given.
@@ -106,11 +106,11 @@ class Crew:
         return Scenario("", "", messages, KIB, connections=CREW_SENDERS, keep=self.keep)
 
 
-CREWS = [Crew(handler, keep, count) for handler in CREW_MESSAGES for keep in (True, False) for count in WORKERS]
+CREWS = [Supervisor(handler, keep, count) for handler in CREW_MESSAGES for keep in (True, False) for count in WORKERS]
 
 
 @dataclass(frozen=True)
-class CrewSample(Sample):
+class SupervisorSample(Sample):
     """One run of some workers.
 
     :ivar taken: how many messages each of them took.
@@ -126,7 +126,7 @@ class Results:
     :ivar busy: seconds of CPU per message by server and connections, all of them in use.
     :ivar idle: the same where all but ``WORKING`` are idle.
     :ivar sizes: by server and the name of the size.
-    :ivar crews: the runs of each crew.
+    :ivar crews: the runs of each supervisor.
     :ivar left_out: what has no figure, and why.
     :ivar failed: how many of these should have one.
     """
@@ -134,7 +134,7 @@ class Results:
     busy: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     idle: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     sizes: dict[tuple[str, str], list[float]] = field(default_factory=dict)
-    crews: dict[Crew, list[CrewSample]] = field(default_factory=dict)
+    crews: dict[Supervisor, list[SupervisorSample]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     failed: int = 0
 
@@ -199,15 +199,15 @@ def sized(peer: Peer, size: int, messages: int, cores: Cores) -> float:
     return sample.cpu / messages
 
 
-def crew_sample(crew: Crew, messages: int, cores: Cores) -> CrewSample:
+def supervisor_sample(supervisor: Supervisor, messages: int, cores: Cores) -> SupervisorSample:
     """What some workers do on both cores, which they share with the load.
 
     :raises MeasurementError: if not every message arrived once.
     """
     port, page = free_port(), free_port()
-    load = crew.load(messages)
-    with started(crew.command(port, page), port, cores) as server, everywhere(server, cores):
-        wait_for(page, crew.workers)
+    load = supervisor.load(messages)
+    with started(supervisor.command(port, page), port, cores) as server, everywhere(server, cores):
+        wait_for(page, supervisor.workers)
         run_load(load.command(port, messages // 10))
         before = messages_taken(page)
         sample = run_measured(server, load.command(port, messages), messages)
@@ -215,7 +215,9 @@ def crew_sample(crew: Crew, messages: int, cores: Cores) -> CrewSample:
         stop(server)
     if sum(after) != messages + messages // 10 or len(before) != len(after):
         raise MeasurementError(f"{messages + messages // 10} messages were sent, {sum(after)} arrived")
-    return CrewSample(messages, sample.seconds, sample.cpu, [new - old for old, new in zip(before, after, strict=True)])
+    return SupervisorSample(
+        messages, sample.seconds, sample.cpu, [new - old for old, new in zip(before, after, strict=True)]
+    )
 
 
 def metrics(page: int) -> str:
@@ -303,8 +305,8 @@ class Growth:
         for size in self.sizes:
             for peer in self.peers:
                 self._size(peer, size)
-        for crew in CREWS:
-            self._crew(crew)
+        for supervisor in CREWS:
+            self._supervisor(supervisor)
 
     def _connections(self, peer: Peer, connections: int) -> None:
         results = self.results
@@ -334,13 +336,13 @@ class Growth:
 
         self.results.attempt(f"{name}, {peer.name}", work)
 
-    def _crew(self, crew: Crew) -> None:
+    def _supervisor(self, supervisor: Supervisor) -> None:
         def work() -> float:
-            sample = crew_sample(crew, self.share(CREW_MESSAGES[crew.handler]), self.cores)
-            self.results.crews.setdefault(crew, []).append(sample)
+            sample = supervisor_sample(supervisor, self.share(CREW_MESSAGES[supervisor.handler]), self.cores)
+            self.results.crews.setdefault(supervisor, []).append(sample)
             return sample.cpu / sample.messages
 
-        self.results.attempt(crew.title, work)
+        self.results.attempt(supervisor.title, work)
 
     # -- the report ----------------------------------------------------------------------------------------------------
 
@@ -348,7 +350,7 @@ class Growth:
         """The whole report."""
         names = [peer.name for peer in self.peers]
         conditions = "\n".join(f":{name}: {value}" for name, value in machine.items())
-        parts = [self._connection_table(names), self._size_table(names), self._crew_table()]
+        parts = [self._connection_table(names), self._size_table(names), self._supervisor_table()]
         parts.append(section("Growth: measured with", conditions))
         if self.results.left_out:
             lines = [f"* {what}: {reason}" for what, reason in self.results.left_out.items()]
@@ -377,18 +379,18 @@ class Growth:
         about = f"CPU per message, and per octet of it; {SENDERS} kept connections."
         return section("Larger messages", about, table(head, rows))
 
-    def _crew_table(self) -> str:
+    def _supervisor_table(self) -> str:
         rows = []
-        for crew in CREWS:
-            samples = self.results.crews.get(crew)
-            alone = self.results.crews.get(Crew(crew.handler, crew.keep, 1))
+        for supervisor in CREWS:
+            samples = self.results.crews.get(supervisor)
+            alone = self.results.crews.get(Supervisor(supervisor.handler, supervisor.keep, 1))
             if not samples or not alone:
-                rows.append([crew.title, *[NOTHING] * 4])
+                rows.append([supervisor.title, *[NOTHING] * 4])
                 continue
             rate, unit = (statistics.median(s.messages / s.seconds for s in some) for some in (samples, alone))
             cost = statistics.median(s.cpu / s.messages for s in samples)
             shares = [max(s.taken) / sum(s.taken) for s in samples]
-            rows.append([crew.title, figure(rate), figure(rate / unit), figure(cost * 1e6)])
+            rows.append([supervisor.title, figure(rate), figure(rate / unit), figure(cost * 1e6)])
             rows[-1].append(f"{statistics.median(shares):.0%}")
         head = ["1 KB messages", "messages/s", "times one worker's", "CPU per message, µs", "most taken by one"]
         about = f"{CREW_SENDERS} connections at a time; the workers, their parent and the load share two cores."
@@ -407,7 +409,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help=f"how many (default: {ROUNDS}; {QUICK_ROUNDS} with --quick)")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="write the tables there")
     arguments = parser.parse_args()
-    if arguments.rounds is not None and arguments.rounds < 1:
+    if arguments.batches is not None and arguments.batches < 1:
         parser.error("--rounds is at least 1")
     if arguments.write is not None and not arguments.write.is_dir():
         parser.error(f"--write: {arguments.write} is not a folder")
@@ -426,7 +428,7 @@ def main() -> int:
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 1
-    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
+    rounds = arguments.batches or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     allow_many_sockets()
     cores = take_cores()
     growth = Growth(cores, arguments.quick)

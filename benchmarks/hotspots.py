@@ -55,7 +55,7 @@ BUFFER = 4096
 ENOUGH_WHOLE, ENOUGH_TIME = 0.98, 0.8
 FUNCTIONS = 15
 
-TWISTED, ROUNDS_LAYER, OUT, DIALOG = "Twisted", "rounds", "outflow, connection", "dialog"
+TWISTED, ROUNDS_LAYER, OUT, DIALOG = "Twisted", "rounds", "output, connection", "dialog"
 SERVER, WIRE, LOGGING, HANDLER = "server, transaction", "wire", "logging", "handler"
 COLLECTOR, REST = "garbage collector", "rest of the interpreter"
 SEND, RECV, EPOLL, CALLS = "kernel: send", "kernel: recv", "kernel: epoll", "kernel: other system calls"
@@ -84,7 +84,7 @@ COLOURS = {
 #: Modules of the package by layer; any other is part of the server.
 MODULES = {
     "rounds": ROUNDS_LAYER,
-    "outflow": OUT,
+    "output": OUT,
     "connection": OUT,
     "deadlines": DIALOG,
     "dialog": DIALOG,

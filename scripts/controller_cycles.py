@@ -67,7 +67,7 @@ def cycle(handler: Counting, own_loop: bool) -> None:
 
 def main() -> int:
     """Run the cycles; the exit status."""
-    parser = argparse.ArgumentParser(description="Watch a controller being started and stopped.")
+    parser = argparse.ArgumentParser(description="Timers a controller being started and stopped.")
     parser.add_argument("--cycles", type=int, default=200)
     parser.add_argument("--own-loop", action="store_true")
     options = parser.parse_args()

@@ -5,7 +5,7 @@ it with SIGKILL, again and again.  Afterwards every message that was answered 25
 no message in it may be half of one.  Prints the figures; exits with 1 for any loss.
 
 A killed process is not a power cut: that the message was synchronised to the disk is a matter for
-``tests/test_mailbox.py``, which watches the calls of ``fsync``.
+``tests/handlers/test_mailbox.py``, which watches the calls of ``fsync``.
 """
 
 from __future__ import annotations

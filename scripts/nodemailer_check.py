@@ -23,7 +23,7 @@ from pathlib import Path
 HOME = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HOME))
 
-from tests.tls_helpers import issue  # noqa: E402
+from tests.support.tls_helpers import issue  # noqa: E402
 
 LIMIT = 120  # seconds, for everything that nodemailer does
 MISSING = 77

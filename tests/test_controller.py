@@ -16,9 +16,8 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.fakes import MESSAGE, Client, Promises, Transport, codes, hooks
+from tests.support.fakes import MESSAGE, Client, Promises, Transport, codes, hooks
 from twisted_smtpd import controller as controllers
-from twisted_smtpd import listening, reactors
 from twisted_smtpd.controller import (
     BaseController,
     Controller,
@@ -28,7 +27,8 @@ from twisted_smtpd.controller import (
     get_localhost,
 )
 from twisted_smtpd.factory import SMTPFactory
-from twisted_smtpd.listening import RunningServer, bind_inet, bind_unix
+from twisted_smtpd.runtime import listening, reactors
+from twisted_smtpd.runtime.listening import RunningServer, bind_inet, bind_unix
 from twisted_smtpd.smtp import SMTP
 
 ALL = (

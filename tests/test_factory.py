@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.fakes import (
+from tests.support.fakes import (
     GREETING,
     MESSAGE,
     Client,
@@ -25,8 +25,8 @@ from tests.fakes import (
     make_factory,
 )
 from twisted_smtpd.factory import SMTPFactory
+from twisted_smtpd.runtime.connections import LINGER, limited_address
 from twisted_smtpd.smtp import SMTP
-from twisted_smtpd.traffic import LINGER, limited_address
 
 
 def ipv6(host: str) -> IAddress:
@@ -52,7 +52,7 @@ class FactoryTests(SynchronousTestCase):
         factory.options = {}
         client = join(factory)
         self.assertEqual(client.read(), b"220 mine.example ESMTP twisted-smtpd\r\n")
-        self.assertEqual(factory.traffic.connections, {client.protocol})
+        self.assertEqual(factory.connections.open, {client.protocol})
 
     def test_bad_options_are_found_when_it_is_made(self) -> None:
         self.assertRaises(TypeError, SMTPFactory, object(), no_such_option=1)
@@ -104,7 +104,7 @@ class ConnectionLimitTests(SynchronousTestCase):
         self.assertEqual(third.read(), b"421 4.3.2 mx.example has too many connections, try again later\r\n")
         self.assertTrue(third.closed)
         third.lose()
-        self.assertEqual(len(factory.traffic.connections), 2)
+        self.assertEqual(len(factory.connections.open), 2)
         first.lose()
         self.assertEqual(join(factory).read(), GREETING)
 
@@ -153,7 +153,7 @@ class AddressLimitTests(SynchronousTestCase):
             self.assertEqual(clients[-1].read(), b"421 4.7.0 mx.example has too many connections from your address\r\n")
         for client in clients:
             client.lose()
-        self.assertEqual(dict(factory.traffic.per_address), {})
+        self.assertEqual(dict(factory.connections.per_address), {})
         return clients[-1].closed
 
     def test_at_the_limit_and_beyond(self) -> None:
@@ -202,25 +202,25 @@ class RecountTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.factory = make_factory(max_connections_per_address=1)
-        self.traffic = self.factory.traffic
+        self.connections = self.factory.connections
         self.limits = self.factory.settings.values
         join(self.factory, "192.0.2.1")
 
     def test_the_same_address(self) -> None:
-        self.assertIsNone(self.traffic.recount("192.0.2.1", "192.0.2.1", self.limits))
-        self.assertEqual(dict(self.traffic.per_address), {"192.0.2.1": 1})
+        self.assertIsNone(self.connections.recount("192.0.2.1", "192.0.2.1", self.limits))
+        self.assertEqual(dict(self.connections.per_address), {"192.0.2.1": 1})
 
     def test_another_address(self) -> None:
-        self.assertIsNone(self.traffic.recount("192.0.2.1", "192.0.2.2", self.limits))
-        self.assertEqual(dict(self.traffic.per_address), {"192.0.2.2": 1})
-        self.assertIsNone(self.traffic.recount("192.0.2.2", None, self.limits))
-        self.assertEqual(dict(self.traffic.per_address), {})
+        self.assertIsNone(self.connections.recount("192.0.2.1", "192.0.2.2", self.limits))
+        self.assertEqual(dict(self.connections.per_address), {"192.0.2.2": 1})
+        self.assertIsNone(self.connections.recount("192.0.2.2", None, self.limits))
+        self.assertEqual(dict(self.connections.per_address), {})
 
     def test_an_address_that_has_enough(self) -> None:
         join(self.factory, "192.0.2.2")
-        refusal = self.traffic.recount("192.0.2.1", "192.0.2.2", self.limits)
+        refusal = self.connections.recount("192.0.2.1", "192.0.2.2", self.limits)
         self.assertEqual(refusal, "421 4.7.0 {hostname} has too many connections from your address")
-        self.assertEqual(dict(self.traffic.per_address), {"192.0.2.1": 1, "192.0.2.2": 1})
+        self.assertEqual(dict(self.connections.per_address), {"192.0.2.1": 1, "192.0.2.2": 1})
 
 
 class DrainTests(SynchronousTestCase):
@@ -310,7 +310,7 @@ class DrainTests(SynchronousTestCase):
 
     def test_a_client_that_does_not_read_is_cut_off(self) -> None:
         client = self.join()
-        client.protocol._outflow.pauseProducing()
+        client.protocol._output.pauseProducing()
         client.protocol.dataReceived(b"RSET\r\n")
         drained = self.factory.drain(grace=5)
         self.clock.advance(6)

@@ -13,8 +13,8 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.fakes import Client, Promises, Recorder, answering, codes, connect, hooks, make_factory
-from tests.loops import in_a_loop, turns
+from tests.support.fakes import Client, Promises, Recorder, answering, codes, connect, hooks, make_factory
+from tests.support.loops import in_a_loop, turns
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.smtp import SMTP, Reply, SMTPReplyError
 from twisted_smtpd.wire.replies import BadStatus
@@ -339,8 +339,8 @@ class AsTheyComeTests(SynchronousTestCase):
         self.promises[1].callback("250 OK")
         self.assertFalse(self.promises[2].called)
         self.promises[2].callback("250 OK")
-        self.assertEqual(client.protocol.traffic.connections, set())
-        self.assertEqual(client.protocol.traffic.buffered, 0)
+        self.assertEqual(client.protocol.connections.open, set())
+        self.assertEqual(client.protocol.connections.buffered, 0)
 
     def test_a_generator_is_closed_when_it_gives_nonsense(self) -> None:
         events: list[str] = []

@@ -1,4 +1,4 @@
-"""Tests for :mod:`twisted_smtpd.tap` and :mod:`twisted_smtpd.options`."""
+"""Tests for :mod:`twisted_smtpd.tap` and :mod:`twisted_smtpd.cli.groups`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_smtpd import __main__ as main_module
 from twisted_smtpd import __version__
+from twisted_smtpd.cli.groups import LIMITS, count, octets, seconds
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.handlers import Debugging, Mailbox, Sink
 from twisted_smtpd.lmtp import LMTP
-from twisted_smtpd.options import LIMITS, count, octets, seconds
-from twisted_smtpd.settings import DEFAULTS
+from twisted_smtpd.options.table import DEFAULTS
 from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.tap import Options, makeService
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from twisted_smtpd.listening import NO_SUCH_FAMILY, Binding, RunningServer, bind_inet, bind_unix
-from twisted_smtpd.reactors import (
+from twisted_smtpd.runtime.listening import NO_SUCH_FAMILY, Binding, RunningServer, bind_inet, bind_unix
+from twisted_smtpd.runtime.reactors import (
     LoopThread,
     acquire,
     call_in,

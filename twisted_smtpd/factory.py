@@ -8,10 +8,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 
-from twisted_smtpd.settings import SMTPOptions, settings_for
+from twisted_smtpd.assemble import settings_for
+from twisted_smtpd.options.table import SMTPOptions
+from twisted_smtpd.runtime.connections import Connections
 from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.tls import connection_creator
-from twisted_smtpd.traffic import Traffic
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -42,7 +43,7 @@ class SMTPFactory(ServerFactory):
         plain = protocol.__init__ is SMTP.__init__ and protocol.__new__ is object.__new__
         self._made_of = dict(options) if plain else None
         # Of its own: another factory for the same handler is another server.
-        self.traffic = Traffic(self.settings.values["clock"])
+        self.connections = Connections(self.settings.values["clock"])
 
     def buildProtocol(self, addr: IAddress | None) -> SMTP:
         protocol: SMTP
@@ -52,7 +53,7 @@ class SMTPFactory(ServerFactory):
         else:
             protocol = self.protocol(self.handler, **self.options)
         protocol.factory = self
-        protocol.traffic = self.traffic
+        protocol.connections = self.connections
         return protocol
 
     def drain(self, grace: float = 10.0) -> Deferred[None]:
@@ -64,7 +65,7 @@ class SMTPFactory(ServerFactory):
             so that the client tries again.
         :returns: fires when no connection is left.
         """
-        return self.traffic.drain(grace)
+        return self.connections.drain(grace)
 
 
 class ImplicitTLS(ServerFactory):

@@ -7,8 +7,8 @@ from collections.abc import Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from twisted_smtpd.hooks import MISSING, settle
-from twisted_smtpd.server import syntax
+from twisted_smtpd.protocol.dispatch import syntax
+from twisted_smtpd.runtime.awaiting import MISSING, settle
 from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted_smtpd.auth.commands import AuthCommands
+from twisted_smtpd.auth.exchange import AuthCommands
 from twisted_smtpd.auth.results import (
     AuthCallbackType,
     AuthenticatorType,
@@ -14,17 +14,17 @@ from twisted_smtpd.auth.results import (
     LoginPassword,
     auth_mechanism,
 )
-from twisted_smtpd.hooks import MISSING
-from twisted_smtpd.proxy_header import ProxyHeader
-from twisted_smtpd.server import Status, syntax
+from twisted_smtpd.options.table import MIB
+from twisted_smtpd.protocol.dispatch import Status, syntax
+from twisted_smtpd.protocol.proxy import ProxyHeader
+from twisted_smtpd.protocol.tls import TLSCommands
+from twisted_smtpd.protocol.transaction import Transaction
+from twisted_smtpd.protocol.xclient import ClientCommands
+from twisted_smtpd.runtime.awaiting import MISSING
 from twisted_smtpd.session import Envelope, Session
-from twisted_smtpd.settings import MIB
-from twisted_smtpd.starttls import TLSCommands
-from twisted_smtpd.transaction import Transaction
 from twisted_smtpd.wire.addresses import parse_mailbox
 from twisted_smtpd.wire.commands import parse_helo_name
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
-from twisted_smtpd.xclient import ClientCommands
 
 __all__ = [
     "CALL_LIMIT_DEFAULT",

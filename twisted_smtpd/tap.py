@@ -13,17 +13,17 @@ from twisted.copyright import version as twisted_version
 from twisted.python import usage
 
 from twisted_smtpd import __version__
-from twisted_smtpd.auth.options import AuthOptions, announce
+from twisted_smtpd.cli.auth import AuthOptions, announce
+from twisted_smtpd.cli.groups import LIMITS, HandlerOptions, LimitOptions, ServerOptions
+from twisted_smtpd.cli.tls import TLSOptions, TrustOptions
+from twisted_smtpd.cli.workers import WorkerOptions
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.lmtp import LMTP
-from twisted_smtpd.metrics import Collect, Reading, snapshot
-from twisted_smtpd.options import LIMITS, HandlerOptions, LimitOptions, ServerOptions
-from twisted_smtpd.security_options import TLSOptions, TrustOptions
+from twisted_smtpd.metrics.figures import Collect, Reading, snapshot
 from twisted_smtpd.service import ServerService
 from twisted_smtpd.smtp import SMTP
-from twisted_smtpd.workers.crew import Crew
-from twisted_smtpd.workers.options import WorkerOptions
-from twisted_smtpd.workers.service import CrewService, leave_with, twist_arguments
+from twisted_smtpd.workers.service import SupervisorService, leave_with, twist_arguments
+from twisted_smtpd.workers.supervisor import Supervisor
 from twisted_smtpd.workers.worker import WorkerService
 
 __all__ = ["Options", "makeService"]
@@ -107,7 +107,7 @@ def makeService(options: Options) -> IService:
         grace=options["grace"],
         certificates=options.certificates,
     )
-    return _with_metrics(options, service, lambda: [Reading(None, snapshot(factory.traffic))])
+    return _with_metrics(options, service, lambda: [Reading(None, snapshot(factory.connections))])
 
 
 def _by_option(error: str, options: Options) -> str:
@@ -122,15 +122,15 @@ def _supervisor(options: Options) -> IService:
     assert options.binder is not None
     reactor = options.reactor
     twist, relay = twist_arguments(reactor, getattr(options, "parent", None), options.words)
-    crew = Crew(reactor, options["workers"], twist, leave=leave_with, relay=relay)
-    service = CrewService(crew, options.binder, options.listeners, reactor=reactor, grace=options["grace"])
-    return _with_metrics(options, service, crew.collect)
+    supervisor = Supervisor(reactor, options["workers"], twist, leave=leave_with, relay=relay)
+    service = SupervisorService(supervisor, options.binder, options.listeners, reactor=reactor, grace=options["grace"])
+    return _with_metrics(options, service, supervisor.collect)
 
 
 def _with_metrics(options: Options, service: Service, collect: Collect) -> IService:
     if not options.metrics:
         return service
-    from twisted_smtpd.metrics_page import MetricsService, metrics_site
+    from twisted_smtpd.metrics.page import MetricsService, metrics_site
 
     both = MultiService()
     service.setServiceParent(both)

@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.tls_helpers import issue
+from tests.support.tls_helpers import issue
 from twisted_smtpd.controller import (
     Controller,
 )

@@ -10,7 +10,7 @@ import sys
 from unittest import skipUnless
 
 from tests.loopback.servers import LIMIT, TWIST, ServerCase
-from tests.tls_helpers import TLSTestCase, issue
+from tests.support.tls_helpers import TLSTestCase, issue
 from twisted_smtpd.auth import set_password
 
 CURL = shutil.which("curl") or ""

@@ -22,8 +22,8 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from tests.fakes import Recorder
-from tests.tls_helpers import Issued, issue
+from tests.support.fakes import Recorder
+from tests.support.tls_helpers import Issued, issue
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.handlers import Proxy, Webhook
 from twisted_smtpd.lmtp import LMTP

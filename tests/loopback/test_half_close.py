@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.fakes import GREETING, MESSAGE, Recorder, codes
+from tests.support.fakes import GREETING, MESSAGE, Recorder, codes
 from twisted_smtpd.factory import SMTPFactory
 
 TIMEOUT = 20.0

@@ -22,7 +22,7 @@ from pathlib import Path
 from unittest import SkipTest, skipUnless
 
 from tests.loopback.servers import LIMIT, TWIST, ServerCase
-from tests.tls_helpers import Issued, issue
+from tests.support.tls_helpers import Issued, issue
 from twisted_smtpd.auth import set_password
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"

@@ -12,7 +12,7 @@ from typing import Any
 from unittest import SkipTest, skipUnless
 
 from tests.loopback.servers import LIMIT, TWIST, ServerCase
-from tests.tls_helpers import issue
+from tests.support.tls_helpers import issue
 
 CONNECTIONS = 200
 

@@ -14,8 +14,8 @@ from twisted_smtpd.auth.results import (
     auth_mechanism,
 )
 from twisted_smtpd.auth.scram import ScramKeys
-from twisted_smtpd.hooks import MISSING
 from twisted_smtpd.on_demand import on_demand
+from twisted_smtpd.runtime.awaiting import MISSING
 
 if TYPE_CHECKING:
     from twisted_smtpd.auth.authenticators import (

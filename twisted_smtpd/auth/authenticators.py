@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from zope.interface import Attribute, Interface, implementer
 
 from twisted_smtpd.auth.results import AuthResult, CramMD5Response, Identity, LoginPassword
-from twisted_smtpd.hooks import settle, unfinished
+from twisted_smtpd.runtime.awaiting import settle, unfinished
 
 __all__ = ["AcceptAnyone", "CredAuthenticator", "IAuthenticator", "IScramAuthenticator"]
 

@@ -8,6 +8,7 @@ import re
 import secrets
 from typing import Any, Literal
 
+from twisted_smtpd.auth.offer import binding_of
 from twisted_smtpd.auth.results import (
     AuthResult,
     BearerToken,
@@ -17,9 +18,8 @@ from twisted_smtpd.auth.results import (
     LoginPassword,
 )
 from twisted_smtpd.auth.scram import BINDINGS, ScramError, ScramKeys, ScramServer
-from twisted_smtpd.auth.table import binding_of
-from twisted_smtpd.hooks import MISSING, _Missing, settle
-from twisted_smtpd.server import Server
+from twisted_smtpd.protocol.dispatch import Server
+from twisted_smtpd.runtime.awaiting import MISSING, _Missing, settle
 from twisted_smtpd.wire.replies import SMTPReplyError
 
 __all__ = ["Mechanisms"]
@@ -63,7 +63,7 @@ class Mechanisms(Server):
     async def challenge_auth(
         self, challenge: str | bytes, encode_to_b64: bool = True, log_client_response: bool = False
     ) -> Response:
-        """Ask the client something; see :class:`twisted_smtpd.auth.commands.AuthCommands`."""
+        """Ask the client something; see :class:`twisted_smtpd.auth.exchange.AuthCommands`."""
         raise NotImplementedError
 
     def _authenticate(self, mechanism: str, auth_data: Any) -> Any:

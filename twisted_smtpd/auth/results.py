@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 from twisted.cred.credentials import IUsernameHashedPassword
 from zope.interface import implementer
 
+from twisted_smtpd.options.table import AuthCallbackType, AuthenticatorType
+
 __all__ = [
     "AuthCallbackType",
     "AuthMechanismType",
@@ -28,10 +30,6 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: ``auth_callback(mechanism, login, password)``: whether it is the user's password.
-AuthCallbackType = Callable[[str, bytes, bytes], Any]
-#: ``authenticator(server, session, envelope, mechanism, auth_data)``: an :class:`AuthResult`, or an awaitable of one.
-AuthenticatorType = Callable[[Any, Any, Any, str, Any], Any]
 #: ``auth_MECHANISM(server, args)``.
 AuthMechanismType = Callable[[Any, list[str]], Any]
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from twisted_smtpd.reactors import in_thread
+from twisted_smtpd.runtime.reactors import in_thread
 
 __all__ = ["Busy", "Worker"]
 
@@ -27,7 +27,7 @@ class Worker:
     """Runs functions in threads.
 
     :param defer: starts a thread: called with the function and its arguments, gives a Deferred of the result; by
-        default :func:`twisted_smtpd.reactors.in_thread`.
+        default :func:`twisted_smtpd.runtime.reactors.in_thread`.
     """
 
     def __init__(self, defer: Callable[..., Deferred[Any]] = in_thread) -> None:

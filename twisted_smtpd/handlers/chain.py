@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from twisted_smtpd.hooks import MISSING, hook_names, takes_responses
+from twisted_smtpd.runtime.awaiting import MISSING, hook_names, takes_responses
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 if TYPE_CHECKING:

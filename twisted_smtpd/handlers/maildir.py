@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_smtpd.handlers.message import Message, status_of
 from twisted_smtpd.handlers.trace import split_header, trace_header, trace_values
-from twisted_smtpd.reactors import in_thread, wait_for
+from twisted_smtpd.runtime.reactors import in_thread, wait_for
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser

@@ -13,14 +13,14 @@ from twisted.internet.ssl import optionsForClientTLS
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_smtpd.client import ClientError, ConnectionGone, Credentials, SMTPClient
-from twisted_smtpd.handlers.carry import check_message, lines_to_offer, mail_command, rcpt_command
-from twisted_smtpd.handlers.nexthost import NextHost
+from twisted_smtpd.handlers.forwarding.client import ClientError, ConnectionGone, Credentials, SMTPClient
+from twisted_smtpd.handlers.forwarding.next_host import NextHost
+from twisted_smtpd.handlers.forwarding.parameters import check_message, lines_to_offer, mail_command, rcpt_command
 from twisted_smtpd.handlers.received import count_received, received_header
 from twisted_smtpd.handlers.trace import split_header
-from twisted_smtpd.hooks import MISSING
 from twisted_smtpd.interfaces import IDATAHandler, IMAILHandler, IRCPTHandler, IRSETHandler
 from twisted_smtpd.lmtp import LMTP
+from twisted_smtpd.runtime.awaiting import MISSING
 from twisted_smtpd.wire.commands import parse_parameters
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 

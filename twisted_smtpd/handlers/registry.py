@@ -17,8 +17,8 @@ from zope.interface import implementer
 
 from twisted_smtpd import interfaces
 from twisted_smtpd.handlers.sink import Sink
-from twisted_smtpd.hooks import hook_names
 from twisted_smtpd.interfaces import IHandlerPlugin
+from twisted_smtpd.runtime.awaiting import hook_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

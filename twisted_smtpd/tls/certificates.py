@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from twisted_smtpd.tls.errors import TLSConfigurationError, openssl_reason
 from twisted_smtpd.tls.pem import Credentials, Path, generate, load_authorities, load_credentials
-from twisted_smtpd.tls.quick import QuickConnection
+from twisted_smtpd.tls.records import RecordConnection
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -32,7 +32,7 @@ _log = Logger()
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | getattr(SSL, "OP_NO_RENEGOTIATION", 0)
 
 
-class ServerConnection(QuickConnection):
+class ServerConnection(RecordConnection):
     """A server's connection.
 
     :ivar peer_untrusted: whether the client sent a certificate that can't be verified.

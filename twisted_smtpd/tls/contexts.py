@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IOpenSSLContextFactory, IOpenSSLServerCo
 from zope.interface import implementer
 
 from twisted_smtpd.tls.errors import TLSConfigurationError
-from twisted_smtpd.tls.quick import QuickConnection
+from twisted_smtpd.tls.records import RecordConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ class _ContextGetter:
         self._get_context = get_context
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        return QuickConnection(self._get_context())
+        return RecordConnection(self._get_context())
 
 
 @implementer(IOpenSSLServerConnectionCreator)

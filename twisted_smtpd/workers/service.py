@@ -12,12 +12,12 @@ from typing import Any
 from twisted.application.reactors import getReactorTypes
 from twisted.internet.defer import Deferred, gatherResults
 
-from twisted_smtpd.options import Listener
+from twisted_smtpd.cli.groups import Listener
 from twisted_smtpd.service import ServerService
-from twisted_smtpd.workers.crew import Crew
-from twisted_smtpd.workers.sockets import Binder
+from twisted_smtpd.workers.shared_sockets import Binder
+from twisted_smtpd.workers.supervisor import Supervisor
 
-__all__ = ["CrewService", "leave_with", "reactor_name", "twist_arguments"]
+__all__ = ["SupervisorService", "leave_with", "reactor_name", "twist_arguments"]
 
 
 def reactor_name(reactor: Any) -> str:
@@ -62,10 +62,10 @@ def _leave(status: int) -> None:
     os._exit(status)
 
 
-class CrewService(ServerService):
+class SupervisorService(ServerService):
     """Binds the ports, and has workers serve while it runs.
 
-    :param crew: the workers.
+    :param supervisor: the workers.
     :param binder: what the listeners' endpoints bind with.
     :param listeners: where to listen.
     :param reactor: see :class:`ServerService`.
@@ -73,11 +73,17 @@ class CrewService(ServerService):
     """
 
     def __init__(
-        self, crew: Crew, binder: Binder, listeners: Sequence[Listener], *, reactor: Any, grace: float = 10.0
+        self,
+        supervisor: Supervisor,
+        binder: Binder,
+        listeners: Sequence[Listener],
+        *,
+        reactor: Any,
+        grace: float = 10.0,
     ) -> None:
-        factory: Any = crew
+        factory: Any = supervisor
         super().__init__(factory, listeners, reactor=reactor, grace=grace)
-        self.crew = crew
+        self.supervisor = supervisor
         self._binder = binder
         self._former: Any = None
 
@@ -85,11 +91,11 @@ class CrewService(ServerService):
         """Bind the ports, if that isn't done, and start the workers; SIGHUP is passed on to them."""
         super().startService()
         self._former = signal.signal(signal.SIGHUP, self._pass_on_hangup)
-        gatherResults(self._waiting).addCallback(lambda _: self.crew.start(self._binder.shared))
+        gatherResults(self._waiting).addCallback(lambda _: self.supervisor.start(self._binder.shared))
 
     def _pass_on_hangup(self, *_: object) -> None:
         # A signal comes between any two instructions.
-        self.reactor.callFromThread(self.crew.signal, "HUP")
+        self.reactor.callFromThread(self.supervisor.signal, "HUP")
 
     def stopService(self) -> Deferred[None]:
         """Close the ports, then have the workers drain and end.

@@ -20,10 +20,10 @@ from twisted.internet.stdio import StandardIO
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
-from twisted_smtpd.metrics import snapshot
-from twisted_smtpd.options import Listener
+from twisted_smtpd.cli.groups import Listener
+from twisted_smtpd.metrics.figures import snapshot
 from twisted_smtpd.service import ServerService
-from twisted_smtpd.workers.sockets import SharedSocket, take_turns
+from twisted_smtpd.workers.shared_sockets import SharedSocket, take_turns
 
 __all__ = ["Assignment", "WorkerService", "boot_arguments", "main"]
 
@@ -112,7 +112,7 @@ class WorkerService(ServerService):
 
     def _bound(self, listener: Listener, port: IListeningPort) -> None:
         super()._bound(listener, port)
-        take_turns(port, self.reactor, lambda: len(self.factory.traffic.connections))
+        take_turns(port, self.reactor, lambda: len(self.factory.connections.open))
 
     def _take_signals(self, link: Link) -> None:
         # Whoever stops a service sends SIGTERM to each of its processes, and here the parent's word comes on top.
@@ -140,7 +140,7 @@ class Link(LineOnlyReceiver):
         if word == b"stop":
             self.stop()
         elif word == b"metrics":
-            values = json.dumps(snapshot(self._service.factory.traffic))
+            values = json.dumps(snapshot(self._service.factory.connections))
             self.say(b"metrics %b %b" % (number, values.encode()))
 
     def say(self, line: bytes) -> None:

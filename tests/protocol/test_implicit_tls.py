@@ -1,0 +1,101 @@
+"""TLS from the start (RFC 8314): real TLS in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import ConnectionLost
+
+from tests.support.fakes import EHLO, MESSAGE, codes, hooks
+from tests.support.tls_dialog import Peer, SecureTestCase
+from twisted_smtpd.factory import ImplicitTLS
+
+
+class ImplicitTLSTests(SecureTestCase):
+    def ways(self, handler: Any = None, split: bool = False, **options: Any) -> list[Peer]:
+        """A client of each of the ways to have TLS first."""
+        files = self.files()
+        plain = self.factory(handler, **options)
+        return [
+            self.join(self.factory(handler, ssl_context=files, **options), split=split),
+            self.join(ImplicitTLS(plain, files), split=split),
+            self.join_wrapped(plain, files, split=split),
+        ]
+
+    def test_the_greeting_comes_inside_tls(self) -> None:
+        for split in (False, True):
+            for peer in self.ways(split=split):
+                self.assertEqual(peer.greeting, b"")
+                self.assertEqual(peer.handshake(), b"220 mx.example ESMTP twisted-smtpd\r\n")
+                self.assertEqual(codes(peer.send(MESSAGE)), [250, 250, 250, 354, 250])
+
+    def test_the_connect_hook_sees_tls(self) -> None:
+        seen: list[Any] = []
+
+        def handle_CONNECT(server: Any, session: Any, envelope: Any) -> str:
+            seen.append((session.tls, session.ssl.version, session.peer))
+            return "250 welcome"
+
+        for peer in self.ways(hooks(handle_CONNECT=handle_CONNECT)):
+            peer.handshake()
+        self.assertEqual(seen, [(True, "TLSv1.3", ("192.0.2.1", 40000))] * 3)
+
+    def test_starttls_is_not_offered_inside(self) -> None:
+        for peer in self.ways(tls_context=self.files()):
+            peer.handshake()
+            said = peer.send(EHLO + b"STARTTLS\r\n")
+            self.assertNotIn(b"250-STARTTLS", said)
+            self.assertEqual(codes(said), [250, 503])
+
+    def test_a_stalled_handshake_is_cut_off_and_a_failed_one_logged(self) -> None:
+        peers = self.ways(timeout=20)
+        self.clock.pump([1.0] * 21)
+        for peer in peers:
+            self.assertTrue(peer.aborted)
+            peer.lose(ConnectionLost())
+        self.assertEqual(len(self.logged("no end of the TLS handshake within 20 s")), 3)
+        self.assertEqual(len(self.logged("TLS handshake")), 3)
+        for peer in self.ways():
+            self.log.clear()
+            peer.deliver(EHLO)
+            peer.lose()
+            self.assertEqual(len(self.logged("the client does not speak TLS")), 1)
+
+    def test_a_creator_that_fails_ends_the_connection_and_is_logged(self) -> None:
+        files = self.files()
+        files.serverConnectionForTLS = lambda protocol: 1 / 0  # type: ignore[assignment,method-assign]
+        peer = self.connect(ssl_context=files)
+        self.assertEqual((peer.aborted, peer.greeting), (True, b""))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_no_hook_hears_of_a_client_that_never_got_through(self) -> None:
+        called: list[str] = []
+        handler = hooks(
+            handle_CONNECT=lambda *arguments: called.append("CONNECT"),
+            handle_DISCONNECT=lambda *arguments: called.append("DISCONNECT"),
+        )
+        for peer in self.ways(handler):
+            peer.deliver(EHLO)
+            peer.lose()
+        self.assertEqual(called, [])
+
+    def test_a_client_too_many_hears_nothing_in_clear(self) -> None:
+        factory = self.factory(ssl_context=self.files(), max_connections=1)
+        self.join(factory)
+        peer = self.join(factory)
+        self.assertEqual((peer.greeting, peer.aborted), (b"", True))
+
+    def test_a_client_too_many_hears_421_where_the_endpoint_has_tls(self) -> None:
+        factory = self.factory(max_connections=1)
+        self.join_wrapped(factory, self.files())
+        peer = self.join_wrapped(factory, self.files())
+        self.assertEqual(codes(peer.handshake()), [421])
+
+    def test_listeners_with_and_without_it_share_a_server(self) -> None:
+        factory = self.factory(max_connections=1)
+        outer = ImplicitTLS(factory, self.files())
+        self.assertEqual(codes(self.join(factory).greeting), [220])
+        self.assertTrue(self.join(outer).aborted)
+
+    def test_a_context_that_is_none_is_a_type_error(self) -> None:
+        self.assertRaises(TypeError, ImplicitTLS, self.factory(), "cert.pem")

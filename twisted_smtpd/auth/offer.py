@@ -1,0 +1,157 @@
+"""Which mechanisms a server has, computed once; and which of them a client may use now."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+
+from twisted_smtpd.auth.results import MECHANISM_NAME
+from twisted_smtpd.auth.scram import BINDINGS, SCRAM_HASHES
+from twisted_smtpd.tls import channel_binding
+
+if TYPE_CHECKING:
+    from twisted_smtpd.protocol.dispatch import Server
+
+__all__ = ["MAX_AUTH_LINE", "Mechanism", "binding_of", "mechanism_table", "needs_tls", "usable", "usable_names"]
+
+log = Logger()
+
+#: RFC 4954 section 4: octets of a line of the exchange, CRLF included.
+MAX_AUTH_LINE = 12288
+
+PREFIX = "auth_"
+# They hand the authenticator what a client has proved, or a password: any authenticator might take it.
+_OF_ANY = frozenset({"PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER", "EXTERNAL"})
+_PLUS = "-PLUS"
+# RFC 6151 section 2.4; and whoever reads the server's file has every password.
+_OFF_BY_DEFAULT = frozenset({"CRAM-MD5"})
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """A mechanism and what carries it out.
+
+    :ivar name: as clients know it.
+    :ivar method: the name of the ``auth_*`` method.
+    :ivar of_handler: whether it is the handler's, rather than the server's.
+    :ivar builtin: whether it is this package's own.
+    """
+
+    name: str
+    method: str
+    of_handler: bool
+    builtin: bool
+
+
+def mechanism_table(
+    cls: type[Any], handler: object, values: Mapping[str, Any], hooks: Collection[str]
+) -> dict[str, Mechanism]:
+    """The mechanisms of a server, by name, in the order of their names.
+
+    :param cls: the protocol class; a subclass may have ``auth_*`` methods of its own.
+    :param handler: its ``auth_*`` hooks go before them.
+    :param values: the server's options.
+    :param hooks: the handler's other hooks.
+    :raises TypeError: if mechanisms are not given as a collection of names.
+    :raises ValueError: if one is asked for that can't work.
+    """
+    wanted = _names("auth_mechanisms", values["auth_mechanisms"])
+    excluded = _names("auth_exclude_mechanism", values["auth_exclude_mechanism"]) or frozenset()
+    found = {**_methods(cls, of_handler=False), **_methods(handler, of_handler=True)}
+    workable, default = _builtin(cls, values, hooks)
+    for name in [name for name, mechanism in found.items() if mechanism.builtin and name not in workable]:
+        del found[name]
+    if wanted is not None:
+        missing = sorted(wanted - found.keys())
+        if missing:
+            raise ValueError(f"auth_mechanisms: nothing here can do {missing[0]}")
+    else:
+        wanted = frozenset(name for name, mechanism in found.items() if name in default or not mechanism.builtin)
+    table = {name: found[name] for name in sorted(wanted - excluded)}
+    _warn(values, table)
+    return table
+
+
+def _names(option: str, value: Iterable[str] | None) -> frozenset[str] | None:
+    if value is None:
+        return None
+    # Taken letter by letter a single name would exclude nothing.
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{option} is a collection of names, not {value!r}")
+    return frozenset(name.upper() for name in value)
+
+
+def _methods(owner: Any, of_handler: bool) -> dict[str, Mechanism]:
+    table = {}
+    for attribute in dir(owner):
+        if not attribute.startswith(PREFIX):
+            continue
+        method = getattr(owner, attribute)
+        name = getattr(method, "__auth_mechanism_name__", attribute[len(PREFIX) :].replace("__", "-"))
+        # A handler may well have an `auth_database`; a mechanism's name is in capitals.
+        if callable(method) and MECHANISM_NAME.fullmatch(name) is not None:
+            builtin = not of_handler and method.__module__.partition(".")[0] == "twisted_smtpd"
+            table[name] = Mechanism(name, attribute, of_handler, builtin)
+    return table
+
+
+def _builtin(cls: type[Any], values: Mapping[str, Any], hooks: Collection[str]) -> tuple[Collection[str], set[str]]:
+    """The built-in mechanisms that can work, and those that are offered when nobody says which."""
+    authenticator = values["authenticator"]
+    if authenticator is None:
+        # A handler's own AUTH may call the built-in ones; so may one that changes how a password is checked.
+        overridden = cls._authenticate.__module__.partition(".")[0] != "twisted_smtpd"
+        able = {"PLAIN", "LOGIN"} if values["auth_callback"] is not None or "AUTH" in hooks or overridden else set()
+        return able, able
+    scram = (
+        {n for name in SCRAM_HASHES for n in (name, name + _PLUS)} if hasattr(authenticator, "scram_keys") else set()
+    )
+    declared = getattr(authenticator, "mechanisms", None)
+    if declared is None:
+        return _OF_ANY | scram, {"PLAIN", "LOGIN", *scram}
+    able = {name.upper() for name in declared} & (_OF_ANY | scram)
+    return able, able - _OFF_BY_DEFAULT
+
+
+def _warn(values: Mapping[str, Any], table: Mapping[str, Mechanism]) -> None:
+    if not values["auth_required"]:
+        return
+    if not table:
+        log.warn("authentication is required, but nothing can authenticate anybody: no mail will be accepted")
+    elif not values["auth_require_tls"]:
+        log.warn("authentication is required, but not TLS: passwords may come in clear")
+
+
+def needs_tls(server: Server, mechanism: Mechanism) -> bool:
+    """Whether a client has to start TLS before it may use a mechanism."""
+    if server.session.tls:
+        return False
+    return server.auth_require_tls or (mechanism.builtin and mechanism.name.endswith(("EXTERNAL", _PLUS)))
+
+
+def usable(server: Server, mechanism: Mechanism) -> bool:
+    """Whether a mechanism can work on this connection as it is."""
+    if needs_tls(server, mechanism):
+        return False
+    if not mechanism.builtin:
+        return True
+    if mechanism.name == "EXTERNAL":
+        return bool(getattr(server.session.ssl, "peer_verified", False))
+    if mechanism.name.endswith(_PLUS):
+        return any(binding_of(server, kind) is not None for kind in BINDINGS)
+    return True
+
+
+def usable_names(server: Server) -> list[str]:
+    """The names that EHLO lists."""
+    if server.session.authenticated:
+        return []
+    return [name for name, mechanism in server.mechanisms.items() if usable(server, mechanism)]
+
+
+def binding_of(server: Server, kind: str) -> bytes | None:
+    """Channel binding data of the client's connection (RFC 5056); none where a proxy has done the TLS."""
+    return channel_binding(server.transport, kind)

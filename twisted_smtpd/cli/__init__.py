@@ -1,0 +1,1 @@
+"""The command line of ``twist smtpd``, in groups of options."""

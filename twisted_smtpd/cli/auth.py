@@ -1,0 +1,114 @@
+"""The command-line options about authentication."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, ClassVar
+
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
+from twisted.cred.strcred import AuthOptionMixin
+from twisted.logger import Logger
+from twisted.python import usage
+
+from twisted_smtpd.auth.authenticators import AcceptAnyone, CredAuthenticator
+from twisted_smtpd.auth.passwords import PasswordFile, PasswordFileError
+from twisted_smtpd.cli.groups import OptionGroup
+from twisted_smtpd.factory import SMTPFactory
+
+__all__ = ["AuthOptions", "announce"]
+
+log = Logger()
+
+
+class AuthOptions(AuthOptionMixin, OptionGroup):
+    """Who may send.
+
+    :ivar authenticator: decides about them, once the options are parsed; ``None`` if nobody is asked to authenticate.
+    """
+
+    supportedInterfaces = (IUsernamePassword, IUsernameHashedPassword)
+    authenticator: Any = None
+
+    optFlags: ClassVar[list[list[str | None]]] = [
+        ["auth-any", None, "Take any name and any password, in clear too: for trying things out only."],
+        ["auth-required", None, "Take no mail before authentication."],
+        ["auth-without-tls", None, "Offer AUTH in clear as well: passwords can be read on their way."],
+    ]
+    optParameters: ClassVar[list[list[Any]]] = [
+        ["auth-file", None, None, "Users and hashed passwords; twisted-smtpd-passwd writes such a file."],
+        [
+            "auth-mechanisms",
+            None,
+            None,
+            "Offer these mechanisms only: PLAIN,SCRAM-SHA-256 (default: all but CRAM-MD5).",
+        ],
+    ]
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        # The mixin's own was chosen when it was imported.
+        self.authOutput = sys.stdout
+
+    def addChecker(self, checker: Any) -> None:
+        """Take a checker that ``--auth`` asks for."""
+        if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
+            # From the command line it gets str, which the octets that a client sends never equal.
+            checker.users = {_octets(name): _octets(password) for name, password in checker.users.items()}
+        super().addChecker(checker)
+
+    def postOptions(self) -> None:
+        super().postOptions()
+        chosen = [name for name in ("auth-any", "auth-file") if self[name]]
+        if "credCheckers" in self:
+            chosen.append("auth")
+        if len(chosen) > 1:
+            raise usage.UsageError(f"--{chosen[0]} and --{chosen[1]} contradict each other")
+        if not chosen:
+            for name in ("auth-mechanisms", "auth-without-tls"):
+                if self[name]:
+                    raise usage.UsageError(f"--{name} needs --auth-file, --auth or --auth-any")
+        elif self["auth-any"]:
+            self.authenticator = AcceptAnyone()
+        elif "credCheckers" in self:
+            self.authenticator = CredAuthenticator(*self["credCheckers"])
+        else:
+            try:
+                self.authenticator = PasswordFile(self["auth-file"])
+            except PasswordFileError as error:
+                raise usage.UsageError(f"--auth-file: {error}") from None
+
+    def server_options(self) -> dict[str, Any]:
+        options = dict(super().server_options())
+        if self["auth-required"]:
+            options["auth_required"] = True
+        if self.authenticator is not None:
+            options["authenticator"] = self.authenticator
+            options["auth_require_tls"] = not (self["auth-without-tls"] or self["auth-any"])
+        if self["auth-mechanisms"] is not None:
+            options["auth_mechanisms"] = tuple(self["auth-mechanisms"].replace(",", " ").split())
+        return options
+
+
+def _octets(text: str | bytes) -> bytes:
+    return os.fsencode(text) if isinstance(text, str) else text
+
+
+def announce(factory: SMTPFactory, tls: bool) -> None:
+    """Say at the start what there is to know about authentication.
+
+    :param tls: whether a listener has TLS of its own.
+    """
+    settings = factory.settings
+    if not settings.mechanisms:
+        return
+    names = " ".join(settings.mechanisms)
+    if isinstance(settings.values["authenticator"], AcceptAnyone):
+        log.warn("AUTH {names}: ANY NAME WITH ANY PASSWORD IS LET IN.  Don't use this for real mail.", names=names)
+    elif not settings.values["auth_require_tls"]:
+        log.warn("AUTH {names} is offered in clear as well: passwords can be read on their way", names=names)
+    elif tls or settings.security.starttls or settings.security.implicit or settings.security.proxies:
+        log.info("AUTH {names} is offered once there is TLS", names=names)
+    else:
+        log.warn("AUTH {names} is offered with TLS only, and there is no TLS: nobody can authenticate", names=names)

@@ -1,0 +1,166 @@
+"""The command-line options about TLS and about whose word is taken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from twisted.logger import Logger
+from twisted.python import usage
+
+from twisted_smtpd.cli.groups import ListenOptions, OptionGroup, Quantity, seconds
+from twisted_smtpd.options.networks import Networks
+from twisted_smtpd.tls import SelfSigned, ServerCertificates, TLSConfigurationError, self_signed
+
+__all__ = ["TLSOptions", "TrustOptions"]
+
+log = Logger()
+
+PROXY_TIMEOUT = Quantity("proxy-timeout", "proxy_protocol_timeout", seconds, 0.1, 600, "")
+
+
+class TLSOptions(ListenOptions):
+    """Certificates, and which listeners speak TLS.
+
+    :ivar certificates: what can be reloaded, once the options are parsed.
+    """
+
+    optFlags: ClassVar[list[list[str | None]]] = [
+        ["no-requiretls", None, "With --tlscert: take mail without TLS, too."],
+        ["tls-self-signed", None, "Offer TLS with a throw-away certificate that nobody trusts: for trying things out."],
+    ]
+    optParameters: ClassVar[list[list[Any]]] = [
+        ["smtpscert", None, None, "Certificate (PEM): the --listen places speak TLS from the start."],
+        ["smtpskey", None, None, "The key for --smtpscert."],
+        ["tls-client-ca", None, None, "Ask clients for certificates of the authorities in this file (PEM)."],
+    ]
+
+    def __init__(self, reactor: Any = None) -> None:
+        super().__init__(reactor)
+        self.certificates: list[ServerCertificates] = []
+        self._tls: ServerCertificates | SelfSigned | None = None
+        self._tls_where: list[str] = []
+        self._cert: list[str] = []
+        self._key: list[str] = []
+
+    def opt_tlscert(self, path: str) -> None:
+        """Certificate and chain (PEM) for STARTTLS and --listen-tls; may be repeated, a --tlskey for each."""
+        self._cert.append(path)
+
+    def opt_tlskey(self, path: str) -> None:
+        """The key for --tlscert; not needed where the certificate's file has it."""
+        self._key.append(path)
+
+    def opt_listen_tls(self, where: str) -> None:
+        """As --listen, with TLS from the start (port 465); may be repeated."""
+        self._tls_where.append(where)
+
+    @property
+    def default_places(self) -> list[str]:
+        return [] if self._tls_where else super().default_places
+
+    def postOptions(self) -> None:
+        super().postOptions()
+        self._tls = self._make_tls()
+        implicit = self._make_implicit()
+        if implicit is not None:
+            self.listeners = [replace(listener, tls=implicit) for listener in self.listeners]
+        if self._tls_where:
+            creator = self._tls or implicit
+            if creator is None:
+                raise usage.UsageError("--listen-tls needs --tlscert, --smtpscert or --tls-self-signed")
+            places = self.places("listen-tls", self._tls_where)
+            self.listeners = [*self.listeners, *(replace(place, tls=creator) for place in places)]
+        if self["tls-client-ca"] is not None and not self.certificates:
+            raise usage.UsageError("--tls-client-ca needs --tlscert or --smtpscert")
+
+    def _make_tls(self) -> ServerCertificates | SelfSigned | None:
+        """What --tlscert or --tls-self-signed say."""
+        if self["tls-self-signed"]:
+            if self._cert or self._key:
+                raise usage.UsageError("--tls-self-signed and --tlscert contradict each other")
+            return self._self_signed()
+        if self._key and len(self._key) != len(self._cert):
+            raise usage.UsageError("--tlscert and --tlskey go together, one key for each certificate")
+        if not self._cert:
+            if self["no-requiretls"]:
+                raise usage.UsageError("--no-requiretls needs --tlscert")
+            return None
+        keys: list[str] | list[None] = self._key or [None] * len(self._cert)
+        return self._certificates("tlscert", list(zip(self._cert, keys, strict=True)))
+
+    def _make_implicit(self) -> ServerCertificates | None:
+        """What --smtpscert says."""
+        cert, key = self["smtpscert"], self["smtpskey"]
+        if cert is None:
+            if key is not None:
+                raise usage.UsageError("--smtpskey needs --smtpscert")
+            return None
+        return self._certificates("smtpscert", [(cert, key)])
+
+    def _certificates(self, option: str, files: list[tuple[str, str | None]]) -> ServerCertificates:
+        try:
+            certificates = ServerCertificates(files, client_ca=self["tls-client-ca"])
+        except TLSConfigurationError as error:
+            raise usage.UsageError(f"--{option}: {error}") from None
+        self.certificates.append(certificates)
+        return certificates
+
+    def _self_signed(self) -> SelfSigned:
+        try:
+            made = self_signed(self["hostname"] or "localhost")
+        except TLSConfigurationError as error:
+            raise usage.UsageError(f"--tls-self-signed: {error}") from None
+        log.warn("TLS has a THROW-AWAY CERTIFICATE that no client can check: for trying things out only")
+        return made
+
+    def server_options(self) -> dict[str, Any]:
+        options = super().server_options()
+        if self._tls is not None:
+            options["tls_context"] = self._tls
+            # To require what nobody can check would be of no use.
+            options["require_starttls"] = not (self["no-requiretls"] or self["tls-self-signed"])
+        return options
+
+
+class TrustOptions(OptionGroup):
+    """Who may say who the client is."""
+
+    optParameters: ClassVar[list[list[Any]]] = [
+        ["proxy-timeout", None, None, "Seconds the PROXY header may take [default: 5]", PROXY_TIMEOUT],
+    ]
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._proxy_from: list[str] = []
+        self._xclient_from: list[str] = []
+
+    def opt_proxy_from(self, network: str) -> None:
+        """Require a PROXY header from this network or address (or "unix"), and take none from others; repeatable."""
+        self._proxy_from.append(_network("proxy-from", network))
+
+    def opt_xclient_from(self, network: str) -> None:
+        """Let this network or address (or "unix") use XCLIENT and XFORWARD; may be repeated."""
+        self._xclient_from.append(_network("xclient-from", network))
+
+    def postOptions(self) -> None:
+        super().postOptions()
+        if self["proxy-timeout"] is not None and not self._proxy_from:
+            raise usage.UsageError("--proxy-timeout needs --proxy-from")
+
+    def server_options(self) -> dict[str, Any]:
+        options = super().server_options()
+        if self._proxy_from:
+            options["proxy_from"] = tuple(self._proxy_from)
+            options["proxy_protocol_timeout"] = self["proxy-timeout"]
+        if self._xclient_from:
+            options["xclient_from"] = tuple(self._xclient_from)
+        return options
+
+
+def _network(option: str, text: str) -> str:
+    try:
+        Networks([text])
+    except ValueError as error:
+        raise usage.UsageError(f"--{option}: {error}") from None
+    return text

@@ -1,0 +1,65 @@
+"""The command-line options about several processes, and about how they do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from twisted.python import usage
+
+from twisted_smtpd.cli.groups import Listener, ListenOptions, Quantity, count
+from twisted_smtpd.workers import worker
+from twisted_smtpd.workers.shared_sockets import Binder, Inheritor
+
+__all__ = ["WorkerOptions"]
+
+WORKERS = Quantity("workers", "workers", count, 1, 256, "")
+
+
+class WorkerOptions(ListenOptions):
+    """How many processes serve, and who may ask how they do.
+
+    :ivar metrics: where the metrics are to be had, once the options are parsed; nowhere in a worker.
+    :ivar binder: binds the ports, in the parent of workers.
+    """
+
+    metrics: Sequence[Listener] = ()
+    binder: Binder | None = None
+    _inheritor: Inheritor | None = None
+
+    optParameters: ClassVar[list[list[Any]]] = [
+        ["workers", None, 1, "Processes that share the ports; each has limits of its own.", WORKERS],
+        ["metrics", None, None, "Where to serve metrics (HTTP, Prometheus), as for --listen."],
+    ]
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether this process is one of several."""
+        return worker.assigned is not None
+
+    @property
+    def supervising(self) -> bool:
+        return self["workers"] > 1 and not self.is_worker
+
+    def postOptions(self) -> None:
+        super().postOptions()
+        if self.supervising and os.name != "posix":
+            raise usage.UsageError("--workers: not on this system, where processes can't share a port")
+        if self.supervising and any(listener.name.startswith("stdio:") for listener in self.listeners):
+            raise usage.UsageError("--workers: there is no port to share on stdio:")
+        if self["metrics"] is not None:
+            metrics = self.places("metrics", [self["metrics"]])
+            self.metrics = () if self.is_worker else metrics
+
+    def listening_reactor(self, option: str) -> Any:
+        reactor = super().listening_reactor(option)
+        if option == "metrics":
+            return reactor
+        if worker.assigned is not None:
+            self._inheritor = self._inheritor or Inheritor(reactor, worker.assigned.sockets)
+            return self._inheritor
+        if self.supervising:
+            self.binder = self.binder or Binder(reactor)
+            return self.binder
+        return reactor

@@ -1,0 +1,1 @@
+"""What a server can be told: the options, and what is made of them once."""

@@ -1,0 +1,1 @@
+"""One connection: its states, its commands, and what they wait for."""

@@ -1,0 +1,224 @@
+"""The ESMTP extensions, one object each (RFC 5321 section 2.2): what EHLO says of it, and its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from twisted_smtpd.auth.offer import MAX_AUTH_LINE, usable_names
+from twisted_smtpd.wire.commands import parse_mailbox, parse_size, xtext_decode
+from twisted_smtpd.wire.replies import SMTPReplyError
+
+if TYPE_CHECKING:
+    from twisted_smtpd.assemble import Settings
+    from twisted_smtpd.protocol.dispatch import Server
+
+__all__ = ["EXTENSIONS", "SMTPUTF8", "Auth", "EightBitMIME", "EnhancedStatusCodes", "Extension", "Pipelining", "Size"]
+
+#: Checks a parameter's value and notes it in ``server.envelope``; raises :exc:`SMTPReplyError`.
+ParameterCheck = Callable[["Server", "str | None"], None]
+
+
+class Extension:
+    """One extension of the protocol.
+
+    :cvar growth: by how many octets it lengthens which command line.
+    :cvar mail_parameters: the parameters it adds to MAIL, each with its check.
+    :cvar rcpt_parameters: the parameters it adds to RCPT.
+    :cvar varies_with: the attributes of a connection on which its keyword depends, if on nothing else but the settings:
+        where all extensions tell, the EHLO response is put together once for each of their values.  ``None`` if it has
+        to be asked each time.
+    """
+
+    growth: Mapping[str, int] = MappingProxyType({})
+    mail_parameters: Mapping[str, ParameterCheck] = MappingProxyType({})
+    rcpt_parameters: Mapping[str, ParameterCheck] = MappingProxyType({})
+    varies_with: tuple[str, ...] | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "keyword" in vars(cls) and "varies_with" not in vars(cls):
+            # What a base class says of its keyword needn't hold for this one's.
+            cls.varies_with = None
+
+    def in_use(self, settings: Settings) -> bool:
+        """Whether a server with these settings has the extension at all."""
+        return True
+
+    def keyword(self, server: Server) -> str | None:
+        """The line for the EHLO response, or ``None`` where the extension isn't available now."""
+        raise NotImplementedError
+
+
+class Size(Extension):
+    """SIZE (RFC 1870)."""
+
+    growth = MappingProxyType({"MAIL": 26})
+    varies_with = ("data_size_limit",)
+
+    def keyword(self, server: Server) -> str | None:
+        # RFC 1870 section 3: SIZE 0 says that no fixed limit is in force.
+        return f"SIZE {server.data_size_limit or 0}"
+
+    @staticmethod
+    def _check(server: Server, value: str | None) -> None:
+        if value is None:
+            raise SMTPReplyError(501, "5.5.4", "SIZE needs a number of octets: SIZE=1000")
+        limit = server.data_size_limit
+        if limit and parse_size(value) > limit:
+            raise SMTPReplyError(552, "5.3.4", f"Message is larger than the {limit} octets accepted here")
+
+    mail_parameters = MappingProxyType({"SIZE": _check})
+
+
+class EightBitMIME(Extension):
+    """8BITMIME (RFC 6152)."""
+
+    growth = MappingProxyType({"MAIL": 17})
+    varies_with = ()
+
+    def keyword(self, server: Server) -> str | None:
+        return "8BITMIME"
+
+    @staticmethod
+    def _check(server: Server, value: str | None) -> None:
+        if value is None or value.upper() not in ("7BIT", "8BITMIME"):
+            raise SMTPReplyError(501, "5.5.4", "BODY is one of 7BIT, 8BITMIME")
+
+    mail_parameters = MappingProxyType({"BODY": _check})
+
+
+class SMTPUTF8(Extension):
+    """SMTPUTF8 (RFC 6531)."""
+
+    # RFC 6531 section 3.2: 10 octets for the parameter; addresses may be longer than in ASCII, too.
+    growth = MappingProxyType({"MAIL": 10})
+    varies_with = ("enable_SMTPUTF8",)
+
+    def keyword(self, server: Server) -> str | None:
+        return "SMTPUTF8" if server.enable_SMTPUTF8 else None
+
+    @staticmethod
+    def _check(server: Server, value: str | None) -> None:
+        if not server.enable_SMTPUTF8:
+            raise SMTPReplyError(555, "5.5.4", "SMTPUTF8 is not offered here")
+        if value is not None:
+            raise SMTPReplyError(501, "5.5.4", "SMTPUTF8 takes no value")
+
+    mail_parameters = MappingProxyType({"SMTPUTF8": _check})
+
+
+class Pipelining(Extension):
+    """PIPELINING (RFC 2920)."""
+
+    varies_with = ()
+
+    def keyword(self, server: Server) -> str | None:
+        return "PIPELINING"
+
+
+class EnhancedStatusCodes(Extension):
+    """ENHANCEDSTATUSCODES (RFC 2034)."""
+
+    varies_with = ("enhanced_status_codes",)
+
+    def keyword(self, server: Server) -> str | None:
+        return "ENHANCEDSTATUSCODES" if server.enhanced_status_codes else None
+
+
+class StartTLS(Extension):
+    """STARTTLS (RFC 3207)."""
+
+    def in_use(self, settings: Settings) -> bool:
+        return settings.security.starttls is not None
+
+    def keyword(self, server: Server) -> str | None:
+        # RFC 3207 section 4.2: not once TLS is there.
+        return None if server.session.tls or not hasattr(server.transport, "startTLS") else "STARTTLS"
+
+
+class RequireTLS(Extension):
+    """REQUIRETLS (RFC 8689): a message that may be passed on over verified TLS only."""
+
+    growth = MappingProxyType({"MAIL": 11})
+    varies_with = ("session.tls",)
+
+    def keyword(self, server: Server) -> str | None:
+        # RFC 8689 section 4: only where TLS is there already.
+        return "REQUIRETLS" if server.session.tls else None
+
+    @staticmethod
+    def _check(server: Server, value: str | None) -> None:
+        if not server.session.tls:
+            raise SMTPReplyError(555, "5.5.4", "REQUIRETLS is offered over TLS only")
+        if value is not None:
+            raise SMTPReplyError(501, "5.5.4", "REQUIRETLS takes no value")
+
+    mail_parameters = MappingProxyType({"REQUIRETLS": _check})
+
+
+class XClient(Extension):
+    """XCLIENT (Postfix): a trusted mail server says for whom it speaks."""
+
+    attributes = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT")
+
+    def in_use(self, settings: Settings) -> bool:
+        return settings.security.xclients is not None
+
+    def keyword(self, server: Server) -> str | None:
+        return " ".join(("XCLIENT", *self.attributes)) if server.may_vouch else None
+
+
+class XForward(Extension):
+    """XFORWARD (Postfix): the same, for logs only."""
+
+    attributes = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "IDENT", "SOURCE")
+
+    def in_use(self, settings: Settings) -> bool:
+        return settings.security.xclients is not None
+
+    def keyword(self, server: Server) -> str | None:
+        return " ".join(("XFORWARD", *self.attributes)) if server.may_vouch else None
+
+
+class Auth(Extension):
+    """AUTH (RFC 4954)."""
+
+    # RFC 4954 section 3 has 500 octets for the parameter.  AUTH itself should stay short, but clients send tokens of
+    # 2 KB with it; so it may be as long as what follows a challenge.
+    growth = MappingProxyType({"MAIL": 500, "AUTH": MAX_AUTH_LINE - 512})
+
+    def in_use(self, settings: Settings) -> bool:
+        return bool(settings.mechanisms)
+
+    def keyword(self, server: Server) -> str | None:
+        names = usable_names(server)
+        return " ".join(("AUTH", *names)) if names else None
+
+    @staticmethod
+    def _check(server: Server, value: str | None) -> None:
+        # RFC 4954 section 5: <>, or the mailbox of whoever submitted the message; from a client that nobody vouches for
+        # it is to be treated as <>.
+        try:
+            submitter = "" if value == "<>" else parse_mailbox(xtext_decode(value or ""))
+        except SMTPReplyError:
+            raise SMTPReplyError(501, "5.5.4", "AUTH is <> or a mailbox in xtext") from None
+        server.envelope.submitter = submitter if server.session.authenticated else ""
+
+    mail_parameters = MappingProxyType({"AUTH": _check})
+
+
+#: In the order in which EHLO lists them.
+EXTENSIONS: tuple[Extension, ...] = (
+    Size(),
+    EightBitMIME(),
+    SMTPUTF8(),
+    Pipelining(),
+    EnhancedStatusCodes(),
+    StartTLS(),
+    RequireTLS(),
+    XClient(),
+    XForward(),
+    Auth(),
+)

@@ -1,0 +1,160 @@
+"""XCLIENT and XFORWARD: a mail server in front says for whom it speaks.
+
+Postfix describes them in its ``XCLIENT_README`` and ``XFORWARD_README``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection
+from typing import Any
+
+from twisted_smtpd.protocol.dispatch import syntax
+from twisted_smtpd.protocol.extensions import XClient, XForward
+from twisted_smtpd.protocol.prelude import Prelude
+from twisted_smtpd.session import Session
+from twisted_smtpd.wire.commands import parse_helo_name, xtext_decode
+from twisted_smtpd.wire.replies import SMTPReplyError
+
+__all__ = ["ClientCommands"]
+
+# How the sender says that it doesn't know, for good or for the moment.
+UNKNOWN = frozenset({"[UNAVAILABLE]", "[TEMPUNAVAIL]"})
+MAX_VALUE = 255
+
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+
+
+def _address(value: str) -> str:
+    """An address as ``ADDR`` has it: ``192.0.2.1``, ``IPV6:2001:db8::1``."""
+    text = value[5:] if value[:5].upper() == "IPV6:" else value
+    if "%" in text:
+        # A zone names an interface of the sender's host.
+        raise ValueError
+    address = ipaddress.ip_address(text)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return str(address)
+
+
+def _port(value: str) -> str:
+    if _PORT.fullmatch(value) is None or int(value) > 0xFFFF:
+        raise ValueError
+    return str(int(value))
+
+
+def _protocol(value: str) -> str:
+    if value.upper() not in ("SMTP", "ESMTP"):
+        raise ValueError
+    return value.upper()
+
+
+def _source(value: str) -> str:
+    if value.upper() not in ("LOCAL", "REMOTE"):
+        raise ValueError
+    return value.upper()
+
+
+_CHECKS = {
+    "ADDR": _address,
+    "DESTADDR": _address,
+    "PORT": _port,
+    "DESTPORT": _port,
+    "PROTO": _protocol,
+    "SOURCE": _source,
+}
+
+
+class ClientCommands(Prelude):
+    """XCLIENT and XFORWARD, for those whose word is taken.
+
+    :ivar may_vouch: whether the client is one of them.
+    """
+
+    may_vouch = False
+
+    async def before_greeting(self) -> bool:
+        if not await super().before_greeting():
+            return False
+        trusted = self._settings.security.xclients
+        if trusted is not None:
+            peer = self.session.peer
+            # A Unix socket that a proxy tells of is none of ours.
+            ours = bool(peer) or self.session.proxy_peer is None
+            self.may_vouch = ours and (peer[0] if peer else "") in trusted
+        return True
+
+    def _attributes(self, arg: str | None, known: Collection[str]) -> dict[str, str | None]:
+        """The attributes of a command: decoded, checked, ``None`` where the sender doesn't know."""
+        if self._settings.security.xclients is None:
+            raise self._unknown(self._verb)
+        if not self.may_vouch:
+            raise SMTPReplyError(550, "5.7.0", f"You may not use {self._verb}")
+        if self.envelope.mail_from is not None:
+            raise SMTPReplyError(503, "5.5.1", "A mail transaction is in progress")
+        values: dict[str, str | None] = {}
+        for word in (arg or "").split():
+            name, _, value = word.partition("=")
+            name = name.upper()
+            if name not in known or name in values or not value:
+                raise SMTPReplyError(501, "5.5.4", "Each attribute is one of those offered, once, with its value")
+            values[name] = None if value.upper() in UNKNOWN else _read(name, value)
+        if not values:
+            raise SMTPReplyError(501, "5.5.4", f"Syntax: {self._verb} attribute=value...")
+        return values
+
+    @syntax("XCLIENT attribute=value...", when="may_vouch")
+    async def smtp_XCLIENT(self, arg: str | None) -> None:
+        values = self._attributes(arg, XClient.attributes)
+        helo = values.get("HELO")
+        if helo is not None:
+            parse_helo_name(helo)
+        before = self.session
+        # Postfix: what is known of the client stays, what was said in its session does not.
+        kept = {name: value for name, value in before.xclient.items() if name not in ("HELO", "PROTO", "LOGIN")}
+        session = self._renew_session()
+        session.xclient = {**kept, **values}
+        session.host_name = helo
+        session.extended_smtp = values.get("PROTO") == "ESMTP"
+        if values.get("LOGIN") is not None:
+            session.authenticated, session.login_data = True, values["LOGIN"]
+        refusal = self._introduce(session, values)
+        if refusal is not None:
+            self.hang_up(refusal.format(hostname=self.hostname))
+            return
+        self._verb = ""
+        await self.greet()
+
+    def _introduce(self, session: Session, values: dict[str, str | None]) -> str | None:
+        """Have the client be whom the sender says it is; returns why it can't be served, or ``None``."""
+        if not values.keys() & {"ADDR", "PORT"}:
+            return None
+        peer = session.peer
+        host = values["ADDR"] if "ADDR" in values else (peer[0] if peer else None)
+        port = int(session.xclient.get("PORT") or 0)
+        if not host:
+            # Somebody, but nobody knows who: in no case the sender itself.
+            return self.stands_for("")
+        client: tuple[Any, ...] = (host, port, 0, 0) if ":" in host else (host, port)
+        return self.stands_for(client)
+
+    @syntax("XFORWARD attribute=value...", when="may_vouch")
+    async def smtp_XFORWARD(self, arg: str | None) -> None:
+        self.session.xforward.update(self._attributes(arg, XForward.attributes))
+        await self.push("250 OK")
+
+
+def _read(name: str, value: str) -> str:
+    """Decode and check a value.
+
+    :raises SMTPReplyError: 501 for one that is wrong: it may end up in headers and logs.
+    """
+    decoded = xtext_decode(value)
+    if len(decoded) > MAX_VALUE:
+        raise SMTPReplyError(501, "5.5.4", f"{name} is too long")
+    check = _CHECKS.get(name)
+    try:
+        return decoded if check is None else check(decoded)
+    except ValueError:
+        raise SMTPReplyError(501, "5.5.4", f"{name} has a value that it can't have") from None

@@ -1,0 +1,231 @@
+"""The connections of one server: how many there are, from where, how much memory they take, and until when."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from twisted_smtpd.runtime.batches import Batches
+from twisted_smtpd.runtime.throttle import Throttle
+from twisted_smtpd.runtime.timers import Timed, Timers
+
+__all__ = ["Connection", "Connections", "Counts", "limited_address"]
+
+
+# At shutdown: how long, at least, a connection that is closing may take to go.
+LINGER = 1.0
+
+
+class Connection(Timed, Protocol):
+    """What is counted here."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether it is ending: nothing more is read."""
+
+    def shut_down(self) -> bool:
+        """The server is stopping."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+@dataclass
+class Counts:
+    """What has happened since the server started.
+
+    :ivar connections: clients that were served.
+    :ivar turned_away: clients that heard 421 instead of a greeting, by a limit or because the server was stopping.
+    :ivar accepted: messages that got a 2xx; over LMTP, which answers for each recipient, such answers.
+    :ivar deferred: the same for 4xx.
+    :ivar refused: the same for 5xx.
+    :ivar octets: content of the messages that were answered.
+    :ivar errors: mistakes of clients, those that count for ``max_errors``.
+    :ivar hook_failures: hooks that raised, took too long or returned what is no status.
+    """
+
+    connections: int = 0
+    turned_away: int = 0
+    accepted: int = 0
+    deferred: int = 0
+    refused: int = 0
+    octets: int = 0
+    errors: int = 0
+    hook_failures: int = 0
+
+    def judged(self, code: int) -> None:
+        """A message, or one of its recipients, got its answer.
+
+        :param code: the reply code.
+        """
+        if code < 400:
+            self.accepted += 1
+        elif code < 500:
+            self.deferred += 1
+        else:
+            self.refused += 1
+
+
+class Connections:
+    """The connections of one server.
+
+    :param clock: the provider of time; ``None`` for the global reactor.
+    :ivar open: those that are served.
+    :ivar batches: in which their sockets are served, where the system has what that takes.
+    :ivar per_address: how many of them there are for each address that is counted.
+    :ivar buffered: octets of messages in memory.
+    :ivar draining: whether the server is stopping.
+    :ivar grace_over: whether nothing is waited for any longer.
+    :ivar counts: what has happened until now.
+    :ivar sign_ins: slows down whoever guesses passwords.
+    """
+
+    def __init__(self, clock: IReactorTime | None) -> None:
+        self.open: set[Connection] = set()
+        self.batches: Batches | None = None
+        self.per_address: Counter[str] = Counter()
+        self.buffered = 0
+        self.draining = self.grace_over = False
+        self.counts = Counts()
+        self.sign_ins = Throttle()
+        self._drained: Deferred[None] | None = None
+        self._timers: list[IDelayedCall] = []
+        self._clock = clock
+        self._timers_of_all: Timers | None = None
+
+    @property
+    def timers(self) -> Timers:
+        """The timers of all connections."""
+        if self._timers_of_all is None:
+            clock: Any = self._clock
+            if clock is None:
+                from twisted.internet import reactor
+
+                clock = reactor
+            self._timers_of_all = Timers(clock)
+        return self._timers_of_all
+
+    def hook_runs(self) -> None:
+        """A hook is about to run: it may take time in which nobody is answered."""
+        if self.batches is not None:
+            self.batches.hook_ran = True
+
+    def admit(self, connection: Connection, address: str | None, limits: Mapping[str, Any]) -> str | None:
+        """Count a new connection.
+
+        :param address: the peer's, see :func:`limited_address`.
+        :param limits: the values of ``max_connections`` and ``max_connections_per_address``.
+        :returns: why it can't be served, or ``None``.
+        """
+        refusal = self._refusal(limits) or self._count(address, limits)
+        if refusal is None:
+            self.open.add(connection)
+            self.counts.connections += 1
+        else:
+            self.counts.turned_away += 1
+        return refusal
+
+    def _refusal(self, limits: Mapping[str, Any]) -> str | None:
+        if self.draining:
+            return "421 4.3.2 {hostname} is shutting down, try again later"
+        if len(self.open) >= limits["max_connections"]:
+            return "421 4.3.2 {hostname} has too many connections, try again later"
+        return None
+
+    def _count(self, address: str | None, limits: Mapping[str, Any]) -> str | None:
+        if address is not None:
+            if 0 < limits["max_connections_per_address"] <= self.per_address[address]:
+                return "421 4.7.0 {hostname} has too many connections from your address"
+            self.per_address[address] += 1
+        return None
+
+    def recount(self, before: str | None, address: str | None, limits: Mapping[str, Any]) -> str | None:
+        """Count an admitted connection for another address: what stands behind a proxy is known now.
+
+        :param before: the address it was counted for.
+        :param address: the address it is to be counted for.
+        :param limits: see :meth:`admit`.
+        :returns: why it can't be served any longer (then nothing has changed), or ``None``.
+        """
+        if address == before:
+            return None
+        refusal = self._count(address, limits)
+        if refusal is None:
+            self._uncount(before)
+        return refusal
+
+    def _uncount(self, address: str | None) -> None:
+        if address is not None:
+            self.per_address[address] -= 1
+            if not self.per_address[address]:
+                del self.per_address[address]
+
+    def dismiss(self, connection: Connection, address: str | None) -> None:
+        """A connection has gone; nothing happens for one that was not admitted."""
+        if connection not in self.open:
+            return
+        self.open.discard(connection)
+        self._uncount(address)
+        self._check_drained()
+
+    def drain(self, grace: float) -> Deferred[None]:
+        """Serve no more connections; see :meth:`twisted_smtpd.factory.SMTPFactory.drain`."""
+        self.draining = True
+        if self._drained is None:
+            self._drained = Deferred()
+            self._timers = [self.timers.clock.callLater(grace, self._grace_over)]
+            self._drained.addBoth(self._stop_timers)
+            for connection in tuple(self.open):
+                connection.shut_down()
+            self._sweep(frozenset())
+            self._check_drained()
+        waiter: Deferred[None] = Deferred()
+        self._drained.chainDeferred(waiter)
+        return waiter
+
+    def _sweep(self, closing_before: frozenset[Connection]) -> None:
+        """Abort what was closing at the last look already: with TLS, the transport waits for the client's consent."""
+        for connection in closing_before & self.open:
+            connection.abort()
+        if self.open:
+            closing = frozenset(connection for connection in self.open if connection.closing)
+            self._timers[1:] = [self.timers.clock.callLater(LINGER, self._sweep, closing)]
+
+    def _stop_timers(self, _: object) -> None:
+        for timer in self._timers:
+            if timer.active():
+                timer.cancel()
+
+    def _grace_over(self) -> None:
+        self.grace_over = True
+        for connection in tuple(self.open):
+            connection.abort()
+
+    def _check_drained(self) -> None:
+        if self._drained is not None and not self.open and not self._drained.called:
+            self._drained.callback(None)
+
+
+@lru_cache(maxsize=4096)
+def limited_address(host: str) -> str | None:
+    """The address that limits per address count, or ``None`` for those that are exempt: loopback, Unix sockets.
+
+    An IPv6 client has a /64 to choose addresses from, so it is counted as one.
+    """
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        elif not address.is_loopback:
+            return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
+    return None if address.is_loopback else str(address)

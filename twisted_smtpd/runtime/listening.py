@@ -1,0 +1,347 @@
+"""What a controller opens: sockets, the connections that come in over them, and an orderly end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Protocol, cast
+from weakref import WeakSet
+
+from twisted.internet import tcp
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol
+from twisted.internet.protocol import Protocol as StreamProtocol
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_smtpd.protocol.dialog import Dialog
+from twisted_smtpd.runtime.connections import Connections
+from twisted_smtpd.runtime.reactors import LoopReactor
+
+try:
+    from twisted.internet import unix
+except ImportError:  # no such sockets here
+    unix = None  # type: ignore[assignment]
+
+__all__ = ["Binding", "RunningServer", "bind_inet", "bind_unix"]
+
+log = Logger()
+
+BACKLOG = 128
+
+# What a machine says that doesn't have an address family: no such family, or no such address.
+NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+
+# A free port of one family may be taken in the other.
+PORT_TRIES = 20
+
+
+class Binding(Protocol):
+    """A place that is bound; nobody listens yet."""
+
+    def listen(self, reactor: Any, factory: Any) -> IListeningPort:
+        """Listen."""
+
+    def close(self) -> None:
+        """Give the place up, unless it is listened on."""
+
+
+class _InetBinding:
+    def __init__(self, bound: socket.socket) -> None:
+        self._socket = bound
+
+    def listen(self, reactor: Any, factory: Any) -> IListeningPort:
+        port: IListeningPort = reactor.adoptStreamPort(self._socket.fileno(), self._socket.family, factory)
+        # The reactor has a duplicate.
+        self._socket.close()
+        return port
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def bind_inet(hosts: Iterable[str | None], port: int) -> tuple[list[Binding], int]:
+    """Bind a port on all addresses of some hosts.
+
+    :param hosts: names or addresses; ``None`` for all addresses of the machine.
+    :param port: 0 for one that is free on all of them.
+    :returns: the bindings, and the port.
+    :raises OSError: if one can't be bound, or a host has no address; an address family that the machine does not have
+        is left out while there is another one.
+    """
+    addresses = list(
+        dict.fromkeys(
+            (family, address)
+            for host in hosts
+            for family, _, _, _, address in socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+        )
+    )
+    for attempt in range(PORT_TRIES):
+        try:
+            return _bind_all(addresses, port)
+        except OSError as error:
+            if port or error.errno != errno.EADDRINUSE or attempt == PORT_TRIES - 1:
+                raise
+    raise AssertionError("not reached")
+
+
+def _bind_all(addresses: Iterable[tuple[int, Any]], port: int) -> tuple[list[Binding], int]:
+    sockets: list[socket.socket] = []
+    refusal: OSError | None = None
+    try:
+        for family, address in addresses:
+            try:
+                sockets.append(_bind_one(family, (address[0], port, *address[2:])))
+            except OSError as error:
+                if error.errno not in NO_SUCH_FAMILY:
+                    raise
+                refusal = error
+            else:
+                port = sockets[-1].getsockname()[1]
+        if not sockets and refusal is not None:
+            raise refusal
+    except BaseException:
+        for bound in sockets:
+            bound.close()
+        raise
+    return [_InetBinding(bound) for bound in sockets], port
+
+
+def _bind_one(family: int, address: tuple[Any, ...]) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            # On Windows the option would let two servers have the same port.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # IPv4 has a socket of its own, and its clients their own addresses.
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.setblocking(False)
+        bound.bind(address)
+        bound.listen(BACKLOG)
+    except OSError as error:
+        bound.close()
+        raise _bind_error(error, address) from error
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def _bind_error(error: OSError, place: object) -> OSError:
+    if error.errno is None:  # a path that is too long
+        return error
+    return OSError(error.errno, f"can't listen on {place!r}: {error.strerror or error}")
+
+
+if unix is not None:
+
+    class _UnixPort(unix.Port):
+        def connectionLost(self, reason: Failure) -> None:
+            base: Any = super()
+            try:
+                base.connectionLost(reason)
+            except FileNotFoundError:
+                # The file is gone already, with a temporary folder for instance: the rest is to be closed all the same.
+                tcp.Port.connectionLost(self, reason)
+
+
+class _UnixBinding:
+    def __init__(self, path: str, mode: int) -> None:
+        self._path = path
+        self._mode = mode
+
+    def listen(self, reactor: Any, factory: Any) -> IListeningPort:
+        port: Any = _UnixPort(os.fsencode(self._path), factory, BACKLOG, self._mode, reactor)
+        try:
+            port.startListening()
+        except CannotListenError as error:
+            raise _bind_error(error.socketError, self._path) from error
+        return cast(IListeningPort, port)
+
+    def close(self) -> None:
+        """Nothing is held: see :func:`bind_unix`."""
+
+
+def bind_unix(path: str) -> list[Binding]:
+    """See that a Unix socket can be bound, and which rights it gets.
+
+    A socket that nobody listens on any more is removed.
+
+    :param path: of the socket; with a NUL in front, a name in Linux's abstract namespace.
+    :raises OSError: if it can't be bound.
+    """
+    abstract = path.startswith("\0")
+    if not abstract:
+        _remove_stale(path)
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.bind(path)
+        except OSError as error:
+            raise _bind_error(error, path) from error
+        if abstract:
+            return [_UnixBinding(path, 0)]
+        # Twisted sets the rights by itself, and would let everybody in; the umask decides, as it does elsewhere.
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+        os.unlink(path)
+    return [_UnixBinding(path, mode)]
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except OSError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        except OSError:
+            return
+
+
+class _Refusal(StreamProtocol):
+    """What a client gets when the factory has failed for its connection."""
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.write(b"421 4.3.0 Local error, try again later\r\n")
+        transport.loseConnection()
+
+
+def _transport_on_loop(make: Callable[..., Any], *arguments: Any) -> Any:
+    """Have STARTTLS work without the global reactor, in which Twisted would schedule what TLS writes."""
+    transport = make(*arguments)
+
+    def start_tls(context: Any, normal: bool = True) -> None:
+        type(transport).startTLS(transport, context, normal)
+        transport.protocol._aggregator._clock = transport.reactor
+
+    transport.startTLS = start_tls
+    return transport
+
+
+class RunningServer(ServerFactory):
+    """An open server.
+
+    :param make: makes the protocol for a connection.
+    :param reactor: what it runs on.
+    :param ssl_context: for implicit TLS: see :func:`twisted_smtpd.tls.connection_creator`; ``None`` for clear text.
+    :ivar reactor: what it runs on.
+    :ivar ports: the listening ports.
+    """
+
+    noisy = False
+
+    def __init__(self, make: Callable[[], Any], reactor: Any, ssl_context: object = None) -> None:
+        self.reactor = reactor
+        self.connections = Connections(reactor)
+        self.ports: list[Any] = []
+        self._pid = os.getpid()
+        self._make = make
+        self._others: WeakSet[Any] = WeakSet()
+        self._ssl_context = ssl_context
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The sockets that are listened on."""
+        return tuple(port.socket for port in self.ports if port.connected)
+
+    def is_serving(self) -> bool:
+        """Whether clients can connect."""
+        return bool(self.sockets)
+
+    def open(self, bindings: Iterable[Binding]) -> None:
+        """Make sure that there is a protocol for a client, then listen.
+
+        :raises Exception: whatever the factory raises, or listening does.
+        """
+        try:
+            factory = self._with_tls(self._protocol())
+            for binding in bindings:
+                port: Any = binding.listen(self.reactor, factory)
+                if isinstance(self.reactor, LoopReactor):
+                    port.transport = partial(_transport_on_loop, type(port).transport)
+                self.ports.append(port)
+        except BaseException:
+            self.abandon()
+            raise
+        finally:
+            for binding in bindings:
+                binding.close()
+
+    def _with_tls(self, protocol: Any) -> Any:
+        """The factory to listen with: this, or one that puts TLS around, unless the protocols see to that."""
+        if self._ssl_context is None or getattr(protocol, "ssl_context", None) is not None:
+            return self
+        from twisted.protocols.tls import TLSMemoryBIOFactory
+
+        from twisted_smtpd.tls import connection_creator
+
+        return TLSMemoryBIOFactory(connection_creator(self._ssl_context), False, self, clock=self.reactor)
+
+    def _protocol(self) -> Any:
+        protocol = self._make()
+        if protocol is None:
+            raise RuntimeError("factory() returned None")
+        if not IProtocol.providedBy(protocol):
+            raise TypeError(f"factory() returned {protocol!r}, which is no Twisted protocol")
+        return protocol
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        try:
+            protocol = self._protocol()
+        except Exception:
+            log.failure("factory() failed for {client}", client=addr)
+            return _Refusal()
+        if isinstance(protocol, Dialog):
+            protocol.factory = self
+            protocol.connections = self.connections
+        else:
+            self._others.add(protocol)
+        return protocol
+
+    def shut(self, grace: float) -> Deferred[None]:
+        """Stop listening; end the connections as :meth:`twisted_smtpd.factory.SMTPFactory.drain` does.
+
+        :param grace: seconds that messages in progress have.
+        :returns: fires when the last connection is gone.
+        """
+        return Deferred.fromCoroutine(self._shut(grace))
+
+    async def _shut(self, grace: float) -> None:
+        for port in self.ports:
+            await maybeDeferred(port.stopListening)
+        for protocol in tuple(self._others):
+            transport = getattr(protocol, "transport", None)
+            if transport is not None:
+                transport.abortConnection()
+        await self.connections.drain(grace)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this process that serves, and not the one that this is a fork of."""
+        return self._pid == os.getpid()
+
+    def abandon(self) -> None:
+        """Close the ports at once; for a reactor that doesn't run (any more)."""
+        for port in self.ports:
+            if not self.is_here:
+                # To tell the reactor would reach the other process: both have the same epoll object.
+                port.socket.close()
+            elif port.connected:
+                port.stopReading()
+                port.connectionLost(connectionDone)

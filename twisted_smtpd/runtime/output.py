@@ -1,0 +1,157 @@
+"""What goes to the client: straight to the socket where that is possible, and never more than the client reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from errno import ENOBUFS, EWOULDBLOCK
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IPushProducer
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from twisted_smtpd.runtime.batches import PLAIN_TRANSPORTS, Batches
+
+__all__ = ["Output"]
+
+
+def _nothing() -> None:
+    """What is called when a connection is gone."""
+
+
+@implementer(IPushProducer)
+class Output:
+    """Writes to a transport, and knows when the client doesn't read.
+
+    :param transport: the connection's transport.
+    :param now: gives the time in seconds.
+    :param blocked: called when the transport is full.
+    :param freed: called when the client reads again.
+    :param batches: those in which the connection is served; what is sent waits for the end of a batch.
+    :ivar blocked_since: since when the transport has been full, or ``None``.
+    """
+
+    __slots__ = (
+        *("_blocked", "_freed", "_held", "_now", "_registered", "_batches", "_tls", "_waiting"),
+        *("blocked_since", "direct", "transport"),
+    )
+
+    def __init__(
+        self,
+        transport: Any,
+        now: Callable[[], float],
+        blocked: Callable[[], None],
+        freed: Callable[[], None],
+        batches: Batches | None = None,
+    ) -> None:
+        self.transport = transport
+        self.blocked_since: float | None = None
+        self._now = now
+        self._blocked = blocked
+        self._freed = freed
+        self._registered = False
+        self._waiting: Deferred[None] | None = None
+        self._batches = batches
+        self._held = b""
+        self.direct = type(transport) in PLAIN_TRANSPORTS
+        self._tls: TLSMemoryBIOProtocol | None = transport if isinstance(transport, TLSMemoryBIOProtocol) else None
+        try:  # noqa: SIM105 - suppress() costs more than the system call
+            transport.setTcpNoDelay(True)
+        except (AttributeError, OSError):  # a Unix socket has no such option, and a string transport no socket
+            pass
+
+    def start_tls(self, creator: IOpenSSLServerConnectionCreator) -> None:
+        """Start TLS on this transport: from now on nothing may go past it, to the socket.
+
+        :param creator: see :meth:`twisted.internet.interfaces.ITLSTransport.startTLS`.
+        """
+        self.send_held()
+        self.direct = False
+        self.transport.startTLS(creator)
+        protocol = getattr(self.transport, "protocol", None)
+        if isinstance(protocol, TLSMemoryBIOProtocol):
+            self._tls = protocol
+
+    def write(self, data: bytes) -> None:
+        """Send: now, at the end of the batch, or when the client reads."""
+        if self._held:
+            # More than one reply in a batch: not all of them may be waited with.
+            self._held += data
+        else:
+            self._held = data
+            batches = self._batches
+            if batches is not None and batches.holding and self.direct:
+                batches.senders.append(self)
+                return
+        self.send_held()
+
+    def send_held(self) -> None:
+        """Send what waits for the end of the batch, if anything does."""
+        data, self._held = self._held, b""
+        if not data:
+            return
+        transport = self.transport
+        if self.direct and not transport.dataBuffer and not transport._tempDataBuffer:
+            # Twisted's write() waits for the reactor's next turn and costs two more system calls.
+            try:
+                sent = transport.socket.send(data)
+            except OSError as error:
+                if error.errno not in (EWOULDBLOCK, ENOBUFS):
+                    transport.abortConnection()
+                    return
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        if not self._registered:
+            self._registered = True
+            transport.registerProducer(self, True)
+        if self._tls is None:
+            transport.write(data)
+        else:
+            # Twisted's TLS transports put small writes off to the next turn, to join them.  Ours are joined.
+            TLSMemoryBIOProtocol.write(self._tls, data)
+
+    async def drained(self) -> None:
+        """Wait until the client has read enough."""
+        self.send_held()
+        if self.blocked_since is not None:
+            if self._waiting is None:
+                self._waiting = Deferred()
+            waiter: Deferred[None] = Deferred()
+            self._waiting.chainDeferred(waiter)
+            await waiter
+
+    def close(self) -> None:
+        """Close the connection when everything is sent."""
+        self.send_held()
+        if self._registered:
+            # A transport with a producer stays open for what the producer may yet send.
+            self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def stop(self) -> None:
+        """The connection is gone: whoever waits for it to drain need not."""
+        self._release()
+        self._held = b""
+        # These lead back to the dialog: without the cycle a connection is freed at once, not by the garbage collector.
+        self._blocked = self._freed = _nothing
+
+    def _release(self) -> None:
+        self.blocked_since = None
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            waiting.callback(None)
+
+    def pauseProducing(self) -> None:
+        if self.blocked_since is None:
+            self.blocked_since = self._now()
+        self._blocked()
+
+    def resumeProducing(self) -> None:
+        self._release()
+        self._freed()
+
+    def stopProducing(self) -> None:
+        """The connection is gone; the dialog hears it from the transport."""

@@ -1,0 +1,327 @@
+"""The parent of the server processes: starts them, starts them anew, ends them together."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gatherResults, succeed
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import ProcessProtocol, ServerFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_smtpd.metrics.figures import Reading
+from twisted_smtpd.workers.shared_sockets import SharedSocket
+from twisted_smtpd.workers.worker import Assignment, boot_arguments
+
+__all__ = ["Supervisor"]
+
+log = Logger()
+
+# Seconds before a worker that died is started anew; doubled each time, and forgotten when one has lived for a while.
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 30.0
+SETTLED = 60.0
+
+# Seconds that a worker has beyond the grace of its connections, until it is killed.
+MARGIN = 5.0
+
+# Seconds that a worker has to say how it is doing.
+PATIENCE = 2.0
+
+# Octets of a line from a worker.
+MAX_LINE = 2**16
+
+
+class _Lines:
+    """Cuts what a pipe gives into lines.
+
+    :param deliver: gets each line, without its end.
+    """
+
+    def __init__(self, deliver: Callable[[bytes], None]) -> None:
+        self._deliver = deliver
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > MAX_LINE:
+            lines.append(self._rest)
+            self._rest = b""
+        for line in lines:
+            self._deliver(line)
+
+
+class _Process(ProcessProtocol):
+    """One process.
+
+    :param slot: the place it fills.
+    :ivar hears: its descriptor for what it is told.
+    :ivar speaks: its descriptor for what it says.
+    :ivar ready: whether it accepts connections.
+    """
+
+    def __init__(self, slot: _Slot) -> None:
+        self._slot = slot
+        self._asked: dict[int, Deferred[dict[str, int] | None]] = {}
+        self._questions = 0
+        self._control = _Lines(self._heard)
+        self._output = {1: _Lines(self._printed), 2: _Lines(self._printed)}
+        self.hears = self.speaks = -1
+        self.ready = False
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        (self._control if childFD == self.speaks else self._output[childFD]).feed(data)
+
+    def _heard(self, line: bytes) -> None:
+        word, _, rest = line.partition(b" ")
+        if word == b"ready":
+            self.ready = True
+            self._slot.is_ready()
+        elif word == b"metrics":
+            number, _, values = rest.partition(b" ")
+            answer = self._asked.pop(int(number), None)
+            if answer is not None:
+                answer.callback(json.loads(values))
+
+    def _printed(self, line: bytes) -> None:
+        log.info("worker {number}: {line}", number=self._slot.number, line=line.decode(errors="replace"))
+
+    def stop(self) -> None:
+        """Have it drain and end."""
+        self._say(b"stop")
+
+    def _say(self, line: bytes) -> None:
+        # It has closed its end if it is about to go.
+        with suppress(KeyError):
+            self.transport.writeToChild(self.hears, line + b"\n")  # type: ignore[union-attr]
+
+    def signal(self, name: str) -> None:
+        """Send it a signal."""
+        with suppress(ProcessExitedAlready):
+            self.transport.signalProcess(name)  # type: ignore[union-attr]
+
+    def ask(self, clock: Any) -> Deferred[dict[str, int] | None]:
+        """Its metrics; ``None`` if it says nothing in time."""
+        self._questions += 1
+        number = self._questions
+        answer: Deferred[dict[str, int] | None] = Deferred(partial(self._no_answer, number))
+        self._asked[number] = answer
+        self._say(b"metrics %d" % number)
+        return answer.addTimeout(PATIENCE, clock).addErrback(_nothing)
+
+    def _no_answer(self, number: int, _: Deferred[Any]) -> None:
+        self._asked.pop(number, None)
+
+    def processExited(self, reason: Failure) -> None:
+        # Not processEnded, which waits for the pipes: a handler's own child may hold them.
+        self.ready = False
+        asked, self._asked = self._asked, {}
+        for answer in asked.values():
+            answer.callback(None)
+        self._slot.has_ended(reason.value.exitCode, reason.value.signal)  # type: ignore[union-attr]
+
+
+def _nothing(failure: Failure) -> None:
+    failure.trap(TimeoutError, CancelledError)
+
+
+class _Slot:
+    """A place in the supervisor, filled by one process after another.
+
+    :ivar number: from 1.
+    :ivar process: the one that runs.
+    :ivar restarts: how often another one had to be started.
+    """
+
+    def __init__(self, supervisor: Supervisor, number: int) -> None:
+        self._supervisor = supervisor
+        self.number = number
+        self.process: _Process | None = None
+        self.restarts = 0
+        self._delay = FIRST_DELAY
+        self._proven = False
+        self._ready_since: float | None = None
+        self._waiting: Any = None
+
+    def start(self) -> None:
+        self._waiting = self._ready_since = None
+        self.process = _Process(self)
+        self._supervisor.spawn(self.process, self.number)
+
+    def is_ready(self) -> None:
+        self._proven = True
+        self._ready_since = self._supervisor.clock.seconds()
+        self._supervisor.is_ready()
+
+    def has_ended(self, status: int | None, signal: int | None) -> None:
+        self.process = None
+        supervisor = self._supervisor
+        if supervisor.stopping:
+            supervisor.check_ended()
+            return
+        how = f"was killed by signal {signal}" if status is None else f"ended with status {status}"
+        # A command line that is wrong, or a handler that can't be made, is wrong in every process.
+        if not self._proven and (status is not None or not supervisor.proven):
+            supervisor.fail(status or 1, f"worker {self.number} {how} before it could serve")
+            return
+        if self._ready_since is not None and supervisor.clock.seconds() - self._ready_since >= SETTLED:
+            self._delay = FIRST_DELAY
+        log.error(
+            "worker {number} {how}; another one starts in {delay} s", number=self.number, how=how, delay=self._delay
+        )
+        self.restarts += 1
+        self._waiting = supervisor.clock.callLater(self._delay, self.start)
+        self._delay = min(2 * self._delay, LONGEST_DELAY)
+
+    def stop(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+        if self.process is not None:
+            self.process.stop()
+
+
+class Supervisor(ServerFactory):
+    """The server processes, as their parent sees them.
+
+    To its ports, which never accept, it is a factory.
+
+    :param reactor: starts processes, and is stopped when there is no use in it.
+    :param size: how many there are to be.
+    :param twist: the arguments of ``twist`` for each.
+    :param leave: is called with the status that this process shall end with, when none of them can start.
+    :param relay: whether to log what they print, because they have no standard output of their own.
+    :ivar stopping: whether they are being ended.
+    :ivar proven: whether one of them has served.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: Any,
+        size: int,
+        twist: Sequence[str],
+        *,
+        leave: Callable[[int], object],
+        relay: bool = False,
+    ) -> None:
+        self.clock = reactor
+        self.stopping = self.proven = False
+        self._twist = twist
+        self._leave = leave
+        self._output: Any = {1: "r", 2: "r"} if relay else {1: 1, 2: 2}
+        self._slots = [_Slot(self, number) for number in range(1, size + 1)]
+        self._shared: list[SharedSocket] = []
+        self._no_input: int | None = None
+        self._ended: Deferred[None] | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> None:
+        """None: connections are the workers' matter."""
+
+    def start(self, shared: Sequence[SharedSocket]) -> None:
+        """Start the first, and when that has worked the others.
+
+        :param shared: the listening sockets.
+        """
+        if self.stopping:
+            return
+        self._shared = list(shared)
+        self._no_input = os.open(os.devnull, os.O_RDONLY)
+        self._slots[0].start()
+
+    def spawn(self, process: _Process, number: int) -> None:
+        """Start a process.
+
+        :param process: what is to be told of it.
+        :param number: which worker it is to be.
+        """
+        # Above the standard descriptors, and those that endpoints expect.
+        free = count(max([2, *(one.place or 0 for one in self._shared)]) + 1)
+        process.hears, process.speaks = next(free), next(free)
+        sockets = [replace(one, descriptor=one.place or next(free)) for one in self._shared]
+        assignment = Assignment(number, sockets, process.hears, process.speaks, announces=not self.proven)
+        arguments = boot_arguments(assignment, self._twist)
+        child_fds = {0: self._no_input, **self._output, process.hears: "w", process.speaks: "r"}
+        child_fds.update((new.descriptor, one.descriptor) for new, one in zip(sockets, self._shared, strict=True))
+        self.clock.spawnProcess(process, arguments[0], arguments, env=None, childFDs=child_fds)
+
+    def is_ready(self) -> None:
+        """A process serves."""
+        if self.proven or self.stopping:
+            return
+        self.proven = True
+        for slot in self._slots[1:]:
+            slot.start()
+        log.info("{count} workers share the ports", count=len(self._slots))
+
+    def fail(self, status: int, reason: str) -> None:
+        """Give up.
+
+        :param status: what this process shall end with.
+        :param reason: why, for the log.
+        """
+        log.critical("{reason}", reason=reason)
+        self.stopping = True
+        self._leave(status)
+        self.clock.stop()
+
+    def signal(self, name: str) -> None:
+        """Send a signal to all that serve; before that, it might kill them.
+
+        :param name: without its ``SIG``.
+        """
+        for process in self._processes():
+            if process.ready:
+                process.signal(name)
+
+    def _processes(self) -> list[_Process]:
+        return [slot.process for slot in self._slots if slot.process is not None]
+
+    def collect(self) -> Deferred[list[Reading]]:
+        """Ask each how it is doing."""
+        return gatherResults([self._reading(slot) for slot in self._slots])
+
+    def _reading(self, slot: _Slot) -> Deferred[Reading]:
+        process = slot.process
+        answer: Deferred[Any] = process.ask(self.clock) if process is not None and process.ready else succeed(None)
+        return answer.addCallback(lambda values: Reading(slot.number, values, slot.restarts))
+
+    def drain(self, grace: float) -> Deferred[None]:
+        """Have all of them drain and end.
+
+        :param grace: seconds that their messages in progress have; then they have a little longer to end by
+            themselves.
+        :returns: fires when all have ended.
+        """
+        self.stopping = True
+        self._ended = Deferred()
+        for slot in self._slots:
+            slot.stop()
+        killing = self.clock.callLater(grace + MARGIN, self.signal_all, "KILL")
+        ended = self._ended
+        ended.addCallback(lambda _: killing.cancel() if killing.active() else None)
+        self.check_ended()
+        return ended
+
+    def signal_all(self, name: str) -> None:
+        """Send a signal to all there are."""
+        for process in self._processes():
+            process.signal(name)
+
+    def check_ended(self) -> None:
+        """See whether that was the last."""
+        if self._ended is not None and not self._ended.called and not self._processes():
+            if self._no_input is not None:
+                os.close(self._no_input)
+                self._no_input = None
+            self._ended.callback(None)
