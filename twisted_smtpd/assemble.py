@@ -1,4 +1,4 @@
-"""What is computed once and shared by connections: limits, command table."""
+"""Builds the settings of a class, a handler and options, which connections share."""
 
 from __future__ import annotations
 
@@ -6,47 +6,36 @@ import socket
 import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from functools import wraps
 from operator import attrgetter
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 from twisted_smtpd.auth.offer import mechanism_table
 from twisted_smtpd.options.security import Security
 from twisted_smtpd.options.table import DEFAULTS, OPTIONS, SMTPOptions, call_limits, check
-from twisted_smtpd.runtime.awaiting import hook_names, takes_responses
+from twisted_smtpd.protocol.dispatch import Dispatch
+from twisted_smtpd.protocol.extensions import Extension
+from twisted_smtpd.protocol.settings import RATE_WINDOW, Command, CommandMethod, SharedSettings
+from twisted_smtpd.protocol.states import TRANSACTION, Refusal, State, transaction_state, verdict
+from twisted_smtpd.runtime.awaiting import hook_names, settle, takes_responses
 from twisted_smtpd.runtime.connections import Connections
+from twisted_smtpd.wire.replies import SMTPReplyError
 
-if TYPE_CHECKING:
-    from twisted_smtpd.protocol.extensions import Extension
+__all__ = ["Settings", "settings_for"]
 
-__all__ = ["RATE_WINDOW", "Command", "Settings", "settings_for"]
+AUTH_NOT_OFFERED = Refusal(502, "5.5.1", "AUTH is not offered here")
 
-# Over how many seconds a client has to keep up min_data_rate.
-RATE_WINDOW = 60.0
-
-# What Command.at_once does without, where it is this package's own.
-_SHORTENED = ("check_helo_needed", "check_auth_needed", "push", "_call_handler_hook")
-
-
-@dataclass(frozen=True)
-class Command:
-    """One verb of the command table.
-
-    :ivar method: the unbound ``smtp_VERB``.
-    :ivar size_limit: octets of its command line, CRLF included, after EHLO.
-    :ivar foreign: whether a subclass outside this package defined it: it may await anything.
-    :ivar at_once: the unbound ``_begin_VERB`` that can be called instead, for a client that may send the command: it
-        returns what is left to be awaited, or ``None``, which saves a coroutine where nothing is waited for.
-    """
-
-    method: Callable[..., Any]
-    size_limit: int
-    foreign: bool
-    at_once: Callable[..., Any] | None
+# Where no network is trusted, these are unknown.
+_OF_TRUSTED = frozenset({"XCLIENT", "XFORWARD"})
+# The commands that check_helo_needed() and check_auth_needed() decide about, where a class has its own ...
+_NEED_HELO = frozenset({"MAIL", "RCPT", "DATA", "AUTH", "STARTTLS"})
+_NEED_AUTH = frozenset({"MAIL", "RCPT", "DATA"})
+# ... and those that call check_auth_needed() themselves, since they may come before HELO.
+_ASK_BY_THEMSELVES = frozenset({"HELP", "VRFY", "EXPN"})
 
 
-class Settings:
+class Settings(SharedSettings):
     """What connections of one class, with one handler and the same options, share.
 
     A subclass may set an option as a class attribute; that value wins.
@@ -58,7 +47,7 @@ class Settings:
     :raises ValueError: for a value out of bounds.
     """
 
-    def __init__(self, cls: type[Any], handler: object, options: SMTPOptions) -> None:
+    def __init__(self, cls: type[Dispatch], handler: object, options: SMTPOptions) -> None:
         unknown = sorted(set(options) - set(DEFAULTS))
         if unknown:
             raise TypeError(f"{cls.__name__}() got an unexpected keyword argument {unknown[0]!r}")
@@ -72,33 +61,22 @@ class Settings:
             self.values["hostname"] = socket.getfqdn()
         if self.values["ident"] is None:
             self.values["ident"] = cls.default_ident
-        #: What each connection has of its own, in the order of ``OPTIONS``.
         self.own = tuple(self.values[name] for name in OPTIONS)
-        #: What the handler has for which hook: ``MAIL`` to ``handle_MAIL``.
         self.hooks = {name: f"handle_{name}" for name in hook_names(handler)}
         self.security = Security(self.values, self.hooks)
         self.ehlo_takes_responses = "EHLO" in self.hooks and takes_responses(handler.handle_EHLO)  # type: ignore[attr-defined]
         self.mechanisms = mechanism_table(cls, handler, self.values, self.hooks)
         self.extensions: tuple[Extension, ...] = tuple(e for e in cls.extensions if e.in_use(self))
-        #: What the EHLO response depends on, and the responses; ``None`` where it has to be put together each time.
         self.ehlo_state = _state_getter(self.extensions)
         self.ehlo_responses: dict[Hashable, str] = {}
         self.mail_parameters = {k: p for e in self.extensions for k, p in e.mail_parameters.items()}
         self.rcpt_parameters = {k: p for e in self.extensions for k, p in e.rcpt_parameters.items()}
-        # What a subclass outside this package has a say in, of what is done in a shorter way where nobody has.
-        foreign = {name for name in _SHORTENED if _foreign(getattr(cls, name))}
-        self.foreign_push = "push" in foreign
-        self.foreign_hook_calls = "_call_handler_hook" in foreign
-        self.commands = _command_table(cls, self.extensions, at_once=not foreign)
+        self.commands = _commands(cls, self.extensions, self.security)
+        self.dispatch = _dispatch(cls, self.commands, self.security, offers_auth=bool(self.mechanisms))
         self.longest_command = max(command.size_limit for command in self.commands.values())
-        #: The hooks that are called, also where a subclass has a say in how.
-        self.asked = set(self.hooks)
-        if self.foreign_push or self.foreign_hook_calls:
-            self.asked |= {"MAIL", "RCPT"}
         self.call_limits = call_limits(self.values["command_call_limit"])
         limits = (self.values["timeout"], self.values["session_timeout"], self.values["hook_timeout"], RATE_WINDOW)
         self.shortest_limit = min(*limits, *self.security.deadlines)
-        # For protocols that are made by hand; a factory has its own.
         self.connections = Connections(self.values["clock"])
 
 
@@ -117,24 +95,88 @@ def _state_getter(extensions: Iterable[Extension]) -> Callable[[Any], Hashable] 
     return attrgetter(*sorted(varies_with))
 
 
-def _command_table(cls: type[Any], extensions: Iterable[Extension], at_once: bool) -> dict[str, Command]:
+def _commands(cls: type[Dispatch], extensions: Iterable[Extension], security: Security) -> dict[str, Command]:
+    """The verbs of a class."""
     growth: Counter[str] = Counter()
     for extension in extensions:
         growth.update(extension.growth)
-    table = {}
+    commands = {}
     for name in dir(cls):
-        if name.startswith("smtp_") and name[5:].upper() not in cls.withheld_commands:
-            verb, method = name[5:].upper(), getattr(cls, name)
-            limit = cls.command_size_limits.get(verb, cls.command_size_limit + growth[verb])
-            begin = getattr(cls, f"_begin_{verb}", None) if at_once and not _foreign(method) else None
-            table[verb] = Command(method, limit, _foreign(method), begin)
-    return table
+        verb = name[5:].upper()
+        if not name.startswith("smtp_") or verb in cls.withheld_commands:
+            continue
+        if verb in _OF_TRUSTED and security.xclients is None:
+            continue
+        method = getattr(cls, name)
+        owner = next(base for base in cls.__mro__ if name in vars(base))
+        foreign = not vars(owner).get("_own_commands", False)
+        limit = cls.command_size_limits.get(verb, cls.command_size_limit + growth[verb])
+        commands[verb] = Command(_settled(method) if foreign else method, limit, foreign)
+    return commands
 
 
-def _foreign(method: Callable[..., Any]) -> bool:
-    """Whether it was defined outside this package."""
-    module = getattr(method, "__module__", None) or ""
-    return module.partition(".")[0] != "twisted_smtpd"
+def _settled(method: Callable[..., Any]) -> CommandMethod:
+    """A command of another package, which may await anything, or be a plain function."""
+
+    @wraps(method)
+    async def run(connection: Dispatch, argument: str | None) -> None:
+        await settle(method(connection, argument), connection.loop)
+
+    return run
+
+
+def _dispatch(
+    cls: type[Dispatch], commands: Mapping[str, Command], security: Security, offers_auth: bool
+) -> dict[State, dict[str, Command]]:
+    """For each state, what becomes of each verb: the table of states with the methods of a class."""
+    states: dict[State, dict[str, Command]] = {
+        state: {verb: _cell(command, verdict(state, verb, cls.states)) for verb, command in commands.items()}
+        for state in State
+    }
+    if "STARTTLS" in commands and security.starttls is None:
+        # It says by itself that there is none.
+        states[State.NEW]["STARTTLS"] = commands["STARTTLS"]
+    if "AUTH" in commands and not offers_auth:
+        for state in (State.NEW, State.STRANGER, *TRANSACTION):
+            states[state]["AUTH"] = _cell(commands["AUTH"], AUTH_NOT_OFFERED)
+    if (
+        cls.check_helo_needed is not Dispatch.check_helo_needed
+        or cls.check_auth_needed is not Dispatch.check_auth_needed
+    ):
+        _ask_checks(states, commands)
+    return states
+
+
+def _cell(command: Command, refusal: Refusal | None) -> Command:
+    return command if refusal is None else Command(_refuse(refusal), command.size_limit, False)
+
+
+def _refuse(refusal: Refusal) -> CommandMethod:
+    def refuse(connection: Dispatch, argument: str | None) -> NoReturn:
+        raise SMTPReplyError(refusal.code, refusal.enhanced, refusal.text)
+
+    return refuse
+
+
+def _ask_checks(states: dict[State, dict[str, Command]], commands: Mapping[str, Command]) -> None:
+    """Have a class asked that overrides the checks, instead of the states that they stand for."""
+    unchecked = {state: dict(verbs) for state, verbs in states.items()}
+
+    def checked(verb: str) -> CommandMethod:
+        async def run(connection: Dispatch, argument: str | None) -> None:
+            if await settle(connection.check_helo_needed(), connection.loop):
+                return
+            if verb in _NEED_AUTH and await settle(connection.check_auth_needed(verb), connection.loop):
+                return
+            await unchecked[transaction_state(connection)][verb].method(connection, argument)
+
+        return run
+
+    for verb in _NEED_HELO & commands.keys():
+        for state in (State.NEW, State.STRANGER, *TRANSACTION):
+            states[state][verb] = Command(checked(verb), commands[verb].size_limit, commands[verb].foreign)
+    for verb in _ASK_BY_THEMSELVES & commands.keys():
+        states[State.STRANGER][verb] = commands[verb]
 
 
 def _hashable(value: Any) -> Hashable:
@@ -151,7 +193,7 @@ def _hashable(value: Any) -> Hashable:
 _live: weakref.WeakValueDictionary[Hashable, Settings] = weakref.WeakValueDictionary()
 
 
-def settings_for(cls: type[Any], handler: object, options: SMTPOptions) -> Settings:
+def settings_for(cls: type[Dispatch], handler: object, options: SMTPOptions) -> Settings:
     """The live settings of this class, handler and options, or new ones."""
     key: Hashable = (cls, id(handler), *options.items())
     try:

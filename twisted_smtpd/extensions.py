@@ -1,9 +1,9 @@
-"""The ESMTP extensions; the public name of :mod:`twisted_smtpd.protocol.extensions`."""
+"""The ESMTP extensions, one object each (RFC 5321 section 2.2)."""
 
+from twisted_smtpd.auth.extension import Auth
 from twisted_smtpd.protocol.extensions import (
-    EXTENSIONS,
+    BASIC_EXTENSIONS,
     SMTPUTF8,
-    Auth,
     EightBitMIME,
     EnhancedStatusCodes,
     Extension,
@@ -12,3 +12,6 @@ from twisted_smtpd.protocol.extensions import (
 )
 
 __all__ = ["EXTENSIONS", "SMTPUTF8", "Auth", "EightBitMIME", "EnhancedStatusCodes", "Extension", "Pipelining", "Size"]
+
+#: In the order in which EHLO lists them.
+EXTENSIONS: tuple[Extension, ...] = (*BASIC_EXTENSIONS, Auth())

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from twisted_smtpd.protocol.dispatch import syntax
+from twisted_smtpd.protocol.greeting import say_hello
+from twisted_smtpd.protocol.states import TABLE, for_lmtp
+from twisted_smtpd.protocol.verdict import is_many
 from twisted_smtpd.runtime.awaiting import MISSING, settle
 from twisted_smtpd.smtp import SMTP
-from twisted_smtpd.wire.replies import Reply, SMTPReplyError
+from twisted_smtpd.wire.replies import Reply
 
 __all__ = ["LMTP"]
 
@@ -31,26 +34,24 @@ class LMTP(SMTP):
     #: RFC 2033 section 4.1: neither HELO nor EHLO.
     withheld_commands = frozenset({"HELO", "EHLO"})
     required_options: Mapping[str, Any] = MappingProxyType({"enhanced_status_codes": True})
+    states = for_lmtp(TABLE)
+    first_command = "LHLO"
+    # There would be no reply for them after the message.
+    hooks_may_address = False
+    _own_commands = True
     _unanswered = 0
 
     @syntax("LHLO hostname")
-    async def smtp_LHLO(self, arg: str | None) -> None:
-        await self._greet(arg, extended=True)
+    def smtp_LHLO(self, arg: str | None) -> Awaitable[None]:
+        return say_hello(self, arg, extended=True)
 
-    async def check_helo_needed(self, helo: str = "LHLO") -> bool:
-        return await super().check_helo_needed(helo)
-
-    def _refuse_unaddressed(self) -> None:
-        # RFC 2033 section 4.2 wants 503, for refused recipients too; and there would be no reply after the message.
-        raise SMTPReplyError(503, "5.5.1", "No valid recipients" if self._refused else "Need RCPT command first")
-
-    def _answer(self, status: Any) -> Coroutine[Any, Any, None]:
+    def _answer(self, status: Any) -> Awaitable[None]:
         return self._answer_each("250 OK" if status is MISSING else status)
 
     async def _answer_each(self, status: Any) -> None:
         self._unanswered = self._accepted
         try:
-            if isinstance(status, (list, tuple)) or hasattr(status, "__aiter__"):
+            if is_many(status):
                 # All of an iterator in one task, or an asyncio.timeout() in it would belong to a task that is over.
                 await settle(self._say_each(status), self.loop)
             else:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from twisted_smtpd.auth.exchange import AuthCommands
+from twisted_smtpd.assemble import settings_for
+from twisted_smtpd.auth import mechanisms as sasl
+from twisted_smtpd.auth.exchange import AuthExchange
+from twisted_smtpd.auth.offer import builtin
 from twisted_smtpd.auth.results import (
     AuthCallbackType,
     AuthenticatorType,
@@ -14,21 +17,26 @@ from twisted_smtpd.auth.results import (
     LoginPassword,
     auth_mechanism,
 )
-from twisted_smtpd.options.table import MIB
-from twisted_smtpd.protocol.dispatch import Status, syntax
-from twisted_smtpd.protocol.proxy import ProxyHeader
-from twisted_smtpd.protocol.tls import TLSCommands
+from twisted_smtpd.auth.view import Mechanism, Response
+from twisted_smtpd.extensions import EXTENSIONS
+from twisted_smtpd.options.table import MIB, SMTPOptions
+from twisted_smtpd.protocol.dispatch import syntax
+from twisted_smtpd.protocol.greeting import MAX_EHLO_RESPONSES, say_hello
+from twisted_smtpd.protocol.settings import SharedSettings
+from twisted_smtpd.protocol.tls import starttls
 from twisted_smtpd.protocol.transaction import Transaction
-from twisted_smtpd.protocol.xclient import ClientCommands
 from twisted_smtpd.runtime.awaiting import MISSING
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.addresses import parse_mailbox
-from twisted_smtpd.wire.commands import parse_helo_name
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
 
 __all__ = [
     "CALL_LIMIT_DEFAULT",
     "DATA_SIZE_DEFAULT",
+    "MAX_EHLO_RESPONSES",
     "MISSING",
     "SMTP",
     "AuthCallbackType",
@@ -50,15 +58,12 @@ DATA_SIZE_DEFAULT = 32 * MIB
 #: How often a client may send a command that a ``command_call_limit`` dict does not name.
 CALL_LIMIT_DEFAULT = 20
 
-# A handler may give each client limits of its own.
-MAX_EHLO_RESPONSES = 64
-
 
 class TLSSetupException(Exception):
     """For programs that raise or catch it; this package raises none: a failed handshake ends the connection."""
 
 
-class SMTP(AuthCommands, ClientCommands, TLSCommands, ProxyHeader, Transaction):
+class SMTP(Transaction):
     """One SMTP connection.
 
     A subclass adds a command with a coroutine method ``smtp_VERB(self, arg)``, decorated with :func:`syntax`, that
@@ -113,73 +118,74 @@ class SMTP(AuthCommands, ClientCommands, TLSCommands, ProxyHeader, Transaction):
     :raises ValueError: for a value out of bounds.
     """
 
-    @property
-    def _authenticator(self) -> Any:
-        # Handlers written for aiosmtpd, where it has no other name, use it in their auth_* hooks.
-        return self.authenticator
+    __slots__ = ("_auth",)
+
+    #: Whether the commands of this class are this package's own; a subclass's may await anything.
+    _own_commands = True
+    extensions = EXTENSIONS
+    authenticator: AuthenticatorType | None
+    auth_callback: AuthCallbackType | None
+    max_auth_failures: int
+
+    #: What LOGIN asks for.
+    AuthLoginUsernameChallenge: str | bytes = "Username:"
+    AuthLoginPasswordChallenge: str | bytes = "Password:"
+
+    def __init__(self, handler: object, **options: Unpack[SMTPOptions]) -> None:
+        self._share(settings_for(type(self), handler, options))
+
+    @classmethod
+    def sharing(cls, settings: SharedSettings) -> Self:
+        """A connection for a factory, which has the settings already.
+
+        :param settings: those of this class.
+        """
+        connection = cls.__new__(cls)
+        connection._share(settings)
+        return connection
+
+    def _share(self, settings: SharedSettings) -> None:
+        super()._share(settings)
+        self._auth: AuthExchange | None = None
+
+    # -- the greeting --------------------------------------------------------------------------------------------------
 
     @syntax("HELO hostname")
-    async def smtp_HELO(self, arg: str | None) -> None:
-        await self._greet(arg, extended=False)
+    def smtp_HELO(self, arg: str | None) -> Awaitable[None]:
+        return say_hello(self, arg, extended=False)
 
     @syntax("EHLO hostname")
-    async def smtp_EHLO(self, arg: str | None) -> None:
-        await self._greet(arg, extended=True)
+    def smtp_EHLO(self, arg: str | None) -> Awaitable[None]:
+        return say_hello(self, arg, extended=True)
 
-    async def _greet(self, arg: str | None, extended: bool) -> None:
-        if arg is None:
-            raise SMTPReplyError(501, "5.5.4", f"Syntax: {self._verb} hostname")
-        name = parse_helo_name(arg)
-        session = self.session
-        before = session.host_name, session.extended_smtp
-        session.host_name, session.extended_smtp = None, extended
-        accepted = False
-        try:
-            status = await (self._ehlo_status(name) if extended else self._helo_status(name))
-            await self.push(status)
-            accepted = self._code < 300
-        finally:
-            if accepted:
-                session.host_name = session.host_name or name
-                self._set_rset_state()
-            else:
-                # RFC 5321 section 4.1.4: a refused EHLO leaves the state as it was.
-                session.host_name, session.extended_smtp = before
+    @syntax("STARTTLS", when="tls_context")
+    def smtp_STARTTLS(self, arg: str | None) -> Awaitable[None]:
+        self._no_argument(arg)
+        return starttls(self, self._settings.security.starttls)
 
-    async def _helo_status(self, name: str) -> Status:
-        status = await self._call_handler_hook("HELO", name)
-        if status is MISSING:
-            self.session.host_name = name
-            return f"250 {self.hostname}"
-        return status  # type: ignore[no-any-return]
+    @syntax("XCLIENT attribute=value...", when="may_vouch")
+    def smtp_XCLIENT(self, arg: str | None) -> Awaitable[None]:
+        return self._client_identity().xclient(arg)
 
-    async def _ehlo_status(self, name: str) -> Status:
-        if "EHLO" not in self._settings.hooks:
-            self.session.host_name = name
-            return self._ehlo_response()
-        lines = self._ehlo_lines()
-        if self._settings.ehlo_takes_responses:
-            answer = await self._call_handler_hook("EHLO", name, [*lines, "250 HELP"])
-            return Reply.parse("\n".join(answer)) if isinstance(answer, (list, tuple)) else answer
-        await self.push("\n".join(lines))
-        return await self._call_handler_hook("EHLO", name)  # type: ignore[no-any-return]
+    @syntax("XFORWARD attribute=value...", when="may_vouch")
+    def smtp_XFORWARD(self, arg: str | None) -> Awaitable[None]:
+        return self._client_identity().xforward(arg)
 
-    def _ehlo_lines(self) -> list[str]:
-        keywords = (extension.keyword(self) for extension in self._settings.extensions)
-        return [f"250-{self.hostname}", *(f"250-{keyword}" for keyword in keywords if keyword is not None)]
+    # -- the transaction -----------------------------------------------------------------------------------------------
 
-    def _ehlo_response(self) -> str:
-        settings, state = self._settings, None
-        if settings.ehlo_state is not None:
-            state = settings.ehlo_state(self)
-            if (known := settings.ehlo_responses.get(state)) is not None:
-                return known
-        response = "\n".join((*self._ehlo_lines(), "250 HELP"))
-        if state is not None:
-            if len(settings.ehlo_responses) >= MAX_EHLO_RESPONSES:
-                settings.ehlo_responses.clear()
-            settings.ehlo_responses[state] = response
-        return response
+    @syntax("MAIL FROM:<address>", extended=" [SP <mail-parameters>]")
+    def smtp_MAIL(self, arg: str | None) -> Awaitable[None]:
+        return self._mail(arg)
+
+    @syntax("RCPT TO:<address>", extended=" [SP <rcpt-parameters>]")
+    def smtp_RCPT(self, arg: str | None) -> Awaitable[None]:
+        return self._rcpt(arg)
+
+    @syntax("DATA")
+    def smtp_DATA(self, arg: str | None) -> Awaitable[None]:
+        return self._data(arg)
+
+    # -- other commands ------------------------------------------------------------------------------------------------
 
     @syntax("NOOP [ignored]")
     async def smtp_NOOP(self, arg: str | None) -> None:
@@ -246,3 +252,97 @@ class SMTP(AuthCommands, ClientCommands, TLSCommands, ProxyHeader, Transaction):
     async def smtp_EXPN(self, arg: str | None) -> None:
         await self.check_auth_needed("EXPN")
         raise SMTPReplyError(502, "5.5.1", "EXPN is not implemented")
+
+    # -- authentication ------------------------------------------------------------------------------------------------
+
+    @syntax("AUTH <mechanism> [<initial response>]", when="mechanisms")
+    def smtp_AUTH(self, arg: str | None) -> Awaitable[None]:
+        return self._exchange().run(arg)
+
+    @property
+    def mechanisms(self) -> Mapping[str, Mechanism]:
+        """The mechanisms of AUTH, by name, whether or not they can be used at the moment."""
+        return self._settings.mechanisms
+
+    def _exchange(self) -> AuthExchange:
+        if self._auth is None:
+            self._auth = AuthExchange(self)
+        return self._auth
+
+    @property
+    def _authenticator(self) -> Any:
+        # Handlers written for aiosmtpd, where it has no other name, use it in their auth_* hooks.
+        return self.authenticator
+
+    async def challenge_auth(
+        self, challenge: str | bytes, encode_to_b64: bool = True, log_client_response: bool = False
+    ) -> Response:
+        """Ask the client something (``334``), and wait for what it says.
+
+        :param challenge: without the code; at most 9,200 octets.
+        :param encode_to_b64: whether to encode the challenge; one that isn't encoded has to be printable ASCII.
+        :param log_client_response: accepted for programs that pass it; what a client says here is never logged.
+        :returns: what it says, decoded; ``MISSING`` if it cancels with ``*``, or if it is not base64: it has been
+            answered then, and the hook returns ``None``.
+        :raises SMTPReplyError: if it says more than 12,288 octets; leave it alone.
+        :raises ValueError: if the challenge can't be sent.
+        """
+        return await self._exchange().challenge(challenge, encode_to_b64)
+
+    async def _auth_interact(self, server_said: str | bytes) -> Response:
+        """The same with a whole 334 line, encoded already; for programs that call it."""
+        octets = server_said.encode() if isinstance(server_said, str) else server_said
+        return await self.challenge_auth(octets.rstrip(b"\r\n").removeprefix(b"334 "), encode_to_b64=False)
+
+    @builtin
+    def _authenticate(self, mechanism: str, auth_data: Any) -> Any:
+        """Ask the authenticator, or the callback, about a client; returns a verdict, or an awaitable of one."""
+        return self._exchange().authenticate(mechanism, auth_data)
+
+    def _log_failure(self, error: BaseException, what: str | None = None) -> None:
+        if self._auth is not None and self._auth.said:
+            self._auth.log_failure(error, what)
+        else:
+            super()._log_failure(error, what)
+
+    # Each mechanism is called with the server itself, and the words that follow AUTH.
+
+    @builtin
+    async def auth_PLAIN(self, server: Any, args: list[str]) -> Any:
+        return await sasl.plain(self._exchange(), args)
+
+    @builtin
+    async def auth_LOGIN(self, server: Any, args: list[str]) -> Any:
+        return await sasl.login(self._exchange(), args)
+
+    @builtin
+    async def auth_CRAM__MD5(self, server: Any, args: list[str]) -> Any:
+        return await sasl.cram_md5(self._exchange(), args)
+
+    @builtin
+    async def auth_EXTERNAL(self, server: Any, args: list[str]) -> Any:
+        return await sasl.external(self._exchange(), args)
+
+    @builtin
+    async def auth_XOAUTH2(self, server: Any, args: list[str]) -> Any:
+        return await sasl.xoauth2(self._exchange(), args)
+
+    @builtin
+    async def auth_OAUTHBEARER(self, server: Any, args: list[str]) -> Any:
+        return await sasl.oauthbearer(self._exchange(), args)
+
+    @builtin
+    async def auth_SCRAM__SHA__1(self, server: Any, args: list[str]) -> Any:
+        return await sasl.scram(self._exchange(), "SCRAM-SHA-1", args)
+
+    @builtin
+    async def auth_SCRAM__SHA__1__PLUS(self, server: Any, args: list[str]) -> Any:
+        return await sasl.scram(self._exchange(), "SCRAM-SHA-1-PLUS", args)
+
+    @builtin
+    async def auth_SCRAM__SHA__256(self, server: Any, args: list[str]) -> Any:
+        return await sasl.scram(self._exchange(), "SCRAM-SHA-256", args)
+
+    @builtin
+    async def auth_SCRAM__SHA__256__PLUS(self, server: Any, args: list[str]) -> Any:
+        return await sasl.scram(self._exchange(), "SCRAM-SHA-256-PLUS", args)

@@ -114,7 +114,7 @@ class GuessingTests(AuthCase):
 
     def failures(self, client: Client) -> tuple[int, int]:
         records = client.protocol.connections.sign_ins._records
-        return client.protocol._auth_failures, sum(record.failures for record in records.values())
+        return client.protocol._auth.failures, sum(record.failures for record in records.values())
 
     def test_a_refused_token_counts_once_however_the_exchange_ends(self) -> None:
         for mechanism, message in (

@@ -260,9 +260,9 @@ class SecretTests(AuthCase):
     def test_secrets_are_not_kept_by_the_connection(self) -> None:
         client = dial()
         client.send(b"AUTH PLAIN %b\r\n" % WRONG)
-        self.assertEqual(client.protocol._auth_said, ())
+        self.assertEqual(client.protocol._auth.said, ())
         client.send(b"AUTH PLAIN\r\n%b\r\n" % WRONG)
-        self.assertEqual(client.protocol._auth_said, ())
+        self.assertEqual(client.protocol._auth.said, ())
 
     def test_user_names_forge_no_log_line(self) -> None:
         events = self.events()
@@ -362,7 +362,7 @@ class StateTests(AuthCase):
         client = dial()
         client.send(b"AUTH PLAIN\r\n")
         client.lose()
-        self.assertEqual(client.protocol._auth_said, ())
+        self.assertEqual(client.protocol._auth.said, ())
 
     def test_a_client_that_goes_away_while_its_password_is_checked(self) -> None:
         cancelled: list[Any] = []

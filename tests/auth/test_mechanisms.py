@@ -360,7 +360,7 @@ class BearerTests(AuthCase):
                 said = client.send(b"AUTH %b %b\r\n" % (mechanism, b64encode(message)))
                 self.assertEqual(json.loads(b64decode(said[4:]))["status"], key)
                 self.assertEqual(client.send(last), REJECTED)
-                self.assertEqual(client.protocol._auth_failures, 1)
+                self.assertEqual(client.protocol._auth.failures, 1)
             client = dial(authenticator=refuse)
             said = client.send(b"AUTH %b %b\r\n*\r\nNOOP\r\n" % (mechanism, b64encode(message)))
             self.assertEqual(codes(said), [334, 501, 250])

@@ -23,8 +23,6 @@ from tests.support.fakes import (
     pass_time,
     stubborn,
 )
-from twisted_smtpd.assemble import Settings
-from twisted_smtpd.protocol.dialog import Dialog
 from twisted_smtpd.smtp import SMTP, SMTPReplyError, syntax
 
 
@@ -411,15 +409,6 @@ class AsyncioOnAnotherReactorTests(SynchronousTestCase):
 
 
 class BareDialogTests(SynchronousTestCase):
-    def test_what_a_subclass_must_say(self) -> None:
-        dialog = Dialog(Settings(SMTP, object(), {"hostname": "mx.example"}))
-        self.assertRaises(NotImplementedError, dialog.opening)
-        self.assertRaises(NotImplementedError, dialog.command, b"NOOP")
-        self.assertRaises(NotImplementedError, dialog.failure_status, KeyError())
-        self.assertRaises(NotImplementedError, dialog.content_error, "size")
-        self.assertFalse(dialog.utf8_replies)
-        self.assertIsNone(dialog.peer_gone(None))  # type: ignore[arg-type]
-
     def test_errors_that_end_a_process_are_not_kept(self) -> None:
         def hook(*arguments: Any) -> str:
             raise KeyboardInterrupt

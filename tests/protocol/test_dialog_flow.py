@@ -23,7 +23,7 @@ from tests.support.fakes import (
     make_factory,
     pass_time,
 )
-from twisted_smtpd.protocol.dialog import MAX_SENT_AHEAD
+from twisted_smtpd.protocol.connection import MAX_SENT_AHEAD
 from twisted_smtpd.smtp import SMTP, SMTPReplyError
 from twisted_smtpd.wire.replies import BadStatus
 
@@ -273,7 +273,7 @@ class EventsTests(SynchronousTestCase):
         said = codes(client.read())
         if 421 in said or 221 in said:
             self.assertIn(said[-1], (421, 221))
-            self.assertTrue(client.closed or client.protocol._running is not None or client.protocol.paused)
+            self.assertTrue(client.closed or client.protocol._runner.coroutine is not None or client.protocol.paused)
         client.lose()
         for promise in promises.made:
             if not promise.called:

@@ -16,7 +16,7 @@ from tests.support.fakes import ENVELOPE, MESSAGE, Promises, Recorder, codes, co
 from tests.support.loops import in_a_loop, turns
 from tests.support.streaming import END, PIECE, PIECES, Reader, StreamTestCase, both
 from twisted_smtpd.lmtp import LMTP
-from twisted_smtpd.protocol.dialog import MAX_SENT_AHEAD
+from twisted_smtpd.protocol.connection import MAX_SENT_AHEAD
 from twisted_smtpd.smtp import SMTP, SMTPReplyError
 from twisted_smtpd.stream import HIGH_WATER, MAX_PIECES, ContentStream, StreamInterrupted
 from twisted_smtpd.wire.replies import BadStatus
@@ -176,7 +176,7 @@ class FlowControlTests(StreamTestCase):
             client.protocol._output.resumeProducing()
             client.protocol.dataReceived(PIECES)
         self.assertTrue(client.protocol.paused)
-        self.assertLess(client.protocol._content_octets, sent + 1)
+        self.assertLess(client.protocol._body.octets, sent + 1)
 
     @both
     async def test_the_hook_reads_on_after_the_client_has_shut_down_its_side(self) -> None:

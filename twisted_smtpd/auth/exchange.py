@@ -14,15 +14,15 @@ from urllib.parse import quote, quote_plus
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from twisted_smtpd.auth.mechanisms import Mechanisms, Response, decode_response
-from twisted_smtpd.auth.offer import MAX_AUTH_LINE, Mechanism, needs_tls, usable
+from twisted_smtpd.auth.mechanisms import decode_response
+from twisted_smtpd.auth.offer import MAX_AUTH_LINE, needs_tls, usable
 from twisted_smtpd.auth.results import AuthResult, LoginPassword, loggable
-from twisted_smtpd.protocol.dialog import CANCELLED, LINE_TOO_LONG
-from twisted_smtpd.protocol.dispatch import Status, syntax
-from twisted_smtpd.runtime.awaiting import MISSING, settle, unfinished
+from twisted_smtpd.auth.view import AuthClient, Mechanism, Response
+from twisted_smtpd.protocol.connection import LINE_TOO_LONG
+from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING, settle, unfinished
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
-__all__ = ["AuthCommands"]
+__all__ = ["AuthExchange"]
 
 log = Logger()
 
@@ -41,28 +41,37 @@ _OPEN_CODES = (0, 334)
 _SHORTEST_SECRET = 4
 
 
-class AuthCommands(Mechanisms):
-    """AUTH, and what hooks need for it."""
+class AuthExchange:
+    """The AUTH command of one connection, and what counts over several of them.
 
-    auth_callback: Any
-    max_auth_failures: int
+    :param server: the connection.
+    :ivar failures: how often the client has failed.
+    :ivar said: what the client has said in this exchange: it must not get into a log.
+    """
 
-    _auth_failures = 0
-    _failure_counted = False
-    _auth_login: object = None
-    # What the client has said in this exchange: it must not get into a log.
-    _auth_said: tuple[bytes, ...] = ()
+    __slots__ = ("_failure_counted", "_login", "failures", "said", "server")
 
-    @syntax("AUTH <mechanism> [<initial response>]", when="mechanisms")
-    async def smtp_AUTH(self, arg: str | None) -> None:
-        mechanism, args = await self._wanted(arg)
-        self._auth_login = None
+    def __init__(self, server: AuthClient) -> None:
+        self.server = server
+        self.failures = 0
+        self.said: tuple[bytes, ...] = ()
         self._failure_counted = False
-        self._auth_said = tuple(word.encode() for word in args[1:])
-        self._code = 0
+        self._login: object = None
+
+    async def run(self, arg: str | None) -> None:
+        """Carry out AUTH.
+
+        :param arg: the mechanism and the initial response.
+        """
+        server = self.server
+        mechanism, args = await self._wanted(arg)
+        self._login = None
+        self._failure_counted = False
+        self.said = tuple(word.encode() for word in args[1:])
+        server._no_reply_yet()
         try:
             await self._take_turn()
-            status = await self._call_handler_hook("AUTH", args)
+            status = await server._call_handler_hook("AUTH", args)
             if status is MISSING:
                 await self._exchange(mechanism, args)
             else:
@@ -70,67 +79,65 @@ class AuthCommands(Mechanisms):
         except SMTPReplyError:
             raise
         except (Exception, asyncio.CancelledError) as error:
-            if self._gone:
+            if server._gone:
                 if isinstance(error, CANCELLED):
                     raise
                 # Here, where it is known what must not be in the log.
-                self._log_failure(error)
+                self.log_failure(error, None)
                 return
             # Counted, so that a check that breaks on a wrong password isn't a way around the limits.
-            self._count_failure()
-            reply = await self.status_for(error)
-            if self._code in _OPEN_CODES:
-                await self.push(reply)
+            self.count_failure()
+            reply = await server.status_for(error)
+            if server._code in _OPEN_CODES:
+                await server.push(reply)
         finally:
-            self._auth_said = ()
+            self.said = ()
 
     async def _wanted(self, arg: str | None) -> tuple[Mechanism, list[str]]:
         """The mechanism a client asks for, and the words of its command."""
-        if not self.mechanisms:
-            raise SMTPReplyError(502, "5.5.1", "AUTH is not offered here")
-        await self.check_helo_needed()
-        if not self.session.extended_smtp:
+        server = self.server
+        if not server.session.extended_smtp:
             raise SMTPReplyError(503, "5.5.1", "Send EHLO first")
-        if self.session.authenticated:
+        if server.session.authenticated:
             raise SMTPReplyError(503, "5.5.1", "Already authenticated")
-        if self.envelope.mail_from is not None:
-            raise SMTPReplyError(503, "5.5.1", "No AUTH within a mail transaction")
         words = (arg or "").split()
         if not 1 <= len(words) <= 2:
             raise SMTPReplyError(501, "5.5.4", "Syntax: AUTH <mechanism> [<initial response>]")
         # RFC 4422 section 3.1: in capitals, but RFC 4954 section 4 takes any case.
         words[0] = words[0].upper()
-        mechanism = self.mechanisms.get(words[0])
+        mechanism = server.mechanisms.get(words[0])
         if mechanism is None:
             raise SMTPReplyError(504, "5.5.4", "Unrecognized authentication type")
-        if needs_tls(self, mechanism):
+        if needs_tls(server, mechanism):
             raise SMTPReplyError(538, "5.7.11", "Encryption required for requested authentication mechanism")
-        if not usable(self, mechanism):
+        if not usable(server, mechanism):
             raise SMTPReplyError(504, "5.5.4", f"{mechanism.name} can't work on this connection")
         return mechanism, words
 
     async def _take_turn(self) -> None:
         """Have a client wait whose address has failed before."""
-        if self._auth_failures >= self.max_auth_failures:
+        server = self.server
+        if self.failures >= server.max_auth_failures:
             raise SMTPReplyError(TOO_MANY.code, TOO_MANY.enhanced, TOO_MANY.lines[0])
-        seconds = self.connections.sign_ins.wait_for(self._address, self._now())
+        seconds = server.connections.sign_ins.wait_for(server._address, server._now())
         if seconds is None:
             log.warn("{session} {client}: AUTH refused, too many failures before", **self._who())
             raise SMTPReplyError(421, "4.7.0", "Too many failed authentications from your address, try again later")
         if seconds:
             # Half of what a hook may take, lest the wait itself be cut off.
-            await deferLater(self.connections.timers.clock, min(seconds, self.hook_timeout / 2))
+            await deferLater(server.connections.timers.clock, min(seconds, server.hook_timeout / 2))
 
     # -- the exchange --------------------------------------------------------------------------------------------------
 
     async def _exchange(self, mechanism: Mechanism, args: list[str]) -> None:
         """Run a mechanism, and act on its verdict."""
-        owner = self.event_handler if mechanism.of_handler else self
+        server = self.server
+        owner = server.event_handler if mechanism.of_handler else server
         try:
-            given = getattr(owner, mechanism.method)(self, args)
-            verdict = await (given if mechanism.builtin else settle(given, self.loop))
+            given = getattr(owner, mechanism.method)(server, args)
+            verdict = await (given if mechanism.builtin else settle(given, server.loop))
             # A hook may return what an authenticator gave it, which may still have to be waited for.
-            verdict = await settle(verdict, self.loop)
+            verdict = await settle(verdict, server.loop)
         except SMTPReplyError as error:
             if error.reply.code // 100 == 4 or error.reply.code in _NO_GUESS:
                 raise
@@ -143,11 +150,11 @@ class AuthCommands(Mechanisms):
             else:
                 await self._failed_authentication(mechanism.name, verdict.message or INVALID)
         elif verdict is None:
-            if self._code in _OPEN_CODES:
+            if self.server._code in _OPEN_CODES:
                 log.error(
                     "{session}: auth_{mechanism} gave None, and no answer", **self._who(), mechanism=mechanism.name
                 )
-                self._count_failure()
+                self.count_failure()
             await self._failed_authentication(mechanism.name, UNANSWERED)
         elif verdict is MISSING or verdict is False:
             await self._failed_authentication(mechanism.name, INVALID)
@@ -164,13 +171,13 @@ class AuthCommands(Mechanisms):
 
     async def _handled(self, mechanism: str, status: Any) -> None:
         """Say what ``handle_AUTH`` returned; whether the client is let in, it has noted in the session itself."""
-        if status is not None or self._code in _OPEN_CODES:
-            await self.push(status)
-        if self._code // 100 == 5:
+        if status is not None or self.server._code in _OPEN_CODES:
+            await self.server.push(status)
+        if self.server._code // 100 == 5:
             await self._failed_authentication(mechanism, INVALID)
 
-    async def _let_in(self, mechanism: str, auth_data: Any, login_data: Any, status: Status) -> None:
-        if self._code not in _OPEN_CODES:
+    async def _let_in(self, mechanism: str, auth_data: Any, login_data: Any, status: str | Reply) -> None:
+        if self.server._code not in _OPEN_CODES:
             # A client that has been told no must not be in.
             log.error(
                 "{session}: auth_{mechanism} refused the client, then let it in", mechanism=mechanism, **self._who()
@@ -186,149 +193,129 @@ class AuthCommands(Mechanisms):
             )
             await self._failed_authentication(mechanism, reply)
             return
-        session = self.session
+        session = self.server.session
         session.authenticated, session.auth_data, session.login_data = True, auth_data, login_data
-        self.forgive()
-        user = self._auth_login if self._auth_login is not None else login_data
+        self.server.forgive()
+        user = self._login if self._login is not None else login_data
         log.info(
             "{session} {client}: authenticated with {mechanism} as {user}",
             **self._who(),
             mechanism=mechanism,
             user=_name_of(user),
         )
-        await self.push(reply)
+        await self.server.push(reply)
 
-    async def _failed_authentication(self, mechanism: str, status: Status) -> None:
+    async def _failed_authentication(self, mechanism: str, status: str | Reply) -> None:
         """Refuse a client, unless a hook has done so already, and hang up on one that goes on guessing."""
-        if self._code in _OPEN_CODES:
+        if self.server._code in _OPEN_CODES:
             reply = Reply.parse(status)
             if reply.code < 400:
                 # A client that is not in must not be told that it is.
                 log.error("{session}: AUTH fails with {code}", **self._who(), code=reply.code)
                 reply = INVALID
-            await self.push(reply)
-        if not self._failure_counted and (self._code // 100 == 4 or self._code in _NO_GUESS):
+            await self.server.push(reply)
+        if not self._failure_counted and (self.server._code // 100 == 4 or self.server._code in _NO_GUESS):
             # Nobody's password was wrong: it can't be told now, or the client has cancelled.
             return
-        self._count_failure(mechanism)
-        if self._auth_failures >= self.max_auth_failures:
-            self._verb = "?"
-            await self.push(TOO_MANY)
+        self.count_failure(mechanism)
+        if self.failures >= self.server.max_auth_failures:
+            await self.server.push(TOO_MANY)
 
-    def _count_failure(self, mechanism: str | None = None) -> None:
+    def count_failure(self, mechanism: str | None = None) -> None:
+        """Count a wrong guess, for this connection and for its address, once in an exchange."""
         if self._failure_counted:
             return
         self._failure_counted = True
-        self._auth_failures += 1
-        self.connections.sign_ins.failed(self._address, self._now())
+        self.failures += 1
+        self.server.connections.sign_ins.failed(self.server._address, self.server._now())
         if mechanism is not None:
             log.warn(
                 "{session} {client}: AUTH {mechanism} failed for user {user}",
                 **self._who(),
                 mechanism=mechanism,
-                user=_name_of(self._auth_login),
+                user=_name_of(self._login),
             )
 
     def _who(self) -> dict[str, Any]:
-        peer = self.session.peer
-        return {"session": self.session.id, "client": peer[0] if isinstance(peer, tuple) else "a Unix socket"}
+        peer = self.server.session.peer
+        return {"session": self.server.session.id, "client": peer[0] if isinstance(peer, tuple) else "a Unix socket"}
 
-    def _note_login(self, login: object) -> None:
-        self._auth_login = login
+    def note_login(self, login: object) -> None:
+        """Remember for the log which user the client says it is."""
+        self._login = login
 
     # -- for hooks -----------------------------------------------------------------------------------------------------
 
-    async def challenge_auth(
-        self, challenge: str | bytes, encode_to_b64: bool = True, log_client_response: bool = False
-    ) -> Response:
-        """Ask the client something (``334``), and wait for what it says.
-
-        :param challenge: without the code; at most 9,200 octets.
-        :param encode_to_b64: whether to encode the challenge; one that isn't encoded has to be printable ASCII.
-        :param log_client_response: accepted for programs that pass it; what a client says here is never logged.
-        :returns: what it says, decoded; ``MISSING`` if it cancels with ``*``, or if it is not base64: it has been
-            answered then, and the hook returns ``None``.
-        :raises SMTPReplyError: if it says more than 12,288 octets; leave it alone.
-        :raises ValueError: if the challenge can't be sent.
-        """
+    async def challenge(self, challenge: str | bytes, encode_to_b64: bool) -> Response:
+        """Ask the client something; see :meth:`twisted_smtpd.smtp.SMTP.challenge_auth`."""
         octets = challenge.encode() if isinstance(challenge, str) else challenge
         if encode_to_b64:
             octets = base64.b64encode(octets)
         if len(octets) > MAX_AUTH_LINE - len("334 \r\n") or any(not 0x20 <= octet <= 0x7E for octet in octets):
             raise ValueError("a challenge is a line of printable ASCII, of at most 12,288 octets")
-        self._code = 334
-        self.send_challenge(octets)
+        self.server.send_challenge(octets)
         try:
-            line = await self.read_line(MAX_AUTH_LINE - len("\r\n"))
+            line = await self.server.read_line(MAX_AUTH_LINE - len("\r\n"))
         except SMTPReplyError as error:
             if error.reply != LINE_TOO_LONG:
                 raise
             # RFC 4954 section 6.
             raise SMTPReplyError(500, "5.5.6", "Authentication exchange line is too long") from None
         line = line.strip(b" \t")
-        self._auth_said += (line,)
+        self.said += (line,)
         if line == b"*":
             return self._gave_up(ABORTED)
         try:
             response = decode_response(line)
         except SMTPReplyError as error:
             return self._gave_up(error.reply)
-        self._auth_said += (response,)
+        self.said += (response,)
         return response
 
     def _gave_up(self, reply: Reply) -> Response:
-        self.refuse(reply)
-        self._code = reply.code
+        self.server.refuse(reply)
         return MISSING
 
-    async def _auth_interact(self, server_said: str | bytes) -> Response:
-        """The same with a whole 334 line, encoded already; for programs that call it."""
-        octets = server_said.encode() if isinstance(server_said, str) else server_said
-        return await self.challenge_auth(octets.rstrip(b"\r\n").removeprefix(b"334 "), encode_to_b64=False)
-
-    def _authenticate(self, mechanism: str, auth_data: Any) -> Any:
+    def authenticate(self, mechanism: str, auth_data: Any) -> Any:
         """Ask the authenticator, or the callback, about a client.
 
         :param auth_data: what the client has proved or said.
         :returns: an :class:`AuthResult`, or an awaitable of one.
         """
-        self._note_login(getattr(auth_data, "login", None))
-        if self.authenticator is not None:
-            given = self.authenticator(self, self.session, self.envelope, mechanism, auth_data)
+        server = self.server
+        self.note_login(getattr(auth_data, "login", None))
+        if server.authenticator is not None:
+            given = server.authenticator(server, server.session, server.envelope, mechanism, auth_data)
             return self._judged(given, auth_data)
-        if self.auth_callback is not None and isinstance(auth_data, LoginPassword):
-            return self._judged(self.auth_callback(mechanism, *auth_data), auth_data)
+        if server.auth_callback is not None and isinstance(auth_data, LoginPassword):
+            return self._judged(server.auth_callback(mechanism, *auth_data), auth_data)
         return AuthResult(success=False, handled=False)
 
     def _judged(self, given: Any, auth_data: Any) -> Any:
         if hasattr(given, "__await__"):
             return self._judged_later(given, auth_data)
-        if self.authenticator is None:
+        if self.server.authenticator is None:
             return AuthResult(success=given is True, handled=given is True, auth_data=auth_data)
         if isinstance(given, AuthResult):
             return given
         log.error(
             "{session}: the authenticator gave a {kind}, not an AuthResult: the client is refused",
-            session=self.session.id,
+            session=self.server.session.id,
             kind=type(given).__name__,
         )
         return AuthResult(success=False, handled=False)
 
     async def _judged_later(self, given: Any, auth_data: Any) -> AuthResult:
-        result = await settle(given, self.loop)
+        result = await settle(given, self.server.loop)
         if hasattr(result, "__await__"):
-            result = await settle(result, self.loop)
+            result = await settle(result, self.server.loop)
         return self._judged(None if hasattr(result, "__await__") else result, auth_data)  # type: ignore[no-any-return]
 
     # -- secrets -------------------------------------------------------------------------------------------------------
 
-    def _log_failure(self, error: BaseException, what: str | None = None) -> None:
-        if not self._auth_said:
-            super()._log_failure(error, what)
-            return
-        # An exception likes to quote what it was given.
-        text = "".join(traceback.format_exception(error))
-        text = _without(text, self._auth_said)
+    def log_failure(self, error: BaseException, what: str | None) -> None:
+        """Log an error without anything that the client has said: an exception likes to quote what it was given."""
+        text = _without("".join(traceback.format_exception(error)), self.said)
         log.error("{session} {client}: {what} failed\n{text}", **self._who(), what=what or "AUTH", text=text)
 
 

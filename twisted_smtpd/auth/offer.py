@@ -2,48 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
 
 from twisted.logger import Logger
 
 from twisted_smtpd.auth.results import MECHANISM_NAME
 from twisted_smtpd.auth.scram import BINDINGS, SCRAM_HASHES
+from twisted_smtpd.auth.view import AuthClient, Mechanism
 from twisted_smtpd.tls import channel_binding
 
-if TYPE_CHECKING:
-    from twisted_smtpd.protocol.dispatch import Server
-
-__all__ = ["MAX_AUTH_LINE", "Mechanism", "binding_of", "mechanism_table", "needs_tls", "usable", "usable_names"]
+__all__ = [
+    "MAX_AUTH_LINE",
+    "Mechanism",
+    "binding_of",
+    "builtin",
+    "mechanism_table",
+    "needs_tls",
+    "usable",
+    "usable_names",
+]
 
 log = Logger()
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: RFC 4954 section 4: octets of a line of the exchange, CRLF included.
 MAX_AUTH_LINE = 12288
 
 PREFIX = "auth_"
+#: What marks this package's own methods; those that a subclass has in their place don't have it.
+BUILTIN = "__auth_builtin__"
 # They hand the authenticator what a client has proved, or a password: any authenticator might take it.
 _OF_ANY = frozenset({"PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER", "EXTERNAL"})
 _PLUS = "-PLUS"
 # RFC 6151 section 2.4; and whoever reads the server's file has every password.
 _OFF_BY_DEFAULT = frozenset({"CRAM-MD5"})
-
-
-@dataclass(frozen=True)
-class Mechanism:
-    """A mechanism and what carries it out.
-
-    :ivar name: as clients know it.
-    :ivar method: the name of the ``auth_*`` method.
-    :ivar of_handler: whether it is the handler's, rather than the server's.
-    :ivar builtin: whether it is this package's own.
-    """
-
-    name: str
-    method: str
-    of_handler: bool
-    builtin: bool
 
 
 def mechanism_table(
@@ -75,6 +69,12 @@ def mechanism_table(
     return table
 
 
+def builtin(method: F) -> F:
+    """Mark a method of this package's own."""
+    setattr(method, BUILTIN, True)
+    return method
+
+
 def _names(option: str, value: Iterable[str] | None) -> frozenset[str] | None:
     if value is None:
         return None
@@ -93,7 +93,7 @@ def _methods(owner: Any, of_handler: bool) -> dict[str, Mechanism]:
         name = getattr(method, "__auth_mechanism_name__", attribute[len(PREFIX) :].replace("__", "-"))
         # A handler may well have an `auth_database`; a mechanism's name is in capitals.
         if callable(method) and MECHANISM_NAME.fullmatch(name) is not None:
-            builtin = not of_handler and method.__module__.partition(".")[0] == "twisted_smtpd"
+            builtin = not of_handler and hasattr(method, BUILTIN)
             table[name] = Mechanism(name, attribute, of_handler, builtin)
     return table
 
@@ -103,7 +103,7 @@ def _builtin(cls: type[Any], values: Mapping[str, Any], hooks: Collection[str]) 
     authenticator = values["authenticator"]
     if authenticator is None:
         # A handler's own AUTH may call the built-in ones; so may one that changes how a password is checked.
-        overridden = cls._authenticate.__module__.partition(".")[0] != "twisted_smtpd"
+        overridden = not hasattr(cls._authenticate, BUILTIN)
         able = {"PLAIN", "LOGIN"} if values["auth_callback"] is not None or "AUTH" in hooks or overridden else set()
         return able, able
     scram = (
@@ -125,14 +125,14 @@ def _warn(values: Mapping[str, Any], table: Mapping[str, Mechanism]) -> None:
         log.warn("authentication is required, but not TLS: passwords may come in clear")
 
 
-def needs_tls(server: Server, mechanism: Mechanism) -> bool:
+def needs_tls(server: AuthClient, mechanism: Mechanism) -> bool:
     """Whether a client has to start TLS before it may use a mechanism."""
     if server.session.tls:
         return False
     return server.auth_require_tls or (mechanism.builtin and mechanism.name.endswith(("EXTERNAL", _PLUS)))
 
 
-def usable(server: Server, mechanism: Mechanism) -> bool:
+def usable(server: AuthClient, mechanism: Mechanism) -> bool:
     """Whether a mechanism can work on this connection as it is."""
     if needs_tls(server, mechanism):
         return False
@@ -145,13 +145,13 @@ def usable(server: Server, mechanism: Mechanism) -> bool:
     return True
 
 
-def usable_names(server: Server) -> list[str]:
+def usable_names(server: AuthClient) -> list[str]:
     """The names that EHLO lists."""
     if server.session.authenticated:
         return []
     return [name for name, mechanism in server.mechanisms.items() if usable(server, mechanism)]
 
 
-def binding_of(server: Server, kind: str) -> bytes | None:
+def binding_of(server: AuthClient, kind: str) -> bytes | None:
     """Channel binding data of the client's connection (RFC 5056); none where a proxy has done the TLS."""
     return channel_binding(server.transport, kind)

@@ -1,140 +1,199 @@
-"""How a message's content comes in: to a reader, which keeps it, or on to a hook that reads while it comes."""
+"""The message that is being received: to memory, or on to a hook that reads while it comes (RFC 5321 section 4.1.1.4).
+
+A message in transfer and a command in progress are two things: the message needs no command to wait for it, and it may
+last longer than one command.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any
 
-from twisted_smtpd.assemble import Settings
-from twisted_smtpd.protocol.timeouts import Deadlines
-from twisted_smtpd.runtime.awaiting import InputWait
-from twisted_smtpd.stream import ContentStream
+from twisted_smtpd.stream import ContentStream, StreamInterrupted
 from twisted_smtpd.wire.content import ContentReader
 
-__all__ = ["Intake"]
+if TYPE_CHECKING:
+    from twisted_smtpd.protocol.running import CommandRunner
+    from twisted_smtpd.protocol.view import ConnectionView
+
+__all__ = ["Body"]
 
 # How much is read at a time: of commands, and of a message, of which each read costs the same.  From 128 KiB on, C
 # libraries ask the system for the memory, each time.
 COMMANDS_AT_ONCE = 2**16
 CONTENT_AT_ONCE = 120 * 2**10
 
+#: What is run when a message is there.
+Then = Callable[[ContentReader], Coroutine[Any, Any, None]]
 
-class Intake(Deadlines):
-    """Takes in a message's content and counts what it occupies; when there is content to take, the dialog says.
 
-    :ivar _counted: octets of this connection's message in ``connections.buffered``.
-    :ivar _out_of_memory: whether the message was thrown away because the server held too much.
+class Body:
+    """What has arrived of a message, and the memory that it takes.
+
+    Awaiting it waits for the end of the message and for its verdict.
+
+    :param connection: the connection.
+    :param runner: runs what comes after the message.
+    :ivar reader: finds the end, or ``None`` between two messages.
+    :ivar stream: gets the message as it comes, or ``None``.
+    :ivar out_of_memory: whether the message was thrown away because the server held too much.
+    :ivar octets: how much has arrived since the connection was made.
+    :ivar full_since: since when a hook has not kept up with its stream, or ``None``.
+    :ivar rate_mark: when ``min_data_rate`` was last looked at, and how much had arrived by then.
     """
 
-    __slots__ = ("_counted", "_out_of_memory")
+    __slots__ = (
+        *("_connection", "_counted", "_refusal", "_runner", "_then", "full_since", "octets", "out_of_memory"),
+        *("rate_mark", "reader", "stream"),
+    )
 
-    max_buffered: int
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, connection: ConnectionView, runner: CommandRunner) -> None:
+        self._connection = connection
+        self._runner = runner
         self._counted = 0
-        self._out_of_memory = False
+        self._refusal: Callable[[str], Exception] | None = None
+        self._then: Then | None = None
+        self.reader: ContentReader | None = None
+        self.stream: ContentStream | None = None
+        self.out_of_memory = False
+        self.octets = 0
+        self.full_since: float | None = None
+        self.rate_mark = (0.0, 0)
 
-    def content_received(self, reader: ContentReader) -> Coroutine[Any, Any, None]:
-        """What is run when a reader that was given to :meth:`begin_content` has seen the end."""
-        raise NotImplementedError
-
-    def content_error(self, error: str) -> Exception:
-        """What a hook that reads a message hears of its violation, a reader's ``error``."""
-        raise NotImplementedError
-
-    def _input_awaited(self) -> None:
-        """A command waits for input: read on."""
-        raise NotImplementedError
-
-    def _hand_over(self, value: Any) -> None:
-        """Resume the command that waits for input with it."""
-        raise NotImplementedError
-
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a command, or what is left of it."""
-        raise NotImplementedError
-
-    def _unpause(self) -> None:
-        """Read on, unless there is a reason not to."""
-        raise NotImplementedError
-
-    def begin_content(self, reader: ContentReader, stream: ContentStream | None = None) -> None:
+    def begin(self, reader: ContentReader, then: Then | None = None) -> None:
         """Feed what the client sends from now on to a reader, until the reader has seen the end.
 
-        The memory it takes is counted for the whole server until :meth:`release_content`.
+        The memory it takes is counted for the whole server until :meth:`release`.
 
         :param reader: collects the content.
-        :param stream: gets the content as it comes; the client has to wait while it is full.
+        :param then: gives what is run at the end; without it, the command in progress waits for the end.
         """
-        self._stream = stream
-        self._reader = reader
-        self._rate_mark = (self._active, self._content_octets)
-        self.transport.bufferSize = CONTENT_AT_ONCE  # type: ignore[union-attr]
+        self.reader = reader
+        self._then = then
+        connection = self._connection
+        self.rate_mark = (connection._active, self.octets)
+        connection.transport.bufferSize = CONTENT_AT_ONCE
 
-    async def read_content(self, reader: ContentReader, stream: ContentStream | None = None) -> None:
-        """Do what :meth:`begin_content` does, and wait for the end."""
-        self.begin_content(reader, stream)
-        self._input = InputWait(self._input_awaited)
+    async def read(self, reader: ContentReader) -> None:
+        """Begin, and wait for the end."""
+        self.begin(reader)
+        await self._end()
+
+    async def read_into(
+        self, reader: ContentReader, stream: ContentStream, refusal: Callable[[str], Exception]
+    ) -> None:
+        """Begin, pass everything on as it comes, and wait for the end.
+
+        :param stream: gets the content; the client has to wait while it is full.
+        :param refusal: what the reading hook hears of an error of the reader.
+        """
+        self.stream, self._refusal = stream, refusal
+        await self.read(reader)
+
+    async def _end(self) -> None:
         try:
-            await self._input
+            await self._runner.next_input()
         except BaseException:
             # The command gave up: the rest of the message must not run as commands.
-            self._input = None
-            self._drop_reader()
-            self.paused = True
-            self.finish()
+            self.drop()
+            self._connection.finish()
             raise
 
-    def rawDataReceived(self, data: bytes) -> None:
-        """Some content, and what follows it."""
-        reader = self._reader
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._received().__await__()
+
+    async def _received(self) -> None:
+        then, self._then = self._then, None
+        reader = self.reader
+        assert then is not None and reader is not None
+        await self._end()
+        await then(reader)
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take some content.
+
+        This is part of the fast path: one call for each read.
+
+        :returns: what follows the message, or ``None`` if its end is not there yet.
+        """
+        reader = self.reader
         assert reader is not None
         rest = reader.feed(data)
-        self._content_octets += len(data)
-        if self._stream is not None:
-            self.connections.hook_runs()
-        if reader.error is not None:
-            self.release_content()
-            if self._stream is not None:
-                self._stream.fail(self.content_error(reader.error))
-                self._unpause()
-        elif self._stream is not None:
-            self._stream.put(b"".join(reader.take()))
-            if self._stream.full and self._full_since is None:
-                self._full_since = self._now()
-            self._unpause()
-        elif not self._out_of_memory:
-            size, connections = reader.size, self.connections
+        self.octets += len(data)
+        if self.stream is not None:
+            self._feed_stream(self.stream, reader)
+        elif reader.error is not None:
+            self.release()
+        elif not self.out_of_memory:
+            size, connections = reader.size, self._connection.connections
             buffered = connections.buffered = connections.buffered + size - self._counted
             self._counted = size
-            if buffered > self.max_buffered > 0:
-                self._out_of_memory = True
+            if buffered > self._connection.max_buffered > 0:
+                self.out_of_memory = True
                 reader.discard()
-                self.release_content()
-        if rest is not None:
-            self._reader = self._stream = None
-            self._buffer = rest
-            self.transport.bufferSize = COMMANDS_AT_ONCE  # type: ignore[union-attr]
-            if self._input is not None:
-                self._hand_over(None)
-            else:
-                self._start(self.content_received(reader))
+                self.release()
+        return rest
+
+    def _feed_stream(self, stream: ContentStream, reader: ContentReader) -> None:
+        connection = self._connection
+        connection.connections.hook_runs()
+        if reader.error is not None:
+            assert self._refusal is not None
+            stream.fail(self._refusal(reader.error))
+        else:
+            stream.put(b"".join(reader.take()))
+            if stream.full and self.full_since is None:
+                self.full_since = connection._now()
+        connection._release()
+
+    def ended(self) -> None:
+        """The reader has seen the end: go on with what comes after the message."""
+        reader, then = self.reader, self._then
+        assert reader is not None
+        self.reader = self.stream = self._then = None
+        self._connection.transport.bufferSize = COMMANDS_AT_ONCE
+        if then is None:
+            self._runner.hand_over(None)
+        else:
+            self._runner.start(then(reader))
 
     def stream_drained(self) -> None:
         """A hook has taken what its stream held: the client may go on."""
-        self._active = self._now()
-        self._full_since = None
-        self._rate_mark = (self._active, self._content_octets)
-        if self._input is not None:
-            self._input_awaited()
+        connection = self._connection
+        connection._touch()
+        self.full_since = None
+        self.rate_mark = (connection._active, self.octets)
+        if self._runner.input is not None:
+            connection._read_on()
 
-    def release_content(self) -> None:
+    def stream_overdue(self) -> None:
+        """A hook does not read its content: end it, and read past the rest."""
+        self._runner.mark_timed_out()
+        self.full_since = None
+        assert self.stream is not None
+        self.stream.give_up(StreamInterrupted("the hook took too long"))
+
+    def check_rate(self) -> None:
+        """Hang up on a client that sends its message too slowly."""
+        connection = self._connection
+        now = connection._now()
+        since, octets = self.rate_mark
+        if self.octets - octets < connection.min_data_rate * (now - since):
+            connection.hang_up("421 4.4.2 Too slow, closing the connection")
+        self.rate_mark = now, self.octets
+
+    def take_out_of_memory(self) -> bool:
+        """Whether the message was thrown away for lack of memory; asked once."""
+        out_of_memory, self.out_of_memory = self.out_of_memory, False
+        return out_of_memory
+
+    def release(self) -> None:
         """The content that was read is no longer kept."""
-        self.connections.buffered -= self._counted
+        self._connection.connections.buffered -= self._counted
         self._counted = 0
 
-    def _drop_reader(self) -> None:
-        if self._reader is not None:
-            self._reader = self._stream = None
-            self.release_content()
+    def drop(self) -> None:
+        """Receive nothing more of this message."""
+        if self.reader is not None:
+            self.reader = self.stream = self._then = None
+            self.release()

@@ -1,87 +1,376 @@
-"""A connection's way out: the replies that are due, in order, and its end."""
+"""Lines in, replies out, and the end of a connection.
+
+The way of an octet through :meth:`Connection.dataReceived`, and of a reply through :meth:`Connection.send_reply`, is
+the fast path: what would be a call of its own elsewhere is written out there.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from asyncio import _get_running_loop
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import connectionDone
 from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from twisted_smtpd.assemble import Settings
+from twisted_smtpd.protocol.body import Body
+from twisted_smtpd.protocol.running import CommandRunner
+from twisted_smtpd.protocol.settings import SharedSettings
+from twisted_smtpd.protocol.timeouts import CLOSING_TIME, Timeouts
+from twisted_smtpd.protocol.view import CLOSED, FINISHING, OPEN, STOPPING
+from twisted_smtpd.runtime.batches import joined
+from twisted_smtpd.runtime.connections import Connections, ICounted, limited_address
 from twisted_smtpd.runtime.output import Output
 from twisted_smtpd.wire.replies import Reply, encode_known, encode_status
 
-__all__ = ["Connection"]
+__all__ = ["LINE_TOO_LONG", "MAX_SENT_AHEAD", "Connection"]
 
+# What a client may send ahead while its command is being worked on (octets); beyond, TCP makes it wait.
+MAX_SENT_AHEAD = 2**16
 # Replies of one read go out in one write, but a hook may push without end (octets).
 MAX_HELD = 2**14
 
+# As octets: bytes are searched for a number in a fifth of the time that they are searched for bytes.
+LF = ord("\n")
 HYPHEN = ord("-")
 
-# How far the end of a connection has come.  Not at all; it was open for too long, or the server is stopping: what is in
-# progress is the last thing; it is closed after the command in progress; nothing is read or sent any more.
-OPEN, TOO_LONG, STOPPING, FINISHING, CLOSED = range(5)
+LINE_TOO_LONG = Reply(500, "5.5.2", ("Line too long",))
+BARE_LINE_FEED = Reply(500, "5.5.2", ("Lines end with CR LF, not with LF alone",))
 
 
+@implementer(IHalfCloseableProtocol, ICounted)
 class Connection(LineReceiver):
-    """Sends replies and closes; what comes in is :class:`twisted_smtpd.protocol.dialog.Dialog`'s.
+    """One connection: splits what arrives into lines and content, and sends the replies in order.
 
-    :param settings: what this connection shares with the others of its server.
+    What a line means is the subclass's matter: it has :meth:`lineReceived`, as with each ``LineReceiver``.
+
+    :param settings: what this connection shares with others of its server.
+    :param timeouts: its time limits.
+    :param runner: its command in progress.
+    :param body: the message it is receiving.
+    :ivar connections: the server's connections; a factory sets its own before the connection is made.
     """
 
     # A connection's state is in slots: Python takes a third of the time to find it there, and less memory.
     __slots__ = (
-        *("_advancing", "_buffer", "_closing_since", "_code", "_ending", "_errors", "_gone", "_now", "_offset"),
-        *("_open_code", "_open_lines", "_out", "_output", "_settings", "_verb", "paused", "connections"),
+        *("_active", "_address", "_advancing", "_body", "_buffer", "_closing_since", "_code", "_ending", "_errors"),
+        *(
+            "_gone",
+            "_input_stopped",
+            "_now",
+            "_offset",
+            "_open_code",
+            "_open_lines",
+            "_out",
+            "_output",
+            "_peer_address",
+        ),
+        *("_peer_finished", "_runner", "_settings", "_skipping_line", "_stopped", "_timeouts"),
+        *("connections", "line_mode", "loop", "paused"),
     )
 
     delimiter = b"\r\n"
     enhanced_status_codes: bool
     max_errors: int
 
+    _verb: str
     _output: Output
     _now: Callable[[], float]
+    _active: float
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SharedSettings, timeouts: Timeouts, runner: CommandRunner, body: Body) -> None:
         self._settings = settings
-        self.connections = settings.connections
+        self._timeouts = timeouts
+        self._runner = runner
+        self._body = body
+        self.connections: Connections = settings.connections
+        self.line_mode = 1
         self.paused = False
+        self._stopped = False
         self._buffer = b""
         self._offset = 0
-        self._out = b""
-        self._verb = ""
-        self._code = 0
         self._advancing = False
+        self._skipping_line = False
+        self._input_stopped = False
+        self._peer_finished = False
+        self._out = b""
         self._open_lines = b""
         self._open_code = 0
+        self._code = 0
+        self._errors = 0
+        self._address: str | None = None
         self._ending = OPEN
         self._closing_since: float | None = None
         self._gone = False
-        self._errors = 0
+
+    # -- its beginning -------------------------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        # The public function raises where there is no loop, which costs ten times as much.
+        self.loop: asyncio.AbstractEventLoop | None = _get_running_loop()
+        timers = self.connections.timers
+        self._now = timers.clock.seconds
+        batches = self.connections.batches = joined(transport, self.connections.batches)
+        self._output = Output(transport, self._now, self._output_blocked, self._output_free, batches)
+        self._active = self._now()
+        self._timeouts.begin(self._active)
+        # Asked for once: a transport makes a new object each time.
+        self._peer_address: Any = transport.getPeer()
+
+    def _admit(self) -> str | None:
+        """Count the connection; returns why it can't be served, or ``None``."""
+        self._address = self._counted_address()
+        refusal = self.connections.admit(self, self._address, self._settings.values)
+        self.connections.timers.add(self, min(CLOSING_TIME, self._settings.shortest_limit))
+        return refusal
+
+    def _counted_address(self) -> str | None:
+        """The address that the limits per address count this connection for, or ``None`` for none."""
+        host = getattr(self._peer_address, "host", "")
+        security = self._settings.security
+        # A proxy's own connection does not count as a client.
+        if security.proxies is not None and host in security.proxies:
+            return None
+        if security.xclients is not None and host in security.xclients:
+            return None
+        return limited_address(host)
+
+    def _count_for(self, address: str | None) -> str | None:
+        """Count the connection for another address; returns why it can't be served any longer, or ``None``."""
+        refusal = self.connections.recount(self._address, address, self._settings.values)
+        if refusal is None:
+            self._address = address
+        return refusal
+
+    # -- what arrives --------------------------------------------------------------------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        self._active = self._now()
+        if self._buffer:
+            data = self._buffer[self._offset :] + data
+        self._buffer, self._offset = data, 0
+        if not self.paused:
+            self._advance()
+        if not self._buffer:
+            return
+        if len(self._buffer) - self._offset > MAX_SENT_AHEAD and not self._input_stopped and not self._gone:
+            self._input_stopped = True
+            self.transport.pauseProducing()  # type: ignore[union-attr]
+
+    def _advance(self) -> None:
+        """Work through what has arrived, as far as it goes."""
+        if self._advancing:
+            return
+        self._advancing = True
+        body = self._body
+        try:
+            while not self.paused:
+                if self._ending and self._ended():
+                    break
+                buffer, start = self._buffer, self._offset
+                if not buffer:
+                    break
+                if body.reader is not None:
+                    self._buffer, self._offset = b"", 0
+                    if (rest := body.feed(buffer[start:])) is not None:
+                        self._buffer = rest
+                        body.ended()
+                    continue
+                if not self.line_mode:
+                    self._buffer, self._offset = b"", 0
+                    self.rawDataReceived(buffer[start:])  # type: ignore[no-untyped-call]
+                    continue
+                end = buffer.find(b"\r\n", start)
+                if end < 0:
+                    self._part_of_line()
+                    break
+                if end + 2 < len(buffer):
+                    self._offset = end + 2
+                else:
+                    # An empty buffer is one that is false.
+                    self._buffer, self._offset = b"", 0
+                if self._skipping_line:
+                    self._skipping_line = False
+                else:
+                    self.lineReceived(buffer[start:end])  # type: ignore[no-untyped-call]
+        finally:
+            self._advancing = False
+        if self._out:
+            # What _flush does, without the call.
+            data, self._out = self._out, b""
+            self._output.write(data)
+        if self._input_stopped and len(self._buffer) - self._offset <= MAX_SENT_AHEAD and not self.paused:
+            self._input_stopped = False
+            if self._ending != CLOSED:
+                self.transport.resumeProducing()  # type: ignore[union-attr]
+        if self._peer_finished and not self.paused:
+            self.close()
+
+    def _ended(self) -> bool:
+        """End the connection if that is due; whether it has ended."""
+        if self._ending == FINISHING:
+            self.close()
+        elif self._ending == CLOSED:
+            return True
+        elif self._runner.coroutine is not None or self._body.reader is not None:
+            return False
+        elif self._ending == STOPPING:
+            self.shut_down()
+        else:
+            self.hang_up("421 4.4.2 Connection was open for too long, closing it")
+        return True
+
+    def _part_of_line(self) -> None:
+        """Judge a line whose end has not arrived: it must not grow without bound, nor hang on a line feed."""
+        part = self._buffer[self._offset :]
+        if not self._skipping_line:
+            reply = self._unfit_line(part[:-1] if part.endswith(b"\r") else part)
+            if reply is None:
+                return
+            self._skipping_line = True
+            self._refuse_line(reply)
+        # The CR may belong to the CRLF that ends the line.
+        self._buffer, self._offset = (b"\r" if part.endswith(b"\r") else b""), 0
+
+    def _unfit_line(self, line: bytes) -> Reply | None:
+        # A command's limit counts the CRLF, which isn't here.
+        limit = self._runner.line_limit or self._settings.longest_command - 2
+        if LF in line[:limit]:
+            return BARE_LINE_FEED
+        return LINE_TOO_LONG if len(line) > limit else None
+
+    def _refuse_line(self, reply: Reply) -> None:
+        if self._runner.input is not None:
+            self._runner.hand_over(reply)
+        else:
+            self.refuse(reply, "?")
+
+    def _hold(self) -> None:
+        self.paused = True
+
+    def _release(self) -> None:
+        stream = self._body.stream
+        self.paused = self._stopped or self._output.blocked_since is not None or (stream is not None and stream.full)
+
+    def _go_on(self) -> None:
+        if not self.paused:
+            self._advance()
+
+    def _read_on(self) -> None:
+        self._release()
+        if not self.paused and not self._advancing:
+            self._advance()
+
+    def _touch(self) -> None:
+        self._active = self._now()
+
+    @property
+    def _unread(self) -> bool:
+        return bool(self._buffer)
+
+    def _take_input(self) -> bytes:
+        arrived, self._buffer, self._offset = self._buffer[self._offset :], b"", 0
+        return arrived
+
+    def readConnectionLost(self) -> None:
+        """The client has shut down its side: answer what has arrived, then close."""
+        self._peer_finished = True
+        self._go_on()
+
+    def writeConnectionLost(self) -> None:
+        """We never shut down one side only."""
+
+    # -- what a LineReceiver has ---------------------------------------------------------------------------------------
+
+    def clearLineBuffer(self) -> bytes:
+        """Take what has arrived and is not read yet.
+
+        :returns: it.
+        """
+        return self._take_input()
+
+    def setRawMode(self) -> None:
+        """Have what arrives given to ``rawDataReceived``, which a subclass has to have, until :meth:`setLineMode`.
+
+        :raises TypeError: if the class has no such method of its own.
+        :raises RuntimeError: while a message is received.
+        """
+        if type(self).rawDataReceived is LineReceiver.rawDataReceived:
+            raise TypeError(f"{type(self).__name__} needs a rawDataReceived() for setRawMode()")
+        self._refuse_during_message()
+        self.line_mode = 0
+
+    def setLineMode(self, extra: bytes = b"") -> None:
+        """Read commands again.
+
+        :param extra: what was read too much: it comes before what arrives next.
+        :raises RuntimeError: while a message is received.
+        """
+        self._refuse_during_message()
+        self.line_mode = 1
+        self._buffer, self._offset = extra + self._buffer[self._offset :], 0
+        self._go_on()
+
+    def _refuse_during_message(self) -> None:
+        if self._body.reader is not None:
+            raise RuntimeError("a message is being received: its end decides what is read after it")
+
+    def sendLine(self, line: bytes) -> None:
+        """Send a line that is no reply, behind the replies that are due.
+
+        :param line: without its CRLF.
+        """
+        if self._ending != CLOSED:
+            self._out += line + self.delimiter
+            if not self._advancing:
+                self._flush()
+
+    def pauseProducing(self) -> None:
+        """Read nothing more until :meth:`resumeProducing`."""
+        self._stopped = self.paused = True
+        self.transport.pauseProducing()  # type: ignore[union-attr]
+
+    def resumeProducing(self) -> None:
+        """Read on, unless a command is in progress: then when it is done."""
+        self._stopped = False
+        if not self._input_stopped:
+            self.transport.resumeProducing()  # type: ignore[union-attr]
+        if self._runner.coroutine is None or self._runner.input is not None:
+            self._read_on()
+
+    def stopProducing(self) -> None:
+        """Close the connection."""
+        self.close()
+
+    # -- replies -------------------------------------------------------------------------------------------------------
 
     @property
     def utf8_replies(self) -> bool:
         """Whether the client may be sent UTF-8."""
         return False
 
-    @property
-    def closing(self) -> bool:
-        """Whether the last reply has been sent: nothing more is read, and the connection is going."""
-        return self._closing_since is not None
-
-    def send_reply(self, status: str | Reply, more: bool = False) -> int:
+    def send_reply(self, status: str | Reply, more: bool = False, verb: str | None = None) -> int:
         """Put a reply behind those that are due; they go out together.
 
         :param status: see :meth:`Reply.parse`.
         :param more: whether a status that ends in a ``250-`` line is to be continued by the next one.
+        :param verb: what it replies to, which decides on its enhanced code; by default the command in progress.
         :returns: its code.
         :raises BadStatus: if it is no status.
         """
+        if verb is None:
+            verb = self._verb
         if type(status) is str and status.isascii():
-            # Nearly all are, and then nobody has to be asked for UTF-8.
-            code, wire = encode_known(status, self._verb, self.enhanced_status_codes, False, more)
+            # Nearly all are, and then there is no need to ask whether the client may be sent UTF-8.
+            code, wire = encode_known(status, verb, self.enhanced_status_codes, False, more)
         else:
-            code, wire = encode_status(status, self._verb, self.enhanced_status_codes, self.utf8_replies, more)
+            code, wire = encode_status(status, verb, self.enhanced_status_codes, self.utf8_replies, more)
+        self._code = code
         if self._ending == CLOSED:
             return code
         if more and wire[3] == HYPHEN and wire[wire.rfind(b"\n", 0, -1) + 4] == HYPHEN:
@@ -94,7 +383,7 @@ class Connection(LineReceiver):
                 wire = self._open_lines + wire
             self._open_lines = b""
         self._out += wire
-        if code in (421, 521):
+        if code == 421 or code == 521:
             self.finish()
         if not self._advancing or len(self._out) > MAX_HELD:
             self._flush()
@@ -105,6 +394,7 @@ class Connection(LineReceiver):
 
         :param challenge: printable ASCII.
         """
+        self._code = 334
         if self._ending == CLOSED:
             return
         self._open_lines = b""
@@ -112,25 +402,25 @@ class Connection(LineReceiver):
         if not self._advancing:
             self._flush()
 
-    def refuse(self, reply: Reply) -> None:
-        """Send a reply for the client's own mistake, and hang up on a client that makes too many."""
-        self.send_reply(reply)
+    def refuse(self, reply: Reply, verb: str | None = None) -> None:
+        """Send a reply for the client's own mistake, and hang up on a client that makes too many.
+
+        :param reply: the reply.
+        :param verb: see :meth:`send_reply`.
+        """
+        self.send_reply(reply, verb=verb)
         self._errors += 1
         self.connections.counts.errors += 1
         if self._errors >= self.max_errors and self._ending < FINISHING:
-            self._verb = "?"
-            self.send_reply("421 4.7.0 Too many errors, closing the connection")
+            self.send_reply("421 4.7.0 Too many errors, closing the connection", verb="?")
 
     def forgive(self) -> None:
         """The client has got something right: earlier mistakes no longer count."""
         self._errors = 0
 
-    def finish(self) -> None:
-        """Close the connection after the command in progress."""
-        self._end_comes(FINISHING)
-
-    def _end_comes(self, stage: int) -> None:
-        self._ending = max(self._ending, stage)
+    def _no_reply_yet(self) -> None:
+        """Forget the code of the last reply."""
+        self._code = 0
 
     async def drain(self) -> None:
         """Wait until the client reads what it is sent."""
@@ -140,6 +430,35 @@ class Connection(LineReceiver):
         if self._out:
             data, self._out = self._out, b""
             self._output.write(data)
+
+    def _output_blocked(self) -> None:
+        self._hold()
+
+    def _output_free(self) -> None:
+        # That the client didn't read is no fault of a hook's, nor is it silent now.
+        self._touch()
+        self._runner.restart_clock()
+        if self._runner.coroutine is None or self._runner.input is not None:
+            self._release()
+            self._advance()
+
+    # -- its end -------------------------------------------------------------------------------------------------------
+
+    @property
+    def closing(self) -> bool:
+        """Whether the last reply has been sent: nothing more is read, and the connection is going."""
+        return self._closing_since is not None
+
+    def visit(self, now: float) -> float:
+        """Do what is overdue; return the next deadline."""
+        return self._timeouts.visit(now)
+
+    def finish(self) -> None:
+        """Close the connection after the command in progress."""
+        self._end_comes(FINISHING)
+
+    def _end_comes(self, stage: int) -> None:
+        self._ending = max(self._ending, stage)
 
     def close(self) -> None:
         """Send the replies that are due, then close; whatever else the client sends is not read."""
@@ -151,11 +470,13 @@ class Connection(LineReceiver):
         self._buffer, self._offset = b"", 0
         self._output.close()
 
-    def abort(self) -> None:
-        """Close at once."""
-        transport: Any = self.transport
-        if not self._gone:
-            transport.abortConnection()
+    def hang_up(self, status: str) -> None:
+        """Say why, and close."""
+        if self._closing_since is not None:
+            return
+        self._open_lines = b""
+        self.send_reply(status, verb="?")
+        self.close()
 
     def drop(self) -> None:
         """Close at once, without a word, and read nothing more."""
@@ -166,11 +487,43 @@ class Connection(LineReceiver):
         self._buffer, self._offset = b"", 0
         self.abort()
 
-    def hang_up(self, status: str) -> None:
-        """Say why, and close."""
-        if self._closing_since is not None:
-            return
-        self._verb = "?"
-        self._open_lines = b""
-        self.send_reply(status)
-        self.close()
+    def abort(self) -> None:
+        """Close at once; where the client has gone already, stop waiting for its hook."""
+        if self._gone:
+            self.leave()
+        else:
+            self.transport.abortConnection()  # type: ignore[union-attr]
+
+    def shut_down(self) -> bool:
+        """The server is stopping: say so, unless a message is being received.
+
+        :returns: whether the connection is ending.
+        """
+        if self._timeouts.give_up is not None:
+            # There is no greeting yet that a 421 could follow.
+            self.drop()
+            return True
+        in_progress = self._runner.coroutine is not None and self._runner.input is None
+        if self._body.reader is not None or in_progress:
+            self._end_comes(STOPPING)
+            return False
+        self.hang_up("421 4.3.2 Shutting down, try again later")
+        return True
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._gone = True
+        self._ending = CLOSED
+        self._out = b""
+        self._buffer, self._offset = b"", 0
+        self._output.stop()
+        self._body.drop()
+        runner = self._runner
+        runner.client_gone()
+        if not runner.must_finish or runner.coroutine is None or self.connections.grace_over:
+            # Else it counts until its hook is done, or clients that hang up after DATA would escape all limits.
+            self.leave()
+
+    def leave(self) -> None:
+        """Be counted and watched no more."""
+        self.connections.timers.remove(self)
+        self.connections.dismiss(self, self._address)

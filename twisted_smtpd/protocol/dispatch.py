@@ -1,54 +1,48 @@
-"""A connection as the hooks see it: session, envelope, replies, calls of the hooks; the commands come on top."""
+"""From a line to its command, and from a command to the handler's hooks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IHandshakeListener, IOpenSSLServerConnectionCreator, ISSLTransport
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from twisted_smtpd.assemble import Settings, settings_for
-from twisted_smtpd.options.table import OPTIONS, SMTPOptions
-from twisted_smtpd.protocol.dialog import CANCELLED, Dialog
-from twisted_smtpd.protocol.extensions import EXTENSIONS, Extension
-from twisted_smtpd.runtime.awaiting import MISSING, settle
+from twisted_smtpd.options.table import OPTIONS
+from twisted_smtpd.protocol.body import Body
+from twisted_smtpd.protocol.connection import LF, Connection
+from twisted_smtpd.protocol.extensions import Extension
+from twisted_smtpd.protocol.opening import open_connection
+from twisted_smtpd.protocol.running import CommandRunner
+from twisted_smtpd.protocol.settings import Command, SharedSettings
+from twisted_smtpd.protocol.states import NEEDS_AUTH, NEEDS_HELO, TABLE, State, Verdicts, state_of
+from twisted_smtpd.protocol.timeouts import Timeouts
+from twisted_smtpd.protocol.tls import TLSLayer
+from twisted_smtpd.protocol.xclient import ClientIdentity
+from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, NO_HOOK, settle
+from twisted_smtpd.runtime.connections import limited_address
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.commands import parse_command
+from twisted_smtpd.wire.content import ContentReader
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
-if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
-
-    from twisted_smtpd.auth.offer import Mechanism
-
-__all__ = ["Barrier", "Server", "Status", "syntax"]
+__all__ = ["TOOK_TOO_LONG", "Dispatch", "Status", "syntax"]
 
 log = Logger()
 
 F = TypeVar("F", bound=Callable[..., Any])
 Status = str | Reply
 
+TOOK_TOO_LONG = Reply(451, "4.3.0", ("Processing took too long, try again later",))
+
 # Spoken to a mail server by a browser that an attacker sends there, or by a scanner: it must not go on.
 HTTP_METHODS = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE"})
-
-
-@dataclass(frozen=True)
-class Barrier:
-    """A state in which few commands are carried out.
-
-    :ivar passing: the verbs of these.
-    :ivar refusal: code, enhanced code and text that any other command gets.
-    """
-
-    passing: frozenset[str]
-    refusal: tuple[int, str, str]
-
-
-UNWELCOME = Barrier(frozenset({"QUIT"}), (503, "5.5.1", "No service here, say QUIT"))
 
 
 def syntax(text: str, extended: str | None = None, when: str | None = None) -> Callable[[F], F]:
@@ -68,17 +62,25 @@ def syntax(text: str, extended: str | None = None, when: str | None = None) -> C
     return decorate
 
 
-class Server(Dialog):
-    """What every command works with; :class:`twisted_smtpd.smtp.SMTP` documents its arguments."""
+@implementer(IHandshakeListener)
+class Dispatch(Connection):
+    """Carries out command lines, and calls hooks; :class:`twisted_smtpd.smtp.SMTP` documents its arguments.
 
-    # The options are a connection's own, too: one may be given others.
+    :ivar session: what is known of the client.
+    :ivar envelope: the transaction.
+    :ivar implicit_tls: what makes the TLS connection where TLS comes first; a factory may set it before the connection
+        is made.
+    """
+
+    # The options are a connection's own, too: a hook may give it others.
     __slots__ = (
-        *("_accepted", "_barrier", "_calls", "_met", "_refused", "envelope", "event_handler", "session"),
+        *("_accepted", "_barrier", "_calls", "_commands", "_identity", "_met", "_refused", "_tls", "_verb"),
+        *("envelope", "event_handler", "implicit_tls", "session"),
         *OPTIONS,
     )
 
     #: The ESMTP extensions, in the order in which EHLO lists them.
-    extensions: tuple[Extension, ...] = EXTENSIONS
+    extensions: tuple[Extension, ...] = ()
     #: Octets of a command line, CRLF included (RFC 5321 section 4.5.3.1.4), before what extensions add.
     command_size_limit: int = 512
     #: The same for single commands, by verb, instead of what extensions add.
@@ -89,10 +91,19 @@ class Server(Dialog):
     withheld_commands: frozenset[str] = frozenset()
     #: Options that the protocol leaves no choice of, by name.
     required_options: Mapping[str, Any] = {}
+    #: What may come when.
+    states: Mapping[State, Verdicts] = TABLE
+    #: Whether recipients count that a hook put into the envelope by itself, without a RCPT.
+    hooks_may_address = True
+    #: The command that has to come first, as a refusal names it.
+    first_command = "HELO"
     default_ident = "ESMTP twisted-smtpd"
-    #: Whether the client's word is taken for whom it speaks for.
-    may_vouch = False
     hostname: str
+    timeout: float
+    session_timeout: float
+    hook_timeout: float
+    min_data_rate: float
+    max_buffered: int
     data_size_limit: int | None
     enable_SMTPUTF8: bool
     line_length_limit: int | None
@@ -107,27 +118,23 @@ class Server(Dialog):
 
     session: Session
     envelope: Envelope
+    _commands: dict[str, Command]
 
-    def __init__(self, handler: object, **options: Unpack[SMTPOptions]) -> None:
-        self._share(settings_for(type(self), handler, options))
-
-    @classmethod
-    def sharing(cls, settings: Settings) -> Self:
-        """A connection for a factory, which has the settings already.
-
-        :param settings: those of this class.
-        """
-        connection = cls.__new__(cls)
-        connection._share(settings)
-        return connection
-
-    def _share(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def _share(self, settings: SharedSettings) -> None:
+        """Begin with the settings that this connection shares with others."""
+        runner = CommandRunner(self)
+        body = Body(self, runner)
+        Connection.__init__(self, settings, Timeouts(self, runner, body), runner, body)
+        self._verb = ""
         self._accepted = 0
         self._refused = 0
-        self._barrier: Barrier | None = None
+        self._barrier: State | None = State.UNWELCOME
+        self._commands = settings.dispatch[State.UNWELCOME]
         self._met = False
         self._calls: dict[str, int] | None = None
+        self._tls: TLSLayer | None = None
+        self._identity: ClientIdentity | None = None
+        self.implicit_tls: IOpenSSLServerConnectionCreator | None = None
         self.event_handler = settings.handler
         # One by one, in the order of OPTIONS: setattr() in a loop takes five times as long.
         (
@@ -170,9 +177,9 @@ class Server(Dialog):
         return self._settings.longest_command
 
     @property
-    def mechanisms(self) -> Mapping[str, Mechanism]:
-        """The mechanisms of AUTH, by name, whether or not they can be used at the moment."""
-        return self._settings.mechanisms
+    def may_vouch(self) -> bool:
+        """Whether the client's word is taken for which client it speaks for (XCLIENT)."""
+        return self._identity is not None and self._identity.may_vouch
 
     @property
     def __ident__(self) -> str:
@@ -182,48 +189,44 @@ class Server(Dialog):
     def utf8_replies(self) -> bool:
         return self.envelope.smtp_utf8
 
-    # -- connection ----------------------------------------------------------------------------------------------------
+    # -- the connection's beginning and end ----------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
         self.envelope = self._create_envelope()
         super().connectionMade()
+        if ISSLTransport.providedBy(self.transport):
+            # What listens has seen to it.
+            self.implicit_tls = None
+            self._tls = TLSLayer(self, handshaking=True)
+        elif self.implicit_tls is None:
+            self.implicit_tls = self._settings.security.implicit
+        refusal = self._admit()
+        if refusal is not None:
+            self.turn_away(refusal)
+            return
+        self._runner.start(self._opening())
+        self._advance()
 
-    async def opening(self) -> None:
+    async def _opening(self) -> None:
         self.session = self._create_session()
         self.session.peer = self._peer()
-        # An error on the way there must let nobody in.
-        self._barrier = UNWELCOME
-        if await self.before_greeting():
-            await self.greet()
+        await open_connection(self)
 
-    async def before_greeting(self) -> bool:
-        """What comes before SMTP; a base class's part comes first.
+    def turn_away(self, status: str) -> None:
+        """Refuse a client before its greeting, and close.
 
-        :returns: whether the client is still to be served.
+        :param status: what to say; ``{hostname}`` stands for the server's name.
         """
-        return True
+        if self.implicit_tls is not None:
+            # The client would take the words for a broken handshake.
+            self.drop()
+            return
+        self.send_reply(status.format(hostname=self._settings.values["hostname"]), verb="")
+        self.close()
 
-    async def greet(self) -> None:
-        """Greet the client, if ``handle_CONNECT`` lets it in."""
+    def _meet(self) -> None:
         self._met = True
-        self._barrier = UNWELCOME
-        if "CONNECT" in self._settings.hooks:
-            # RFC 5321 section 3.1: after 554 the client may still say QUIT.  A hook that fails lets nobody in.
-            status = await self._call_handler_hook("CONNECT")
-            code = 250 if status is MISSING else Reply.parse(status).code
-            if not 200 <= code < 300:
-                await self.push(status)
-                return
-            if code == 220:
-                self._barrier = self.first_barrier()
-                await self.push(status)
-                return
-        self._barrier = self.first_barrier()
-        await self.push(f"220 {self.hostname} {self.ident}")
-
-    def first_barrier(self) -> Barrier | None:
-        """What still stands in the way of a client that was greeted."""
-        return None
+        self._verb = ""
 
     def _peer(self) -> Any:
         address = self._peer_address
@@ -233,12 +236,179 @@ class Server(Dialog):
             return (address.host, address.port, address.flowInfo, address.scopeID)
         return ""
 
+    def _stands_for(self, peer: Any) -> str | None:
+        self.session.peer = peer
+        return self._count_for(limited_address(peer[0]) if peer else None)
+
+    def _client_identity(self) -> ClientIdentity:
+        if self._identity is None:
+            self._identity = ClientIdentity(self)
+        return self._identity
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._tls is not None:
+            self._tls.lost(reason)
+        super().connectionLost(reason)
+        if self._met and "DISCONNECT" in self._settings.hooks:
+            self._runner.say_goodbye(self._call_disconnect(reason))
+
+    async def _call_disconnect(self, reason: Failure) -> None:
+        try:
+            await self._call_handler_hook("DISCONNECT", reason.value)
+        except Exception:
+            log.failure("{session.id}: handle_DISCONNECT failed", session=self.session)
+
+    # -- TLS and other things that are waited for ----------------------------------------------------------------------
+
+    @property
+    def _has_tls(self) -> bool:
+        return self._tls is not None
+
+    def _tls_layer(self) -> TLSLayer:
+        if self._tls is None:
+            self._tls = TLSLayer(self)
+        return self._tls
+
+    def handshakeCompleted(self) -> None:
+        """The transport has TLS now."""
+        self._tls_layer().completed()
+
+    async def _read_content(self, reader: ContentReader) -> None:
+        await self._body.read(reader)
+
+    async def _sleep(self) -> None:
+        await self._runner.next_input()
+
+    def _wake(self) -> None:
+        if self._runner.input is not None:
+            self._touch()
+            self._runner.hand_over(None)
+            self._go_on()
+
+    async def _wait(self, seconds: float, give_up: Callable[[], None], waiting: Coroutine[Any, Any, None]) -> None:
+        self._timeouts.wait_at_most(seconds, give_up)
+        await waiting
+        self._timeouts.no_longer_waiting()
+
+    async def read_line(self, limit: int) -> bytes:
+        """The client's next line, without its CRLF.
+
+        :param limit: octets it may have.
+        :raises SMTPReplyError: if it has more, or is none.
+        """
+        line = await self._runner.next_input(limit)
+        if isinstance(line, Reply):
+            raise SMTPReplyError(line.code, line.enhanced, line.lines[0])
+        return line  # type: ignore[no-any-return]
+
+    # -- commands ------------------------------------------------------------------------------------------------------
+
+    def lineReceived(self, line: bytes) -> None:
+        """A line, without its CRLF: a command, or what a command waits for."""
+        settings = self._settings
+        if LF in line or len(line) + 2 > settings.longest_command or self._runner.input is not None:
+            self._other_line(line)
+            return
+        self._verb = "?"
+        commands = self._commands
+        try:
+            verb, argument = parse_command(line, commands)
+            command = commands.get(verb)
+            if command is None:
+                raise _unknown(verb)
+            if len(line) + 2 > command.size_limit:
+                raise SMTPReplyError(500, "5.5.2", "Line too long")
+            self._verb = verb
+            if settings.call_limits is not None:
+                self._count_call(verb, settings.call_limits)
+            rest = command.method(self, argument)
+        except Exception as error:
+            self._command_failed(error)
+            return
+        # DATA leaves the body to be awaited: it comes by itself.
+        if rest is not DONE and rest is not self._body:
+            self._runner.start(rest)  # type: ignore[arg-type]
+
+    def _other_line(self, line: bytes) -> None:
+        reply = self._unfit_line(line)
+        if reply is not None:
+            self._refuse_line(reply)
+        else:
+            self._runner.hand_over(line)
+
+    def _count_call(self, verb: str, limits: Mapping[str, int]) -> None:
+        if self._calls is None:
+            self._calls = {}
+        count = self._calls[verb] = self._calls.get(verb, 0) + 1
+        if count > limits.get(verb, limits["*"]):
+            raise SMTPReplyError(421, "4.7.0", f"{verb} sent too many times")
+
+    def _command_done(self) -> None:
+        self._update_state()
+        if self._gone:
+            self.leave()
+        self._release()
+
+    def _command_failed(self, error: BaseException) -> None:
+        if isinstance(error, SMTPReplyError):
+            self._update_state()
+            self._release()
+            self.refuse(error.reply)
+        elif self._gone and isinstance(error, CANCELLED):
+            log.debug("client gone while a hook was pending")
+            self.leave()
+        else:
+            self._runner.start(self._answer_failure(error))
+
+    async def _answer_failure(self, error: BaseException) -> None:
+        self.send_reply(await self.status_for(error))
+
+    async def check_helo_needed(self, helo: str = "") -> bool:
+        """Refuse a command before HELO or EHLO.  A class that overrides this is asked before MAIL, RCPT and DATA.
+
+        :param helo: the command to ask for.
+        :returns: whether it was refused.
+        """
+        if self.session.host_name:
+            return False
+        text = NEEDS_HELO.text.replace("HELO", helo or self.first_command)
+        raise SMTPReplyError(NEEDS_HELO.code, NEEDS_HELO.enhanced, text)
+
+    async def check_auth_needed(self, command: str) -> bool:
+        """Refuse a command before authentication, where that is required.
+
+        A class that overrides this is asked before MAIL, RCPT, DATA, VRFY, EXPN and HELP.
+
+        :param command: its verb.
+        :returns: whether it was refused.
+        """
+        if self.auth_required and not self.session.authenticated:
+            raise SMTPReplyError(NEEDS_AUTH.code, NEEDS_AUTH.enhanced, NEEDS_AUTH.text)
+        return False
+
+    def _no_argument(self, argument: str | None) -> None:
+        if argument is not None:
+            raise SMTPReplyError(501, "5.5.4", f"Syntax: {self._verb}")
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    def _update_state(self) -> None:
+        """Find out the state anew: a command has ended, and a hook may have changed session and envelope."""
+        self._commands = self._settings.dispatch[state_of(self)]
+
+    def _enter(self, state: State) -> None:
+        """Enter a state that a command without a hook leads to."""
+        self._commands = self._settings.dispatch[state]
+
+    def _set_barrier(self, barrier: State | None) -> None:
+        self._barrier = barrier
+        self._update_state()
+
     def _create_session(self) -> Session:
         """The session of a new connection; may be overridden."""
         return Session(self.loop)
 
     def _renew_session(self) -> Session:
-        """Forget what the client has said until now; what is known of its connection stays."""
         before, self.session = self.session, self._create_session()
         self.session.inherit(before)
         self._set_rset_state()
@@ -248,77 +418,71 @@ class Server(Dialog):
         """The envelope of a new transaction; may be overridden."""
         return Envelope()
 
-    def peer_gone(self, reason: Failure) -> Coroutine[Any, Any, None] | None:
-        if "DISCONNECT" in self._settings.hooks and self._met:
-            return self._call_disconnect(reason)
-        return None
+    def _set_post_data_state(self) -> None:
+        """End the transaction."""
+        self.envelope = self._create_envelope()
+        self._accepted = self._refused = 0
+        if self.session.xforward:
+            # It holds for one message: the next one may be another client's.
+            self.session.xforward = {}
 
-    async def _call_disconnect(self, reason: Failure) -> None:
-        try:
-            await self._call_handler_hook("DISCONNECT", reason.value)
-        except Exception:
-            log.failure("{session.id}: handle_DISCONNECT failed", session=self.session)
+    def _set_rset_state(self) -> None:
+        """Forget the transaction, keep the greeting."""
+        self._set_post_data_state()
 
     # -- replies and hooks ---------------------------------------------------------------------------------------------
 
-    async def push(self, status: Status) -> None:
+    def push(self, status: Status) -> Awaitable[None]:
         """Send a reply, and wait while the client does not read.
+
+        The reply is on its way when this returns; what it returns is to be awaited.
 
         :param status: see :meth:`Reply.parse`.  One that ends in a ``250-`` line is continued by the next reply.
         :raises BadStatus: if it is no status.
         """
-        self._code = self.send_reply(status, more=True)
-        if self._output.blocked_since is not None:
-            await self.drain()
+        self.send_reply(status, True)
+        return DONE if self._output.blocked_since is None else self._output.drained()
 
-    def _pushed(self, status: Status) -> Coroutine[Any, Any, None] | None:
-        """Push a status that is whole, and return what is left to await, if anything: mostly that saves a coroutine."""
-        if self._settings.foreign_push:
-            return self.push(_whole(status))
-        self._code = self.send_reply(status)
-        return self.drain() if self._output.blocked_since is not None else None
-
-    async def _call_handler_hook(self, command: str, *arguments: Any) -> Any:
+    def _call_handler_hook(self, command: str, *arguments: Any) -> Awaitable[Any]:
         """Call ``handle_COMMAND``, if the handler has it.
 
-        :returns: its status, or ``MISSING``.
-        """
-        try:
-            status = self._begin_hook(command, *arguments)
-            if type(status) is CoroutineType:
-                status = await status
-        except SMTPReplyError as error:
-            return error.reply
-        return _whole(status)
-
-    def _begin_hook(self, command: str, *arguments: Any) -> Any:
-        """Call ``handle_COMMAND``, if the handler has it.
-
-        :returns: its status, or ``MISSING``, or a coroutine that gives it.
+        :returns: an awaitable of its status, or of ``MISSING``.
         """
         name = self._settings.hooks.get(command)
-        if name is None:
-            return MISSING
-        status = getattr(self.event_handler, name)(self, self.session, self.envelope, *arguments)
-        if type(status) is str or (type(status) is CoroutineType and self.loop is None):
-            return status
-        return settle(status, self.loop)
+        return NO_HOOK if name is None else self._run_hook(name, arguments)
 
-    def failure_status(self, error: BaseException) -> Coroutine[Any, Any, Any]:
-        return self._checked_failure_status(error)
+    async def _run_hook(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        try:
+            status = getattr(self.event_handler, name)(self, self.session, self.envelope, *arguments)
+            if type(status) is CoroutineType and self.loop is None:
+                status = await status
+            elif type(status) is not str:
+                status = await settle(status, self.loop)
+        except SMTPReplyError as error:
+            return error.reply
+        if type(status) is str and ("\n" in status or status[3:4] == "-"):
+            # It is returned, so it is whole: its last line must not announce another, as that of one it pushes may.
+            return Reply.parse(status)
+        return status
 
-    async def _checked_failure_status(self, error: BaseException) -> Status:
+    async def status_for(self, error: BaseException) -> Any:
+        """The status for a hook that failed."""
+        timed_out = self._runner.take_timed_out()
+        if isinstance(error, SMTPReplyError):
+            return error.reply
+        self.connections.counts.hook_failures += 1
+        if timed_out and isinstance(error, CANCELLED):
+            return TOOK_TOO_LONG
         try:
             # Whole: a last line that announces another must not swallow the next reply.
-            status = Reply.parse(await self.handle_exception(error))
-        except (Exception, *CANCELLED) as broken:
+            return Reply.parse(await self.handle_exception(error))
+        except (Exception, asyncio.CancelledError) as broken:
             self._log_failure(error)
             if self._gone and isinstance(broken, CANCELLED):
                 raise
             if broken is not error:
                 self._log_failure(broken, "handle_exception")
             return Reply(500, "5.3.0", (f"Internal error (session {self.session.id})",))
-        return status
 
     async def handle_exception(self, error: BaseException) -> Status:
         """The status for a command that failed; may be overridden.
@@ -340,89 +504,11 @@ class Server(Dialog):
             "{session.id} {session.peer}: {verb} failed", failure, session=self.session, verb=what or self._verb
         )
 
-    def _set_post_data_state(self) -> None:
-        """End the transaction."""
-        self.envelope = self._create_envelope()
-        self._accepted = self._refused = 0
-        if self.session.xforward:
-            # It holds for one message: the next one may be another client's.
-            self.session.xforward = {}
 
-    def _set_rset_state(self) -> None:
-        """Forget the transaction, keep the greeting."""
-        self._set_post_data_state()
-
-    def command(self, line: bytes) -> Coroutine[Any, Any, None] | None:
-        self._verb = "?"
-        settings = self._settings
-        commands = settings.commands
-        verb, argument = parse_command(line, commands)
-        command = commands.get(verb)
-        if command is None:
-            raise self._unknown(verb)
-        if len(line) + 2 > command.size_limit:
-            raise SMTPReplyError(500, "5.5.2", "Line too long")
-        self._verb = verb
-        if settings.call_limits is not None:
-            self._count_call(verb)
-        if self._barrier is not None and verb not in self._barrier.passing:
-            raise SMTPReplyError(*self._barrier.refusal)
-        at_once = command.at_once
-        if at_once is not None:
-            session = self.session
-            if session.host_name and (session.authenticated or not self.auth_required):
-                return at_once(self, argument)  # type: ignore[no-any-return]
-        if command.foreign:
-            return self._run_foreign(command.method, argument)
-        return command.method(self, argument)  # type: ignore[no-any-return]
-
-    async def _run_foreign(self, method: Callable[..., Any], argument: str | None) -> None:
-        await settle(method(self, argument), self.loop)
-
-    def _unknown(self, verb: str) -> SMTPReplyError:
-        if verb in HTTP_METHODS:
-            return SMTPReplyError(521, "5.5.1", "This is a mail server, it does not speak HTTP")
-        if verb == "BDAT":
-            # Its chunk would run as commands.
-            return SMTPReplyError(521, "5.5.1", "CHUNKING is not offered here, closing the connection")
-        return SMTPReplyError(500, "5.5.1", f"Command {verb[:32]} not recognized")
-
-    def _count_call(self, verb: str) -> None:
-        limits = self._settings.call_limits
-        assert limits is not None
-        if self._calls is None:
-            self._calls = {}
-        count = self._calls[verb] = self._calls.get(verb, 0) + 1
-        if count > limits.get(verb, limits["*"]):
-            raise SMTPReplyError(421, "4.7.0", f"{verb} sent too many times")
-
-    async def check_helo_needed(self, helo: str = "HELO") -> bool:
-        """Refuse a command before the greeting.
-
-        :param helo: the command to ask for.
-        :returns: whether it was refused.
-        """
-        if self.session.host_name:
-            return False
-        raise SMTPReplyError(503, "5.5.1", f"Send {helo} first")
-
-    async def check_auth_needed(self, command: str) -> bool:
-        """Refuse a command before authentication, where that is required.
-
-        :param command: its verb.
-        :returns: whether it was refused.
-        """
-        if self.auth_required and not self.session.authenticated:
-            raise SMTPReplyError(530, "5.7.0", "Authentication required")
-        return False
-
-    def _no_argument(self, argument: str | None) -> None:
-        if argument is not None:
-            raise SMTPReplyError(501, "5.5.4", f"Syntax: {self._verb}")
-
-
-def _whole(status: Any) -> Any:
-    """A status that a hook has returned: its last line must not announce another, as that of one it pushes may."""
-    if type(status) is str and ("\n" in status or status[3:4] == "-"):
-        return Reply.parse(status)
-    return status
+def _unknown(verb: str) -> SMTPReplyError:
+    if verb in HTTP_METHODS:
+        return SMTPReplyError(521, "5.5.1", "This is a mail server, it does not speak HTTP")
+    if verb == "BDAT":
+        # Its chunk would run as commands.
+        return SMTPReplyError(521, "5.5.1", "CHUNKING is not offered here, closing the connection")
+    return SMTPReplyError(500, "5.5.1", f"Command {verb[:32]} not recognized")

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from twisted_smtpd.auth.offer import MAX_AUTH_LINE, usable_names
-from twisted_smtpd.wire.commands import parse_mailbox, parse_size, xtext_decode
+from twisted_smtpd.protocol.settings import ParameterCheck, SharedSettings
+from twisted_smtpd.protocol.view import ClientView
+from twisted_smtpd.wire.commands import parse_size
 from twisted_smtpd.wire.replies import SMTPReplyError
 
-if TYPE_CHECKING:
-    from twisted_smtpd.assemble import Settings
-    from twisted_smtpd.protocol.dispatch import Server
-
-__all__ = ["EXTENSIONS", "SMTPUTF8", "Auth", "EightBitMIME", "EnhancedStatusCodes", "Extension", "Pipelining", "Size"]
-
-#: Checks a parameter's value and notes it in ``server.envelope``; raises :exc:`SMTPReplyError`.
-ParameterCheck = Callable[["Server", "str | None"], None]
+__all__ = ["BASIC_EXTENSIONS", "SMTPUTF8", "EightBitMIME", "EnhancedStatusCodes", "Extension", "Pipelining", "Size"]
 
 
 class Extension:
@@ -42,11 +36,11 @@ class Extension:
             # What a base class says of its keyword needn't hold for this one's.
             cls.varies_with = None
 
-    def in_use(self, settings: Settings) -> bool:
+    def in_use(self, settings: SharedSettings) -> bool:
         """Whether a server with these settings has the extension at all."""
         return True
 
-    def keyword(self, server: Server) -> str | None:
+    def keyword(self, server: ClientView) -> str | None:
         """The line for the EHLO response, or ``None`` where the extension isn't available now."""
         raise NotImplementedError
 
@@ -57,12 +51,12 @@ class Size(Extension):
     growth = MappingProxyType({"MAIL": 26})
     varies_with = ("data_size_limit",)
 
-    def keyword(self, server: Server) -> str | None:
+    def keyword(self, server: ClientView) -> str | None:
         # RFC 1870 section 3: SIZE 0 says that no fixed limit is in force.
         return f"SIZE {server.data_size_limit or 0}"
 
     @staticmethod
-    def _check(server: Server, value: str | None) -> None:
+    def _check(server: ClientView, value: str | None) -> None:
         if value is None:
             raise SMTPReplyError(501, "5.5.4", "SIZE needs a number of octets: SIZE=1000")
         limit = server.data_size_limit
@@ -78,11 +72,11 @@ class EightBitMIME(Extension):
     growth = MappingProxyType({"MAIL": 17})
     varies_with = ()
 
-    def keyword(self, server: Server) -> str | None:
+    def keyword(self, server: ClientView) -> str | None:
         return "8BITMIME"
 
     @staticmethod
-    def _check(server: Server, value: str | None) -> None:
+    def _check(server: ClientView, value: str | None) -> None:
         if value is None or value.upper() not in ("7BIT", "8BITMIME"):
             raise SMTPReplyError(501, "5.5.4", "BODY is one of 7BIT, 8BITMIME")
 
@@ -96,11 +90,11 @@ class SMTPUTF8(Extension):
     growth = MappingProxyType({"MAIL": 10})
     varies_with = ("enable_SMTPUTF8",)
 
-    def keyword(self, server: Server) -> str | None:
+    def keyword(self, server: ClientView) -> str | None:
         return "SMTPUTF8" if server.enable_SMTPUTF8 else None
 
     @staticmethod
-    def _check(server: Server, value: str | None) -> None:
+    def _check(server: ClientView, value: str | None) -> None:
         if not server.enable_SMTPUTF8:
             raise SMTPReplyError(555, "5.5.4", "SMTPUTF8 is not offered here")
         if value is not None:
@@ -114,7 +108,7 @@ class Pipelining(Extension):
 
     varies_with = ()
 
-    def keyword(self, server: Server) -> str | None:
+    def keyword(self, server: ClientView) -> str | None:
         return "PIPELINING"
 
 
@@ -123,17 +117,17 @@ class EnhancedStatusCodes(Extension):
 
     varies_with = ("enhanced_status_codes",)
 
-    def keyword(self, server: Server) -> str | None:
+    def keyword(self, server: ClientView) -> str | None:
         return "ENHANCEDSTATUSCODES" if server.enhanced_status_codes else None
 
 
 class StartTLS(Extension):
     """STARTTLS (RFC 3207)."""
 
-    def in_use(self, settings: Settings) -> bool:
+    def in_use(self, settings: SharedSettings) -> bool:
         return settings.security.starttls is not None
 
-    def keyword(self, server: Server) -> str | None:
+    def keyword(self, server: ClientView) -> str | None:
         # RFC 3207 section 4.2: not once TLS is there.
         return None if server.session.tls or not hasattr(server.transport, "startTLS") else "STARTTLS"
 
@@ -144,12 +138,12 @@ class RequireTLS(Extension):
     growth = MappingProxyType({"MAIL": 11})
     varies_with = ("session.tls",)
 
-    def keyword(self, server: Server) -> str | None:
+    def keyword(self, server: ClientView) -> str | None:
         # RFC 8689 section 4: only where TLS is there already.
         return "REQUIRETLS" if server.session.tls else None
 
     @staticmethod
-    def _check(server: Server, value: str | None) -> None:
+    def _check(server: ClientView, value: str | None) -> None:
         if not server.session.tls:
             raise SMTPReplyError(555, "5.5.4", "REQUIRETLS is offered over TLS only")
         if value is not None:
@@ -163,10 +157,10 @@ class XClient(Extension):
 
     attributes = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT")
 
-    def in_use(self, settings: Settings) -> bool:
+    def in_use(self, settings: SharedSettings) -> bool:
         return settings.security.xclients is not None
 
-    def keyword(self, server: Server) -> str | None:
+    def keyword(self, server: ClientView) -> str | None:
         return " ".join(("XCLIENT", *self.attributes)) if server.may_vouch else None
 
 
@@ -175,42 +169,15 @@ class XForward(Extension):
 
     attributes = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "IDENT", "SOURCE")
 
-    def in_use(self, settings: Settings) -> bool:
+    def in_use(self, settings: SharedSettings) -> bool:
         return settings.security.xclients is not None
 
-    def keyword(self, server: Server) -> str | None:
+    def keyword(self, server: ClientView) -> str | None:
         return " ".join(("XFORWARD", *self.attributes)) if server.may_vouch else None
 
 
-class Auth(Extension):
-    """AUTH (RFC 4954)."""
-
-    # RFC 4954 section 3 has 500 octets for the parameter.  AUTH itself should stay short, but clients send tokens of
-    # 2 KB with it; so it may be as long as what follows a challenge.
-    growth = MappingProxyType({"MAIL": 500, "AUTH": MAX_AUTH_LINE - 512})
-
-    def in_use(self, settings: Settings) -> bool:
-        return bool(settings.mechanisms)
-
-    def keyword(self, server: Server) -> str | None:
-        names = usable_names(server)
-        return " ".join(("AUTH", *names)) if names else None
-
-    @staticmethod
-    def _check(server: Server, value: str | None) -> None:
-        # RFC 4954 section 5: <>, or the mailbox of whoever submitted the message; from a client that nobody vouches for
-        # it is to be treated as <>.
-        try:
-            submitter = "" if value == "<>" else parse_mailbox(xtext_decode(value or ""))
-        except SMTPReplyError:
-            raise SMTPReplyError(501, "5.5.4", "AUTH is <> or a mailbox in xtext") from None
-        server.envelope.submitter = submitter if server.session.authenticated else ""
-
-    mail_parameters = MappingProxyType({"AUTH": _check})
-
-
-#: In the order in which EHLO lists them.
-EXTENSIONS: tuple[Extension, ...] = (
+#: In the order in which EHLO lists them; AUTH comes behind these (:mod:`twisted_smtpd.auth.extension`).
+BASIC_EXTENSIONS: tuple[Extension, ...] = (
     Size(),
     EightBitMIME(),
     SMTPUTF8(),
@@ -220,5 +187,4 @@ EXTENSIONS: tuple[Extension, ...] = (
     RequireTLS(),
     XClient(),
     XForward(),
-    Auth(),
 )

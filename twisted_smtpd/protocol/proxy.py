@@ -1,25 +1,27 @@
-"""The PROXY header at the start of a connection, before anything else: whom a load balancer connects."""
+"""The PROXY header at the start of a connection: for which client a load balancer connects."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from twisted_smtpd.protocol.dialog import CANCELLED
-from twisted_smtpd.protocol.prelude import Prelude, permits
-from twisted_smtpd.runtime.awaiting import MISSING
+from twisted_smtpd.protocol.judging import permits
+from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING
 from twisted_smtpd.wire.content import ContentReader
 from twisted_smtpd.wire.proxy_protocol import ProxyData, ProxyError, ProxyReader
 from twisted_smtpd.wire.replies import Reply
 
-__all__ = ["ProxyHeader"]
+if TYPE_CHECKING:
+    from twisted_smtpd.protocol.view import ClientView
+
+__all__ = ["read_proxy_header"]
 
 log = Logger()
 
 
 class _HeaderReader(ContentReader):
-    """Reads the header the way the dialog has content read.
+    """Reads the header the way a message is read.
 
     :ivar data: what the header says, once it is there.
     """
@@ -43,39 +45,52 @@ class _HeaderReader(ContentReader):
         return rest
 
 
-class ProxyHeader(Prelude):
-    """Reads the header, from those it is required from and from nobody else."""
+async def read_proxy_header(client: ClientView) -> bool:
+    """Read the header, from the networks it is required from and from no other.
 
-    async def before_greeting(self) -> bool:
-        proxies = self._settings.security.proxies
-        peer = self.session.peer
-        if proxies is not None and (peer[0] if peer else "") in proxies and not await self._read_header():
-            return False
-        return await super().before_greeting()
+    :returns: whether the client is to be served.
+    """
+    proxies = client._settings.security.proxies
+    if proxies is None:
+        return True
+    peer = client.session.peer
+    return (peer[0] if peer else "") not in proxies or await ProxyHeader(client).read()
 
-    async def _read_header(self) -> bool:
-        """Wait for the header.
+
+class ProxyHeader:
+    """One header that is required.
+
+    :param client: the connection.
+    """
+
+    __slots__ = ("_client", "_timeout")
+
+    def __init__(self, client: ClientView) -> None:
+        self._client = client
+        self._timeout = client._settings.security.proxy_timeout
+
+    async def read(self) -> bool:
+        """Wait for it.
 
         :returns: whether the client is to be served.
         """
-        session, reader = self.session, _HeaderReader()
-        self.wait_at_most(self._settings.security.proxy_timeout, self._header_overdue)
-        await self.read_content(reader)
-        self.no_longer_waiting()
+        client, reader = self._client, _HeaderReader()
+        await client._wait(self._timeout, self._overdue, client._read_content(reader))
         if reader.data is None:
-            self._refuse_header(reader.error or "")
+            self._refuse(reader.error or "")
             return False
+        session = client.session
         session.proxy_data, session.proxy_peer, session.tls = reader.data, session.peer, reader.data.tls
         peer = reader.data.peer
-        refusal = None if peer is None else self.stands_for(peer)
+        refusal = None if peer is None else client._stands_for(peer)
         if refusal is None:
             refusal = await self._ask_about(reader.data)
         if refusal is None:
             return True
         if refusal:
-            self.turn_away(refusal)
+            client.turn_away(refusal)
         else:
-            self.drop()
+            client.drop()
         return False
 
     async def _ask_about(self, data: ProxyData) -> str | None:
@@ -83,14 +98,15 @@ class ProxyHeader(Prelude):
 
         :returns: ``None`` if the client is welcome; else what to say, or ``""`` for nothing.
         """
+        client = self._client
         try:
-            answer: Any = await self._call_handler_hook("PROXY", data)
+            answer: Any = await client._call_handler_hook("PROXY", data)
             if isinstance(answer, str):
                 answer = Reply.parse(answer)
         except (Exception, *CANCELLED) as error:
-            if self._gone:
+            if client._gone:
                 raise
-            answer = Reply.parse(await self.status_for(error))
+            answer = Reply.parse(await client.status_for(error))
         if answer is MISSING or permits(answer):
             return None
         if not isinstance(answer, Reply):
@@ -98,12 +114,11 @@ class ProxyHeader(Prelude):
         # It may quote what the header said; braces are the format's.
         return str(answer).replace("{", "{{").replace("}", "}}")
 
-    def _header_overdue(self) -> None:
-        self._refuse_header(f"not complete within {self._settings.security.proxy_timeout:g} s")
+    def _overdue(self) -> None:
+        self._refuse(f"not complete within {self._timeout:g} s")
 
-    def _refuse_header(self, reason: str) -> None:
-        # The specification has a connection without the header it should have dropped: whoever it is, it is no client.
-        log.warn(
-            "{session} {peer}: PROXY header: {reason}", session=self.session.id, peer=self.session.peer, reason=reason
-        )
-        self.drop()
+    def _refuse(self, reason: str) -> None:
+        # The specification has a connection without the header it should have dropped: it is not a client's.
+        session = self._client.session
+        log.warn("{session} {peer}: PROXY header: {reason}", session=session.id, peer=session.peer, reason=reason)
+        self._client.drop()

@@ -1,136 +1,216 @@
-"""What a connection may take how long for."""
+"""The limits in time, as one table: applies when, since when, how long, what happens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twisted_smtpd.assemble import RATE_WINDOW, Settings
-from twisted_smtpd.protocol.connection import TOO_LONG, Connection
-from twisted_smtpd.runtime.awaiting import InputWait
-from twisted_smtpd.stream import ContentStream, StreamInterrupted
-from twisted_smtpd.wire.content import ContentReader
+from twisted_smtpd.protocol.settings import RATE_WINDOW
+from twisted_smtpd.protocol.view import TOO_LONG, ConnectionView
 
-__all__ = ["CLOSING_TIME", "Deadlines"]
+if TYPE_CHECKING:
+    from twisted_smtpd.protocol.body import Body
+    from twisted_smtpd.protocol.running import CommandRunner
+
+__all__ = ["CLOSING_TIME", "SITUATIONS", "Limit", "Situation", "Timeouts"]
 
 log = Logger()
 
-# How long a connection that is to be closed may take to take in its last reply, and a hook to end when cancelled.
+# Seconds a connection that is to be closed may take to take in its last reply, and a hook to end when cancelled.
 CLOSING_TIME = 10.0
 
 
-class Deadlines(Connection):
-    """Looks after the time limits when :class:`~twisted_smtpd.runtime.timers.Timers` comes by; the dialog notes times.
+class Timeouts:
+    """The time limits of one connection; :class:`~twisted_smtpd.runtime.timers.Timers` has them looked after.
 
-    :ivar _active: when the client last sent something, or its command was done.
-    :ivar _connected_at: when the connection was made.
+    :param connection: the connection.
+    :param runner: its command in progress.
+    :param body: the message being received.
+    :ivar connected_at: when the connection was made, in seconds.
+    :ivar give_up: called when a step before SMTP has taken too long, or ``None`` where none is waited for.
+    :ivar give_up_at: when that is, in seconds.
     """
 
-    __slots__ = (
-        *("_active", "_cancelled", "_connected_at", "_content_octets", "_full_since", "_input", "_pending"),
-        *("_pending_since", "_rate_mark", "_reader", "_stream", "_timed_out"),
-    )
+    __slots__ = ("body", "connected_at", "connection", "give_up", "give_up_at", "runner")
 
-    timeout: float
-    session_timeout: float
-    hook_timeout: float
-    min_data_rate: float
-    _active: float
-    _connected_at: float
+    def __init__(self, connection: ConnectionView, runner: CommandRunner, body: Body) -> None:
+        self.connection = connection
+        self.runner = runner
+        self.body = body
+        self.connected_at = 0.0
+        self.give_up: Callable[[], None] | None = None
+        self.give_up_at = 0.0
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._input: InputWait | None = None
-        self._reader: ContentReader | None = None
-        self._stream: ContentStream | None = None
-        self._pending: Deferred[Any] | None = None
-        self._pending_since = 0.0
-        self._timed_out = False
-        self._cancelled = False
-        self._rate_mark = (0.0, 0)
-        self._content_octets = 0
-        self._full_since: float | None = None
+    def begin(self, now: float) -> None:
+        """The connection is made."""
+        self.connected_at = now
+
+    def wait_at_most(self, seconds: float, give_up: Callable[[], None]) -> None:
+        """Have something done unless :meth:`no_longer_waiting` is called in time.
+
+        :param seconds: one of the limits in the settings, none of which is shorter than the shortest of them.
+        """
+        self.give_up_at = min(self.connection._now() + seconds, self.session_end())
+        self.give_up = give_up
+
+    def no_longer_waiting(self) -> None:
+        """What was waited for has come."""
+        self.give_up = None
+
+    def session_end(self) -> float:
+        """When the session has lasted as long as it may."""
+        return self.connected_at + self.connection.session_timeout
 
     def visit(self, now: float) -> float:
         """Do what is overdue; return the next deadline."""
-        if self._gone:
-            return self._hook_deadline(now, self.leave)
-        if self._closing_since is not None:
-            return self._due(now, self._closing_since + CLOSING_TIME, self.abort)
-        session_end = self._connected_at + self.session_timeout
-        blocked_since = self._output.blocked_since
-        if blocked_since is not None:
-            return self._due(now, min(blocked_since + self.timeout, session_end), self.abort)
-        if self._pending is not None and self._input is None:
-            # The hook may end; then the session does.
-            if now >= session_end:
-                self._end_comes(TOO_LONG)
-            return self._hook_deadline(now, self._hook_stuck)
-        if self._full_since is not None:
-            return min(
-                self._due(now, self._full_since + self.hook_timeout, self._stream_overdue),
-                self._due(now, session_end, self._open_too_long),
-            )
-        deadline = min(
-            self._due(now, self._active + self.timeout, self._idle),
-            self._due(now, session_end, self._open_too_long),
-        )
-        if self._reader is not None:
-            deadline = min(deadline, self._due(now, self._rate_mark[0] + RATE_WINDOW, self._check_rate))
-        return deadline
+        situation = next(situation for situation in SITUATIONS if situation.applies(self))
+        return min(limit.visit(self, now) for limit in situation.limits)
 
-    def _hook_deadline(self, now: float, stuck: Callable[[], None]) -> float:
-        deadline = self._pending_since + self.hook_timeout
-        if not self._timed_out:
-            return self._due(now, deadline, self._hook_overdue)
-        return self._due(now, deadline + CLOSING_TIME, stuck)
 
-    def _due(self, now: float, deadline: float, act: Callable[[], None]) -> float:
+@dataclass(frozen=True)
+class Limit:
+    """One row of the table.
+
+    :ivar since: when the time begins, in seconds.
+    :ivar seconds: how long it lasts.
+    :ivar then: what happens at its end.
+    """
+
+    name: str
+    since: Callable[[Timeouts], float | None]
+    seconds: Callable[[Timeouts], float]
+    then: Callable[[Timeouts], object]
+
+    def visit(self, timeouts: Timeouts, now: float) -> float:
+        """Act if it is over; return the next deadline."""
+        since = self.since(timeouts)
+        if since is None:
+            # A limit of the same situation has just acted.
+            return now + CLOSING_TIME
+        deadline = since + self.seconds(timeouts)
         if now < deadline:
             return deadline
-        act()
+        self.then(timeouts)
         return now + CLOSING_TIME
 
-    def _idle(self) -> None:
-        self.hang_up("421 4.4.2 Idle for too long, closing the connection")
 
-    def leave(self) -> None:
-        """Be counted and watched no more."""
-        raise NotImplementedError
+@dataclass(frozen=True)
+class Situation:
+    """What a connection is waiting for, and the limits in force meanwhile.
 
-    def _open_too_long(self) -> None:
-        self.hang_up("421 4.4.2 Connection was open for too long, closing it")
+    :ivar name: the same in a few words.
+    :ivar applies: whether a connection is in it; the first one that applies counts.
+    """
 
-    def _check_rate(self) -> None:
-        now = self._now()
-        since, octets = self._rate_mark
-        if self._content_octets - octets < self.min_data_rate * (now - since):
-            self.hang_up("421 4.4.2 Too slow, closing the connection")
-        self._rate_mark = now, self._content_octets
+    name: str
+    applies: Callable[[Timeouts], object]
+    limits: tuple[Limit, ...]
 
-    def _hook_overdue(self) -> None:
-        self._timed_out = True
-        self._cancel_hook()
 
-    def _cancel_hook(self) -> None:
-        # Once: what a hook awaits to clean up is left alone, and so is a hook that tries again for ever.
-        if self._pending is not None and not self._cancelled:
-            self._cancelled = True
-            try:
-                self._pending.cancel()
-            except Exception:
-                log.failure("a hook's Deferred can't be cancelled")
+def _hang_up(status: str) -> Callable[[Timeouts], object]:
+    return lambda timeouts: timeouts.connection.hang_up(status)
 
-    def _stream_overdue(self) -> None:
-        """A hook does not read its content: end it, and read past the rest."""
-        self._timed_out = True
-        self._full_since = None
-        assert self._stream is not None
-        self._stream.give_up(StreamInterrupted("the hook took too long"))
 
-    def _hook_stuck(self) -> None:
-        log.error("a hook went on after it was cancelled for taking over {limit} s", limit=self.hook_timeout)
-        self.hang_up("421 4.3.0 Processing took too long, try again later")
+def _hook_stuck(timeouts: Timeouts) -> None:
+    limit = timeouts.connection.hook_timeout
+    log.error("a hook went on after it was cancelled for taking over {limit} s", limit=limit)
+    timeouts.connection.hang_up("421 4.3.0 Processing took too long, try again later")
+
+
+def _abort(timeouts: Timeouts) -> None:
+    timeouts.connection.abort()
+
+
+def _session(then: Callable[[Timeouts], object]) -> Limit:
+    return Limit("session_timeout", lambda t: t.connected_at, lambda t: t.connection.session_timeout, then)
+
+
+def _idle(then: Callable[[Timeouts], object]) -> Limit:
+    return Limit("timeout", lambda t: t.connection._active, lambda t: t.connection.timeout, then)
+
+
+def _cancelled(then: Callable[[Timeouts], object]) -> Limit:
+    """A hook that was cancelled has some time to end."""
+    return Limit(
+        "hook_timeout and 10 s", lambda t: t.runner.since, lambda t: t.connection.hook_timeout + CLOSING_TIME, then
+    )
+
+
+_SESSION_OVER = _session(_hang_up("421 4.4.2 Connection was open for too long, closing it"))
+_HOOK = Limit(
+    "hook_timeout", lambda t: t.runner.since, lambda t: t.connection.hook_timeout, lambda t: t.runner.overdue()
+)
+_SILENT = _idle(_hang_up("421 4.4.2 Idle for too long, closing the connection"))
+# The hook may end; then the session does.
+_SESSION_OVER_AFTER_HOOK = _session(lambda t: t.connection._end_comes(TOO_LONG))
+
+#: The table.
+SITUATIONS = (
+    Situation(
+        "waits for a step before SMTP (PROXY header, TLS handshake)",
+        lambda t: t.give_up is not None and t.connection._closing_since is None,
+        (
+            Limit(
+                "handshake_timeout or proxy_protocol_timeout",
+                lambda t: t.give_up_at,
+                lambda t: 0.0,
+                lambda t: t.give_up is not None and t.give_up(),
+            ),
+        ),
+    ),
+    Situation(
+        "the client has gone; a hook that was cancelled goes on",
+        lambda t: t.connection._gone and t.runner.timed_out,
+        (_cancelled(lambda t: t.connection.leave()),),
+    ),
+    Situation("the client has gone; a hook has its message", lambda t: t.connection._gone, (_HOOK,)),
+    Situation(
+        "is closing",
+        lambda t: t.connection._closing_since is not None,
+        (Limit("10 s", lambda t: t.connection._closing_since, lambda t: CLOSING_TIME, _abort),),
+    ),
+    Situation(
+        "the client does not read its replies",
+        lambda t: t.connection._output.blocked_since is not None,
+        (
+            Limit("timeout", lambda t: t.connection._output.blocked_since, lambda t: t.connection.timeout, _abort),
+            _session(_abort),
+        ),
+    ),
+    Situation(
+        "a hook that was cancelled goes on",
+        lambda t: t.runner.pending is not None and t.runner.input is None and t.runner.timed_out,
+        (_cancelled(_hook_stuck), _SESSION_OVER_AFTER_HOOK),
+    ),
+    Situation(
+        "a hook is at work",
+        lambda t: t.runner.pending is not None and t.runner.input is None,
+        (_HOOK, _SESSION_OVER_AFTER_HOOK),
+    ),
+    Situation(
+        "a hook does not read its stream",
+        lambda t: t.body.full_since is not None,
+        (
+            Limit(
+                "hook_timeout",
+                lambda t: t.body.full_since,
+                lambda t: t.connection.hook_timeout,
+                lambda t: t.body.stream_overdue(),
+            ),
+            _SESSION_OVER,
+        ),
+    ),
+    Situation(
+        "a message arrives",
+        lambda t: t.body.reader is not None,
+        (
+            _SILENT,
+            _SESSION_OVER,
+            Limit("min_data_rate", lambda t: t.body.rate_mark[0], lambda t: RATE_WINDOW, lambda t: t.body.check_rate()),
+        ),
+    ),
+    Situation("waits for the client", lambda t: True, (_SILENT, _SESSION_OVER)),
+)

@@ -1,20 +1,25 @@
-"""The mail transaction: MAIL, RCPT, DATA (RFC 5321 section 3.3)."""
+"""The mail transaction: MAIL, RCPT, DATA (RFC 5321 section 3.3).
+
+There is one way through each command.  It is a plain method that returns what is left to be awaited: ``DONE`` where
+nothing is, which saves a coroutine for each command of most messages; a coroutine where a hook has to be asked, or the
+client does not read.  Whether a command may come at all has been decided by the table of states.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from types import CoroutineType
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_smtpd.protocol.dialog import CANCELLED, TOOK_TOO_LONG
-from twisted_smtpd.protocol.dispatch import Server, syntax
-from twisted_smtpd.runtime.awaiting import MISSING, settle
+from twisted_smtpd.protocol.dispatch import TOOK_TOO_LONG, Dispatch, Status
+from twisted_smtpd.protocol.settings import ParameterCheck
+from twisted_smtpd.protocol.states import State
+from twisted_smtpd.protocol.verdict import each_status, gathered, is_many, log_message, one_for_all
+from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, NO_HOOK, settle
 from twisted_smtpd.session import Recipient
 from twisted_smtpd.stream import ContentStream, StreamInterrupted
 from twisted_smtpd.wire.addresses import parse_path, plain_path
@@ -28,41 +33,17 @@ log = Logger()
 
 GO_AHEAD = "354 End data with <CR><LF>.<CR><LF>"
 
-# What is logged of a message; all keys are here, since a copy that needs no new ones is the cheapest.
-MESSAGE_EVENT: dict[str, Any] = {
-    "log_logger": log,
-    "log_level": LogLevel.info,
-    "log_namespace": log.namespace,
-    "log_source": None,
-    "log_format": "{session} {peer} from=<{sender}> recipients={recipients} size={size}: {code}",
-    "log_time": 0.0,
-    "session": None,
-    "peer": None,
-    "sender": None,
-    "recipients": None,
-    "size": None,
-    "code": None,
-}
-publish = log.observer.__call__
 
+class Transaction(Dispatch):
+    """The commands of a transaction; :class:`~twisted_smtpd.smtp.SMTP` lists them."""
 
-class Transaction(Server):
-    """The commands of a transaction."""
+    __slots__ = ()
 
-    # Each is done at once where that is possible (see Command.at_once); the coroutine is for the rest.
+    # -- MAIL ----------------------------------------------------------------------------------------------------------
 
-    @syntax("MAIL FROM:<address>", extended=" [SP <mail-parameters>]")
-    async def smtp_MAIL(self, arg: str | None) -> None:
-        await self.check_helo_needed()
-        await self.check_auth_needed("MAIL")
-        if (rest := self._begin_MAIL(arg)) is not None:
-            await rest
-
-    def _begin_MAIL(self, arg: str | None) -> Coroutine[Any, Any, None] | None:
-        envelope = self.envelope
-        if envelope.mail_from is not None:
-            raise SMTPReplyError(503, "5.5.1", "Nested MAIL command")
+    def _mail(self, arg: str | None) -> Awaitable[None]:
         address, rest = plain_path(arg, "FROM:", self.local_part_limit) or self._path(arg, "FROM:", sender=True)
+        envelope = self.envelope
         envelope.submitter = None
         options, parameters = self._parameters(rest, self._settings.mail_parameters) if rest else ([], {})
         utf8 = "SMTPUTF8" in parameters
@@ -72,25 +53,25 @@ class Transaction(Server):
             raise SMTPReplyError(452, "4.3.1", "Out of memory, try again later")
         envelope.smtp_utf8 = utf8
         envelope.mail_parameters = parameters
-        if "MAIL" in self._settings.asked:
-            return self._ask_MAIL(address, options)
+        hook = self._call_handler_hook("MAIL", address, options)
+        if hook is not NO_HOOK:
+            return self._mail_after_hook(hook, address, options)
         envelope.mail_from = address
         if options:
             envelope.mail_options.extend(options)
-        self.send_reply("250 OK")
-        return None
+        self._enter(State.SENDER)
+        return self.push("250 OK")
 
-    async def _ask_MAIL(self, address: str, options: list[str]) -> None:
+    async def _mail_after_hook(self, hook: Awaitable[Any], address: str, options: list[str]) -> None:
         envelope = self.envelope
         accepted = False
         try:
-            status = await self._call_handler_hook("MAIL", address, options)
+            status = await hook
             if status is MISSING:
                 envelope.mail_from = address
                 envelope.mail_options.extend(options)
                 status = "250 OK"
-            if (unsent := self._pushed(status)) is not None:
-                await unsent
+            await self.push(status)
             accepted = self._code < 300
         finally:
             if not accepted:
@@ -98,46 +79,40 @@ class Transaction(Server):
             elif envelope.mail_from is None:
                 envelope.mail_from = address
 
-    @syntax("RCPT TO:<address>", extended=" [SP <rcpt-parameters>]")
-    async def smtp_RCPT(self, arg: str | None) -> None:
-        await self.check_helo_needed()
-        await self.check_auth_needed("RCPT")
-        if (rest := self._begin_RCPT(arg)) is not None:
-            await rest
+    # -- RCPT ----------------------------------------------------------------------------------------------------------
 
-    def _begin_RCPT(self, arg: str | None) -> Coroutine[Any, Any, None] | None:
-        envelope = self.envelope
-        if envelope.mail_from is None:
-            raise SMTPReplyError(503, "5.5.1", "Need MAIL command first")
+    def _rcpt(self, arg: str | None) -> Awaitable[None]:
         address, rest = plain_path(arg, "TO:", self.local_part_limit) or self._path(arg, "TO:", sender=False)
         options, parameters = self._parameters(rest, self._settings.rcpt_parameters) if rest else ([], {})
+        envelope = self.envelope
         if not (envelope.smtp_utf8 or address.isascii()):
             raise self._needs_smtputf8()
         if self._accepted >= self.max_recipients:
             raise SMTPReplyError(452, "4.5.3", f"Too many recipients, {self.max_recipients} are accepted at once")
         recipient = Recipient(address, options, parameters)
-        if "RCPT" in self._settings.asked:
-            return self._ask_RCPT(recipient)
+        hook = self._call_handler_hook("RCPT", address, options)
+        if hook is not NO_HOOK:
+            return self._rcpt_after_hook(hook, recipient)
         envelope.rcpt_tos.append(address)
         if options:
             envelope.rcpt_options.extend(options)
-        self.send_reply("250 OK")
+        if not self._accepted:
+            self._enter(State.RECIPIENT)
         self._accepted += 1
         envelope.recipients.append(recipient)
-        return None
+        return self.push("250 OK")
 
-    async def _ask_RCPT(self, recipient: Recipient) -> None:
+    async def _rcpt_after_hook(self, hook: Awaitable[Any], recipient: Recipient) -> None:
         envelope = self.envelope
         known, known_options = len(envelope.rcpt_tos), len(envelope.rcpt_options)
         accepted = False
         try:
-            status = await self._call_handler_hook("RCPT", recipient.address, recipient.options)
+            status = await hook
             if status is MISSING:
                 envelope.rcpt_tos.append(recipient.address)
                 envelope.rcpt_options.extend(recipient.options)
                 status = "250 OK"
-            if (unsent := self._pushed(status)) is not None:
-                await unsent
+            await self.push(status)
             accepted = self._code < 300
         finally:
             if accepted:
@@ -154,7 +129,7 @@ class Transaction(Server):
             raise SMTPReplyError(501, "5.5.4", f"Syntax: {self._verb} {keyword}<address>{extended}")
         return parse_path(arg[len(keyword) :], null=sender, sender=sender, local_part_limit=self.local_part_limit)
 
-    def _parameters(self, text: str, known: Mapping[str, Any]) -> tuple[list[str], dict[str, str | None]]:
+    def _parameters(self, text: str, known: Mapping[str, ParameterCheck]) -> tuple[list[str], dict[str, str | None]]:
         if not self.session.extended_smtp:
             raise SMTPReplyError(555, "5.5.4", f"{self._verb} has parameters only after EHLO")
         options, parameters = parse_parameters(text)
@@ -168,91 +143,51 @@ class Transaction(Server):
     def _needs_smtputf8(self) -> SMTPReplyError:
         return SMTPReplyError(553, "5.6.7", "An address with other than ASCII characters needs SMTPUTF8")
 
-    @syntax("DATA")
-    async def smtp_DATA(self, arg: str | None) -> None:
-        await self.check_helo_needed()
-        await self.check_auth_needed("DATA")
-        reader = self._content_reader(arg)
-        await self.push(GO_AHEAD)
-        await self._receive(reader)
+    # -- DATA ----------------------------------------------------------------------------------------------------------
 
-    def _begin_DATA(self, arg: str | None) -> Coroutine[Any, Any, None] | None:
-        reader = self._content_reader(arg)
-        self.send_reply(GO_AHEAD)
-        if "DATA_STREAM" in self._settings.hooks:
-            return self._receive(reader)
-        self.begin_content(reader)
-        return None
-
-    def _content_reader(self, arg: str | None) -> ContentReader:
-        """What reads the content, if DATA may be sent now."""
+    def _data(self, arg: str | None) -> Awaitable[None]:
         self._no_argument(arg)
-        if self.envelope.mail_from is None:
-            raise SMTPReplyError(503, "5.5.1", "Need MAIL command first")
-        if not self._accepted:
-            self._refuse_unaddressed()
-        return DotReader(
-            # By position: names cost Python 3.11 half as much again.
-            self.data_size_limit,
-            self.line_length_limit,
-            self.bare_newline,
-        )
+        # By position: names cost Python 3.11 half as much again.
+        reader = DotReader(self.data_size_limit, self.line_length_limit, self.bare_newline)
+        rest = self.push(GO_AHEAD)
+        if "DATA_STREAM" in self._settings.hooks:
+            return self._stream(rest, reader)
+        if rest is not DONE:
+            return self._receive(rest, reader)
+        self._body.begin(reader, self._received)
+        return self._body
 
-    async def _receive(self, reader: ContentReader) -> None:
-        """Read the content, let a hook judge it, and answer."""
-        if "DATA_STREAM" not in self._settings.hooks:
-            await self.read_content(reader)
-            await self.content_received(reader)
-            return
-        try:
-            status = await self._stream_to_hook(reader)
-            if (unsent := self._answer(status)) is not None:
-                await unsent
-            self._log_message(reader.size)
-        finally:
-            self._end_of_message()
+    async def _receive(self, rest: Awaitable[None], reader: ContentReader) -> None:
+        await rest
+        await self._body.read(reader)
+        await self._received(reader)
 
-    async def content_received(self, reader: ContentReader) -> None:
+    async def _received(self, reader: ContentReader) -> None:
+        """The message is there: let a hook judge it, and answer."""
         try:
-            if reader.error is not None or self._out_of_memory:
-                status: Any = self._content_refusal(reader.error)
-            else:
+            status: Any = self._content_refusal(reader.error)
+            if status is None:
                 content, envelope = reader.getvalue(), self.envelope
                 envelope.original_content = content
                 envelope.content = content.decode("utf-8", "surrogateescape") if self.decode_data else content
-                # The peer's going must not cut off a hook that may have stored half of it.
-                self._keep_when_gone = True
+                # The client's going must not cut off a hook that may have stored half of it.
+                self._runner.keep(True)
                 try:
-                    if self._settings.foreign_hook_calls:
-                        status = await self._call_handler_hook("DATA")
-                    elif type(status := self._begin_hook("DATA")) is CoroutineType:
-                        status = await status
-                except SMTPReplyError as error:
-                    status = error.reply
+                    status = await self._call_handler_hook("DATA")
                 except (Exception, asyncio.CancelledError) as error:
                     status = await self._failed_verdict(error)
-            if (unsent := self._answer(status)) is not None:
-                await unsent
+            await self._answer(status)
             self._log_message(reader.size)
         finally:
             self._end_of_message()
 
     def _end_of_message(self) -> None:
-        self._keep_when_gone = False
-        self.release_content()
+        self._runner.keep(False)
+        self._body.release()
         self._set_post_data_state()
 
-    def _refuse_unaddressed(self) -> None:
-        """Refuse a message for which no RCPT was accepted, unless a hook has put recipients into the envelope."""
-        if self.envelope.rcpt_tos:
-            return
-        if self._refused:
-            raise SMTPReplyError(554, "5.5.1", "No valid recipients")
-        raise SMTPReplyError(503, "5.5.1", "Need RCPT command first")
-
     def _content_refusal(self, error: str | None) -> Reply | None:
-        if self._out_of_memory:
-            self._out_of_memory = False
+        if self._body.take_out_of_memory():
             return Reply(452, "4.3.1", ("Out of memory, try again later",))
         if error is None:
             return None
@@ -264,31 +199,43 @@ class Transaction(Server):
 
     async def _failed_verdict(self, error: BaseException) -> Any:
         """The status for a failure of a hook that had the whole message."""
+        if isinstance(error, SMTPReplyError):
+            return error.reply
         if self._gone:
             raise error
         return await self.status_for(error)
 
+    # -- a hook that reads the message while it comes ------------------------------------------------------------------
+
+    async def _stream(self, rest: Awaitable[None], reader: ContentReader) -> None:
+        try:
+            await rest
+            await self._answer(await self._stream_to_hook(reader))
+            self._log_message(reader.size)
+        finally:
+            self._end_of_message()
+
     async def _stream_to_hook(self, reader: ContentReader) -> Any:
         """Let ``handle_DATA_STREAM`` read while the client sends; its status, or why the message is refused."""
-        stream = ContentStream(self.stream_drained, lambda: hook.cancel())
+        stream = ContentStream(self._body.stream_drained, lambda: hook.cancel())
         hook = Deferred.fromCoroutine(self._read_stream(stream))
 
         def done(result: Any) -> Any:
-            # Whatever it has not read is read past, and does not count.
+            # What the hook has not read is read past, and does not count.
             reader.discard()
             stream.close()
             return result
 
         hook.addBoth(done)
         try:
-            await self.read_content(reader, stream)
+            await self._body.read_into(reader, stream, self._content_error)
         except BaseException:
             stream.give_up(StreamInterrupted("the client went away before the end of the message"))
             hook.addErrback(self._hook_interrupted)
             raise
         stream.finish()
         # From here on, as with handle_DATA.
-        self._keep_when_gone = True
+        self._runner.keep(True)
         try:
             status = await hook
         except (Exception, asyncio.CancelledError) as error:
@@ -302,23 +249,11 @@ class Transaction(Server):
         status = await self._call_handler_hook("DATA_STREAM", stream)
         if hasattr(status, "__aiter__"):
             # It reads the stream between its statuses, so it has to run while the content comes.
-            return await settle(self._gathered(status), self.loop)
+            return await settle(gathered(self._statuses(status)), self.loop)
         return status
 
-    async def _gathered(self, status: Any) -> AsyncIterator[Reply]:
-        """What an iterator yields, ended as it ended."""
-        found: list[Reply] = []
-        ending: BaseException | None = None
-        try:
-            async for reply in self._statuses(status):
-                found.append(reply)
-        except (Exception, asyncio.CancelledError) as error:
-            if not found:
-                raise
-            ending = error
-        return _replay(found, ending)
-
-    def content_error(self, error: str) -> Exception:
+    def _content_error(self, error: str) -> Exception:
+        """What a hook that reads a message hears of an error of the reader."""
         refusal = self._content_refusal(error)
         assert refusal is not None
         return SMTPReplyError(refusal.code, refusal.enhanced, refusal.lines[0])
@@ -327,37 +262,41 @@ class Transaction(Server):
         if failure.check(StreamInterrupted, *CANCELLED) is None:
             log.failure("{session.id}: handle_DATA_STREAM failed", failure, session=self.session)
 
-    def _answer(self, status: Any) -> Coroutine[Any, Any, None] | None:
-        """Send what is to be said of the message.
+    # -- the answer ----------------------------------------------------------------------------------------------------
 
-        SMTP has one reply.  Where a hook's statuses differ by recipient, neither yes nor no would be true: the client
-        shall try again later.
+    def _answer(self, status: Any) -> Awaitable[None]:
+        """Send what is to be said of the message: one reply.
 
         :param status: the hook's, or ``MISSING``.
-        :returns: what is left to be awaited, or ``None``.
+        :returns: what is left to be awaited.
         """
         if status is MISSING:
             status = "250 OK"
-        elif type(status) is not str and (isinstance(status, (list, tuple)) or hasattr(status, "__aiter__")):
+        elif is_many(status):
             return self._answer_for_all(status)
         try:
-            unsent = self._pushed(status)
+            rest = self.push(status)
         except BadStatus as error:
             return self._answer_instead(error)
         self._message_judged()
-        return unsent
+        return rest
 
     async def _answer_for_all(self, status: Any) -> None:
-        try:
-            reply: Any = await settle(self._one_for_all(status), self.loop)
-        except (Exception, asyncio.CancelledError) as error:
-            reply = await self.status_for(error)
-        await self.push(reply)
+        await self.push(await self._one_status(status))
         self._message_judged()
 
     async def _answer_instead(self, error: BadStatus) -> None:
         await self.push(await self.status_for(error))
         self._message_judged()
+
+    async def _one_status(self, status: Any) -> Status:
+        try:
+            return await settle(one_for_all(self._statuses(status), self.session), self.loop)  # type: ignore[no-any-return]
+        except (Exception, asyncio.CancelledError) as error:
+            return await self.status_for(error)  # type: ignore[no-any-return]
+
+    def _statuses(self, status: Any) -> AsyncIterator[Reply]:
+        return each_status(status, self._accepted, self._runner.restart_clock)
 
     def _message_judged(self) -> None:
         """The client has heard what becomes of its message, or of one recipient's."""
@@ -365,58 +304,6 @@ class Transaction(Server):
         if self._errors and self._code < 300:
             self.forgive()
 
-    async def _one_for_all(self, status: Any) -> Reply:
-        replies = [reply async for reply in self._statuses(status)]
-        if len({reply.code // 100 for reply in replies}) == 1:
-            return replies[0]
-        log.warn("{session}: the verdict differs by recipient: 451", session=self.session.id)
-        return Reply(451, "4.3.0", ("Accepted for some recipients only, try again later",))
-
-    async def _statuses(self, status: Any) -> AsyncIterator[Reply]:
-        """One status per accepted recipient, as a hook gives them for the message.
-
-        :raises BadStatus: if there are more or fewer.
-        """
-        due = self._accepted
-        if isinstance(status, (list, tuple)):
-            if len(status) != due:
-                raise BadStatus(f"the hook gave {len(status)} statuses for {due} recipients")
-            for one in status:
-                yield Reply.parse(one)
-            return
-        try:
-            async for one in status:
-                reply = Reply.parse(one)
-                if not due:
-                    raise BadStatus(f"the hook gave more statuses than the {self._accepted} recipients")
-                due -= 1
-                # Each recipient has the time a hook has.
-                self._pending_since = self._now()
-                yield reply
-        finally:
-            # Left alone after a bad status, it would be suspended for ever, in a `with` perhaps.
-            if hasattr(status, "aclose"):
-                await status.aclose()
-        if due:
-            raise BadStatus(f"the hook gave no status for the last {due} of {self._accepted} recipients")
-
     def _log_message(self, size: int) -> None:
         self.connections.counts.octets += size
-        # The event is made here, since log.info() spends more on looking up its own level than a command takes.
-        event: dict[str, Any] = MESSAGE_EVENT.copy()
-        event["log_time"] = time.time()
-        # Values, not the envelope: whoever keeps the event must not keep the message.
-        event["session"] = self.session.id
-        event["peer"] = self.session.peer
-        event["sender"] = self.envelope.mail_from
-        event["recipients"] = self._accepted
-        event["size"] = size
-        event["code"] = self._code
-        publish(event)
-
-
-async def _replay(replies: list[Reply], ending: BaseException | None) -> AsyncIterator[Reply]:
-    for reply in replies:
-        yield reply
-    if ending is not None:
-        raise ending
+        log_message(self.session, self.envelope, self._accepted, size, self._code)

@@ -8,16 +8,16 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Protocol
 
-from twisted_smtpd.protocol.dispatch import syntax
 from twisted_smtpd.protocol.extensions import XClient, XForward
-from twisted_smtpd.protocol.prelude import Prelude
+from twisted_smtpd.protocol.greeting import greet
+from twisted_smtpd.protocol.view import ClientView
 from twisted_smtpd.session import Session
 from twisted_smtpd.wire.commands import parse_helo_name, xtext_decode
 from twisted_smtpd.wire.replies import SMTPReplyError
 
-__all__ = ["ClientCommands"]
+__all__ = ["ClientIdentity", "VouchingClient", "trust_xclient"]
 
 # How the sender says that it doesn't know, for good or for the moment.
 UNKNOWN = frozenset({"[UNAVAILABLE]", "[TEMPUNAVAIL]"})
@@ -66,33 +66,47 @@ _CHECKS = {
 }
 
 
-class ClientCommands(Prelude):
-    """XCLIENT and XFORWARD, for those whose word is taken.
+class VouchingClient(ClientView, Protocol):
+    """A connection that may be a trusted mail server's."""
 
+    def _client_identity(self) -> ClientIdentity:
+        """Who is there, made where the settings trust anybody."""
+
+
+async def trust_xclient(client: VouchingClient) -> bool:
+    """Find out whether the client may use XCLIENT; it is served in any case."""
+    if client._settings.security.xclients is not None:
+        client._client_identity().find_out()
+    return True
+
+
+class ClientIdentity:
+    """XCLIENT and XFORWARD, for the clients whose word is taken.
+
+    :param client: the connection.
     :ivar may_vouch: whether the client is one of them.
     """
 
-    may_vouch = False
+    __slots__ = ("_client", "may_vouch")
 
-    async def before_greeting(self) -> bool:
-        if not await super().before_greeting():
-            return False
-        trusted = self._settings.security.xclients
-        if trusted is not None:
-            peer = self.session.peer
-            # A Unix socket that a proxy tells of is none of ours.
-            ours = bool(peer) or self.session.proxy_peer is None
-            self.may_vouch = ours and (peer[0] if peer else "") in trusted
-        return True
+    def __init__(self, client: ClientView) -> None:
+        self._client = client
+        self.may_vouch = False
+
+    def find_out(self) -> None:
+        """Look whether the settings trust the client."""
+        trusted = self._client._settings.security.xclients
+        session = self._client.session
+        peer = session.peer
+        # A Unix socket that a proxy tells of is not one of this host.
+        ours = bool(peer) or session.proxy_peer is None
+        self.may_vouch = trusted is not None and ours and (peer[0] if peer else "") in trusted
 
     def _attributes(self, arg: str | None, known: Collection[str]) -> dict[str, str | None]:
         """The attributes of a command: decoded, checked, ``None`` where the sender doesn't know."""
-        if self._settings.security.xclients is None:
-            raise self._unknown(self._verb)
+        verb = self._client._verb
         if not self.may_vouch:
-            raise SMTPReplyError(550, "5.7.0", f"You may not use {self._verb}")
-        if self.envelope.mail_from is not None:
-            raise SMTPReplyError(503, "5.5.1", "A mail transaction is in progress")
+            raise SMTPReplyError(550, "5.7.0", f"You may not use {verb}")
         values: dict[str, str | None] = {}
         for word in (arg or "").split():
             name, _, value = word.partition("=")
@@ -101,19 +115,20 @@ class ClientCommands(Prelude):
                 raise SMTPReplyError(501, "5.5.4", "Each attribute is one of those offered, once, with its value")
             values[name] = None if value.upper() in UNKNOWN else _read(name, value)
         if not values:
-            raise SMTPReplyError(501, "5.5.4", f"Syntax: {self._verb} attribute=value...")
+            raise SMTPReplyError(501, "5.5.4", f"Syntax: {verb} attribute=value...")
         return values
 
-    @syntax("XCLIENT attribute=value...", when="may_vouch")
-    async def smtp_XCLIENT(self, arg: str | None) -> None:
+    async def xclient(self, arg: str | None) -> None:
+        """Carry out XCLIENT: the session begins anew, as that of the client that is spoken for."""
+        client = self._client
         values = self._attributes(arg, XClient.attributes)
         helo = values.get("HELO")
         if helo is not None:
             parse_helo_name(helo)
-        before = self.session
+        before = client.session
         # Postfix: what is known of the client stays, what was said in its session does not.
         kept = {name: value for name, value in before.xclient.items() if name not in ("HELO", "PROTO", "LOGIN")}
-        session = self._renew_session()
+        session = client._renew_session()
         session.xclient = {**kept, **values}
         session.host_name = helo
         session.extended_smtp = values.get("PROTO") == "ESMTP"
@@ -121,28 +136,27 @@ class ClientCommands(Prelude):
             session.authenticated, session.login_data = True, values["LOGIN"]
         refusal = self._introduce(session, values)
         if refusal is not None:
-            self.hang_up(refusal.format(hostname=self.hostname))
+            client.hang_up(refusal.format(hostname=client.hostname))
             return
-        self._verb = ""
-        await self.greet()
+        await greet(client)
 
     def _introduce(self, session: Session, values: dict[str, str | None]) -> str | None:
-        """Have the client be whom the sender says it is; returns why it can't be served, or ``None``."""
+        """Have the client be the one that is named; returns why it can't be served, or ``None``."""
         if not values.keys() & {"ADDR", "PORT"}:
             return None
         peer = session.peer
         host = values["ADDR"] if "ADDR" in values else (peer[0] if peer else None)
         port = int(session.xclient.get("PORT") or 0)
         if not host:
-            # Somebody, but nobody knows who: in no case the sender itself.
-            return self.stands_for("")
+            # The sender does not know the address.  In no case is the client the sender itself.
+            return self._client._stands_for("")
         client: tuple[Any, ...] = (host, port, 0, 0) if ":" in host else (host, port)
-        return self.stands_for(client)
+        return self._client._stands_for(client)
 
-    @syntax("XFORWARD attribute=value...", when="may_vouch")
-    async def smtp_XFORWARD(self, arg: str | None) -> None:
-        self.session.xforward.update(self._attributes(arg, XForward.attributes))
-        await self.push("250 OK")
+    async def xforward(self, arg: str | None) -> None:
+        """Carry out XFORWARD: note what is said for one transaction."""
+        self._client.session.xforward.update(self._attributes(arg, XForward.attributes))
+        await self._client.push("250 OK")
 
 
 def _read(name: str, value: str) -> str:

@@ -12,9 +12,20 @@ from contextvars import ContextVar
 from enum import Enum
 from typing import Any, Final, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
-__all__ = ["MISSING", "InputWait", "NeedsAsyncioReactor", "hook_names", "settle", "takes_responses", "unfinished"]
+__all__ = [
+    "CANCELLED",
+    "DONE",
+    "MISSING",
+    "NO_HOOK",
+    "InputWait",
+    "NeedsAsyncioReactor",
+    "hook_names",
+    "settle",
+    "takes_responses",
+    "unfinished",
+]
 
 T = TypeVar("T")
 
@@ -28,6 +39,45 @@ class _Missing(Enum):
 
 #: What a hook that does not exist "returned"; an ``auth_*`` hook returns it when the credentials are rejected.
 MISSING: Final = _Missing.MISSING
+
+#: What awaiting something raises that was cancelled: Twisted's and asyncio's.
+CANCELLED = (CancelledError, asyncio.CancelledError)
+
+
+class _There(Coroutine[Any, Any, Any]):
+    """An awaitable whose result is there already.  One object serves all, as often as it is awaited.
+
+    It counts as a coroutine, so that ``asyncio.create_task`` and the like take it.
+
+    :param result: the result.
+    """
+
+    __slots__ = ("_result",)
+
+    def __init__(self, result: object) -> None:
+        self._result = result
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self.__iter__()
+
+    def __iter__(self) -> Generator[Any, Any, Any]:
+        return self._result
+        yield
+
+    def send(self, value: Any) -> Any:
+        raise StopIteration(self._result)
+
+    def throw(self, *error: Any) -> Any:
+        raise error[0]
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+#: What is left of a command that is done.
+DONE: Final = _There(None)
+#: The result of a hook that the handler does not have.
+NO_HOOK: Final = _There(MISSING)
 
 _in_hook: ContextVar[bool] = ContextVar("twisted_smtpd_in_hook", default=False)
 

@@ -11,12 +11,13 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from zope.interface import Attribute, Interface
 
 from twisted_smtpd.runtime.batches import Batches
 from twisted_smtpd.runtime.throttle import Throttle
 from twisted_smtpd.runtime.timers import Timed, Timers
 
-__all__ = ["Connection", "Connections", "Counts", "limited_address"]
+__all__ = ["Connection", "Connections", "Counts", "ICounted", "limited_address"]
 
 
 # At shutdown: how long, at least, a connection that is closing may take to go.
@@ -35,6 +36,17 @@ class Connection(Timed, Protocol):
 
     def abort(self) -> None:
         """Close at once."""
+
+
+class ICounted(Interface):
+    """A protocol whose connection is one of a server's :class:`Connections`.
+
+    A server that makes such a protocol sets both attributes before the connection is made, so that the connection
+    counts for that server's limits, and ends when that server stops.
+    """
+
+    connections = Attribute("The :class:`Connections` of the server.")
+    factory = Attribute("The server, as Twisted's protocols have their factory.")
 
 
 @dataclass

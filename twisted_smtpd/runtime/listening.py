@@ -21,8 +21,7 @@ from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_smtpd.protocol.dialog import Dialog
-from twisted_smtpd.runtime.connections import Connections
+from twisted_smtpd.runtime.connections import Connections, ICounted
 from twisted_smtpd.runtime.reactors import LoopReactor
 
 try:
@@ -307,7 +306,7 @@ class RunningServer(ServerFactory):
         except Exception:
             log.failure("factory() failed for {client}", client=addr)
             return _Refusal()
-        if isinstance(protocol, Dialog):
+        if ICounted.providedBy(protocol):
             protocol.factory = self
             protocol.connections = self.connections
         else:

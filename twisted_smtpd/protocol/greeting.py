@@ -1,0 +1,103 @@
+"""The greeting, and HELO and EHLO (RFC 5321 sections 3.1, 3.2 and 4.1.1.1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted_smtpd.protocol.states import State
+from twisted_smtpd.runtime.awaiting import MISSING
+from twisted_smtpd.wire.commands import parse_helo_name
+from twisted_smtpd.wire.replies import Reply, SMTPReplyError
+
+if TYPE_CHECKING:
+    from twisted_smtpd.protocol.view import ClientView
+
+__all__ = ["MAX_EHLO_RESPONSES", "greet", "say_hello"]
+
+#: A handler may give each client limits of its own, and EHLO says them: so many responses are kept.
+MAX_EHLO_RESPONSES = 64
+
+
+async def greet(client: ClientView) -> None:
+    """Greet the client, if ``handle_CONNECT`` lets it in."""
+    client._set_barrier(State.UNWELCOME)
+    client._meet()
+    if "CONNECT" in client._settings.hooks:
+        # RFC 5321 section 3.1: after 554 the client may still say QUIT.  A hook that fails lets no client in.
+        status = await client._call_handler_hook("CONNECT")
+        code = 250 if status is MISSING else Reply.parse(status).code
+        if not 200 <= code < 300:
+            await client.push(status)
+            return
+        if code == 220:
+            client._set_barrier(None)
+            await client.push(status)
+            return
+    client._set_barrier(None)
+    await client.push(f"220 {client.hostname} {client.ident}")
+
+
+async def say_hello(client: ClientView, arg: str | None, *, extended: bool) -> None:
+    """Carry out HELO, EHLO or LHLO.
+
+    :param arg: the client's name.
+    :param extended: whether it is EHLO or LHLO.
+    """
+    if arg is None:
+        raise SMTPReplyError(501, "5.5.4", f"Syntax: {client._verb} hostname")
+    name = parse_helo_name(arg)
+    session = client.session
+    before = session.host_name, session.extended_smtp
+    session.host_name, session.extended_smtp = None, extended
+    accepted = False
+    try:
+        status = await (_ehlo_status(client, name) if extended else _helo_status(client, name))
+        await client.push(status)
+        accepted = client._code < 300
+    finally:
+        if accepted:
+            session.host_name = session.host_name or name
+            client._set_rset_state()
+        else:
+            # RFC 5321 section 4.1.4: a refused EHLO leaves the state as it was.
+            session.host_name, session.extended_smtp = before
+
+
+async def _helo_status(client: ClientView, name: str) -> Any:
+    status = await client._call_handler_hook("HELO", name)
+    if status is MISSING:
+        client.session.host_name = name
+        return f"250 {client.hostname}"
+    return status
+
+
+async def _ehlo_status(client: ClientView, name: str) -> Any:
+    if "EHLO" not in client._settings.hooks:
+        client.session.host_name = name
+        return _ehlo_response(client)
+    lines = _ehlo_lines(client)
+    if client._settings.ehlo_takes_responses:
+        answer = await client._call_handler_hook("EHLO", name, [*lines, "250 HELP"])
+        return Reply.parse("\n".join(answer)) if isinstance(answer, (list, tuple)) else answer
+    await client.push("\n".join(lines))
+    return await client._call_handler_hook("EHLO", name)
+
+
+def _ehlo_lines(client: ClientView) -> list[str]:
+    keywords = (extension.keyword(client) for extension in client._settings.extensions)
+    return [f"250-{client.hostname}", *(f"250-{keyword}" for keyword in keywords if keyword is not None)]
+
+
+def _ehlo_response(client: ClientView) -> str:
+    """The response without a hook: put together once for all that it depends on."""
+    settings, state = client._settings, None
+    if settings.ehlo_state is not None:
+        state = settings.ehlo_state(client)
+        if (known := settings.ehlo_responses.get(state)) is not None:
+            return known
+    response = "\n".join((*_ehlo_lines(client), "250 HELP"))
+    if state is not None:
+        if len(settings.ehlo_responses) >= MAX_EHLO_RESPONSES:
+            settings.ehlo_responses.clear()
+        settings.ehlo_responses[state] = response
+    return response

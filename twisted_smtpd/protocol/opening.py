@@ -1,0 +1,42 @@
+"""What comes before SMTP, in the order on which safety depends.
+
+1. The PROXY header, from the networks it is required from.  It says who the client is, so it has to come before
+   anything that depends on the client; it is in clear, so it has to come before TLS.
+2. TLS, where it comes first (port 465), or is there already.
+3. Whether the client may use XCLIENT.  It is asked of the client that the PROXY header names.
+4. The greeting.
+
+A connection that does not get to the greeting was never there for ``handle_CONNECT`` and ``handle_DISCONNECT``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from twisted_smtpd.protocol.greeting import greet
+from twisted_smtpd.protocol.proxy import read_proxy_header
+from twisted_smtpd.protocol.tls import TLSClient, start_implicit_tls
+from twisted_smtpd.protocol.xclient import VouchingClient, trust_xclient
+
+__all__ = ["STEPS", "OpeningClient", "open_connection"]
+
+
+class OpeningClient(TLSClient, VouchingClient, Protocol):
+    """A connection as its first steps see it."""
+
+
+#: Each step returns whether the client is still to be served.
+STEPS: tuple[Callable[[OpeningClient], Awaitable[bool]], ...] = (
+    read_proxy_header,
+    start_implicit_tls,
+    trust_xclient,
+)
+
+
+async def open_connection(client: OpeningClient) -> None:
+    """Take the steps before SMTP one after the other, then greet the client."""
+    for step in STEPS:
+        if not await step(client):
+            return
+    await greet(client)

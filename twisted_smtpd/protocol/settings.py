@@ -1,0 +1,81 @@
+"""What the connections of one server share: plain data, which :mod:`twisted_smtpd.assemble` puts together."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twisted_smtpd.options.security import Security
+from twisted_smtpd.protocol.states import State
+from twisted_smtpd.runtime.connections import Connections
+
+__all__ = ["RATE_WINDOW", "Command", "CommandMethod", "ParameterCheck", "SharedSettings"]
+
+#: Over how many seconds a client has to keep up ``min_data_rate``.
+RATE_WINDOW = 60.0
+
+#: An ``smtp_VERB`` method, called with the connection and the argument.
+CommandMethod = Callable[[Any, "str | None"], Awaitable[None]]
+#: Checks a parameter's value and notes it in ``server.envelope``; raises :exc:`SMTPReplyError`.
+ParameterCheck = Callable[[Any, "str | None"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One verb in one state.
+
+    :ivar method: carries it out, or refuses it.
+    :ivar size_limit: octets of its command line, CRLF included, after EHLO.
+    :ivar foreign: whether a subclass outside this package defined it: it may await anything.
+    """
+
+    method: CommandMethod
+    size_limit: int
+    foreign: bool
+
+
+class SharedSettings:
+    """The data that connections of one class, with one handler and the same options, share.
+
+    :ivar cls: the protocol class.
+    :ivar handler: the handler.
+    :ivar values: the value of each option.
+    :ivar own: those that each connection has of its own, in the order of ``OPTIONS``.
+    :ivar hooks: the handler's hooks: ``MAIL`` to ``handle_MAIL``.
+    :ivar security: TLS, proxies and trusted clients.
+    :ivar mechanisms: the mechanisms of AUTH, by name.
+    :ivar extensions: the ESMTP extensions in use, in the order of the EHLO response.
+    :ivar mail_parameters: the parameters of MAIL, each with its check.
+    :ivar rcpt_parameters: those of RCPT.
+    :ivar commands: the verbs there are.
+    :ivar dispatch: for each state, the verbs and what becomes of them in it: the table of
+        :mod:`~twisted_smtpd.protocol.states` with this server's methods.
+    :ivar longest_command: octets of the longest command line, CRLF included.
+    :ivar call_limits: how often a client may send each verb (``"*"`` for the rest), or ``None``.
+    :ivar shortest_limit: the shortest limit in time, in seconds.
+    :ivar connections: the connections of protocols that are made by hand; a factory has its own.
+    :ivar ehlo_takes_responses: whether ``handle_EHLO`` has the fifth argument.
+    :ivar ehlo_state: gives what the EHLO response depends on; ``None`` where it has to be put together each time.
+    :ivar ehlo_responses: the responses put together so far.
+    """
+
+    cls: type[Any]
+    handler: object
+    values: Mapping[str, Any]
+    own: tuple[Any, ...]
+    hooks: Mapping[str, str]
+    security: Security
+    mechanisms: Mapping[str, Any]
+    extensions: tuple[Any, ...]
+    mail_parameters: Mapping[str, ParameterCheck]
+    rcpt_parameters: Mapping[str, ParameterCheck]
+    commands: Mapping[str, Command]
+    dispatch: Mapping[State, dict[str, Command]]
+    longest_command: int
+    call_limits: Mapping[str, int] | None
+    shortest_limit: float
+    connections: Connections
+    ehlo_takes_responses: bool
+    ehlo_state: Callable[[Any], Hashable] | None
+    ehlo_responses: dict[Hashable, str]

@@ -1,0 +1,124 @@
+"""What becomes of a message: from the statuses that a hook gives to the replies that the client hears."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from twisted.logger import Logger, LogLevel
+
+from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.wire.replies import BadStatus, Reply
+
+__all__ = ["each_status", "gathered", "is_many", "log_message", "one_for_all"]
+
+log = Logger()
+
+# What is logged of a message; all keys are here, since a copy that needs no new ones is the cheapest.
+MESSAGE_EVENT: dict[str, Any] = {
+    "log_logger": log,
+    "log_level": LogLevel.info,
+    "log_namespace": log.namespace,
+    "log_source": None,
+    "log_format": "{session} {peer} from=<{sender}> recipients={recipients} size={size}: {code}",
+    "log_time": 0.0,
+    "session": None,
+    "peer": None,
+    "sender": None,
+    "recipients": None,
+    "size": None,
+    "code": None,
+}
+publish = log.observer.__call__
+
+
+def is_many(status: Any) -> bool:
+    """Whether a hook gave a status for each recipient: a list, or an asynchronous iterator."""
+    return type(status) is not str and (isinstance(status, (list, tuple)) or hasattr(status, "__aiter__"))
+
+
+async def each_status(status: Any, recipients: int, began: Callable[[], None]) -> AsyncIterator[Reply]:
+    """One status per accepted recipient, as a hook gives them for the message.
+
+    :param status: a list or an asynchronous iterator.
+    :param recipients: how many there have to be.
+    :param began: called when the hook turns to the next recipient: each has the time that a hook has.
+    :raises BadStatus: if there are more or fewer.
+    """
+    if isinstance(status, (list, tuple)):
+        if len(status) != recipients:
+            raise BadStatus(f"the hook gave {len(status)} statuses for {recipients} recipients")
+        for one in status:
+            yield Reply.parse(one)
+        return
+    due = recipients
+    try:
+        async for one in status:
+            reply = Reply.parse(one)
+            if not due:
+                raise BadStatus(f"the hook gave more statuses than the {recipients} recipients")
+            due -= 1
+            began()
+            yield reply
+    finally:
+        # Left alone after a bad status, it would be suspended for ever, in a `with` perhaps.
+        if hasattr(status, "aclose"):
+            await status.aclose()
+    if due:
+        raise BadStatus(f"the hook gave no status for the last {due} of {recipients} recipients")
+
+
+async def one_for_all(statuses: AsyncIterator[Reply], session: Session) -> Reply:
+    """The one reply of SMTP.
+
+    Where the statuses differ by recipient, neither yes nor no would be true: the client shall try again later.
+    """
+    replies = [reply async for reply in statuses]
+    if len({reply.code // 100 for reply in replies}) == 1:
+        return replies[0]
+    log.warn("{session}: the verdict differs by recipient: 451", session=session.id)
+    return Reply(451, "4.3.0", ("Accepted for some recipients only, try again later",))
+
+
+async def gathered(statuses: AsyncIterator[Reply]) -> AsyncIterator[Reply]:
+    """What an iterator yields, ended as it ended."""
+    found: list[Reply] = []
+    ending: BaseException | None = None
+    try:
+        async for reply in statuses:
+            found.append(reply)
+    except (Exception, asyncio.CancelledError) as error:
+        if not found:
+            raise
+        ending = error
+    return _replay(found, ending)
+
+
+async def _replay(replies: list[Reply], ending: BaseException | None) -> AsyncIterator[Reply]:
+    for reply in replies:
+        yield reply
+    if ending is not None:
+        raise ending
+
+
+def log_message(session: Session, envelope: Envelope, recipients: int, size: int, code: int) -> None:
+    """Write the line about a message.
+
+    The event is made here, since ``log.info()`` spends more on looking up its own level than a command takes.
+
+    :param recipients: how many were accepted.
+    :param size: octets of the message.
+    :param code: the reply code.
+    """
+    event = MESSAGE_EVENT.copy()
+    event["log_time"] = time.time()
+    # Values, not the envelope: an event that is kept must not keep the message.
+    event["session"] = session.id
+    event["peer"] = session.peer
+    event["sender"] = envelope.mail_from
+    event["recipients"] = recipients
+    event["size"] = size
+    event["code"] = code
+    publish(event)

@@ -1,0 +1,186 @@
+"""What the parts of a connection may ask of it.
+
+A part (the command in progress, the message being received, TLS ...) keeps its own state, and knows the connection as a
+:class:`ConnectionView`.  So both directions can be seen: the connection imports its parts, and the parts import this.
+Names with an underscore are for this package only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted_smtpd.protocol.settings import SharedSettings
+from twisted_smtpd.protocol.states import State
+from twisted_smtpd.runtime.connections import Connections
+from twisted_smtpd.runtime.output import Output
+from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.wire.content import ContentReader
+from twisted_smtpd.wire.replies import Reply
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+
+__all__ = ["CLOSED", "FINISHING", "OPEN", "STOPPING", "TOO_LONG", "ClientView", "ConnectionView"]
+
+# How near the end of a connection is.  Not at all; it was open for too long, or the server is stopping: what is in
+# progress is the last thing; it is closed after the command in progress; nothing is read or sent any more.
+OPEN, TOO_LONG, STOPPING, FINISHING, CLOSED = range(5)
+
+
+class ConnectionView(Protocol):
+    """A connection: what is read, sent, counted, and how it ends.
+
+    :ivar transport: the transport.
+    :ivar connections: what all connections of the server share.
+    :ivar loop: the running asyncio loop, or ``None`` where the reactor is another one.
+    :ivar _settings: what this connection shares with those of the same class, handler and options.
+    :ivar _output: the way out.
+    :ivar _active: when the client last sent something, or its command was done, in seconds.
+    :ivar _now: gives the time in seconds.
+    :ivar _gone: whether the connection is lost.
+    :ivar _closing_since: since when the connection has been closing, or ``None``.
+    """
+
+    transport: Any
+    connections: Connections
+    loop: asyncio.AbstractEventLoop | None
+    timeout: float
+    session_timeout: float
+    hook_timeout: float
+    min_data_rate: float
+    max_buffered: int
+    _settings: SharedSettings
+    _output: Output
+    _active: float
+    _now: Callable[[], float]
+    _gone: bool
+    _closing_since: float | None
+
+    def _hold(self) -> None:
+        """Read nothing more for now."""
+
+    def _release(self) -> None:
+        """Read on, unless the client doesn't read its replies or a hook lags behind its message."""
+
+    def _go_on(self) -> None:
+        """Work through what has arrived, if nothing is in the way."""
+
+    def _read_on(self) -> None:
+        """A command waits for input: read on, though it isn't done."""
+
+    def _touch(self) -> None:
+        """Note that something has happened: ``timeout`` counts from now."""
+
+    def _command_done(self) -> None:
+        """The command in progress has ended."""
+
+    def _command_failed(self, error: BaseException) -> None:
+        """The command in progress has ended with an error: answer it."""
+
+    def _end_comes(self, stage: int) -> None:
+        """Have the connection end when it has come as far as this stage says."""
+
+    def finish(self) -> None:
+        """Close the connection after the command in progress."""
+
+    def hang_up(self, status: str) -> None:
+        """Say why, and close."""
+
+    def drop(self) -> None:
+        """Close at once, without a word."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+    def leave(self) -> None:
+        """Be counted and watched no more."""
+
+
+class ClientView(ConnectionView, Protocol):
+    """A connection as commands see it: session, envelope, state, replies, hooks.
+
+    :ivar implicit_tls: what makes the TLS connection where TLS comes first, or ``None``.
+    :ivar utf8_replies: whether the client may be sent UTF-8.
+    :ivar _verb: the command in progress.
+    :ivar _code: the code of the last reply.
+    """
+
+    session: Session
+    envelope: Envelope
+    event_handler: Any
+    hostname: str
+    ident: str
+    data_size_limit: int | None
+    enable_SMTPUTF8: bool
+    enhanced_status_codes: bool
+    auth_required: bool
+    require_starttls: bool
+    implicit_tls: IOpenSSLServerConnectionCreator | None
+    _verb: str
+    _code: int
+
+    @property
+    def may_vouch(self) -> bool:
+        """Whether the client's word is taken for which client it speaks for."""
+
+    def push(self, status: str | Reply) -> Awaitable[None]:
+        """Send a reply, and wait while the client does not read."""
+
+    def turn_away(self, status: str) -> None:
+        """Refuse a client before its greeting, and close."""
+
+    async def status_for(self, error: BaseException) -> Any:
+        """The status for a hook that failed."""
+
+    def _call_handler_hook(self, command: str, *arguments: Any) -> Awaitable[Any]:
+        """Call a hook of the handler's."""
+
+    def _set_barrier(self, barrier: State | None) -> None:
+        """Enter :attr:`State.UNWELCOME` or :attr:`State.WEAK`, or leave it."""
+
+    def _meet(self) -> None:
+        """The client is greeted: replies are to no command, and ``handle_DISCONNECT`` will tell of its end."""
+
+    def _renew_session(self) -> Session:
+        """Forget what the client has said until now; what is known of its connection stays."""
+
+    def _set_rset_state(self) -> None:
+        """Forget the transaction, keep the greeting."""
+
+    def _stands_for(self, peer: Any) -> str | None:
+        """Take a trusted proxy's word for who the client is; returns why it can't be served, or ``None``."""
+
+    # -- input ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def _unread(self) -> bool:
+        """Whether more has arrived than was read."""
+
+    def _take_input(self) -> bytes:
+        """Take what has arrived and is not read yet away from the dialog."""
+
+    def _flush(self) -> None:
+        """Send the replies that are due now."""
+
+    async def drain(self) -> None:
+        """Wait until the client reads what it is sent."""
+
+    async def _read_content(self, reader: ContentReader) -> None:
+        """Give what arrives to a reader, and wait until it has seen the end."""
+
+    async def _sleep(self) -> None:
+        """Wait for :meth:`_wake`; meanwhile what the client sends is not read."""
+
+    def _wake(self) -> None:
+        """What is slept for has happened."""
+
+    async def _wait(self, seconds: float, give_up: Callable[[], None], waiting: Coroutine[Any, Any, None]) -> None:
+        """Wait for something other than a command.
+
+        :param seconds: how long at most.
+        :param give_up: what is done then.
+        :param waiting: what waits.
+        """
