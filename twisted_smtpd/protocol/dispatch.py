@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_smtpd.assemble import Settings, settings_for
-from twisted_smtpd.options.table import OPTIONS, SMTPOptions
+from twisted_smtpd.options.table import OPTIONS, SMTPOptions, assign_options
 from twisted_smtpd.protocol.dialog import CANCELLED, Dialog
 from twisted_smtpd.protocol.extensions import EXTENSIONS, Extension
 from twisted_smtpd.runtime.awaiting import MISSING, settle
@@ -129,40 +129,7 @@ class Server(Dialog):
         self._met = False
         self._calls: dict[str, int] | None = None
         self.event_handler = settings.handler
-        # One by one, in the order of OPTIONS: setattr() in a loop takes five times as long.
-        (
-            self.data_size_limit,
-            self.enable_SMTPUTF8,
-            self.decode_data,
-            self.hostname,
-            self.ident,
-            self.timeout,
-            self.command_call_limit,
-            self.line_length_limit,
-            self.max_recipients,
-            self.session_timeout,
-            self.min_data_rate,
-            self.max_errors,
-            self.max_connections,
-            self.max_connections_per_address,
-            self.max_buffered,
-            self.hook_timeout,
-            self.bare_newline,
-            self.enhanced_status_codes,
-            self.tls_context,
-            self.require_starttls,
-            self.ssl_context,
-            self.proxy_from,
-            self.proxy_protocol_timeout,
-            self.xclient_from,
-            self.auth_required,
-            self.auth_require_tls,
-            self.auth_mechanisms,
-            self.auth_exclude_mechanism,
-            self.auth_callback,
-            self.authenticator,
-            self.max_auth_failures,
-        ) = settings.own
+        assign_options(self, settings.own)
 
     @property
     def max_command_size_limit(self) -> int:
