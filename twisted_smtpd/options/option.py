@@ -53,7 +53,7 @@ class Option:
         help: str,
         doc: str = "",
         *,
-        unit: str | None = None,
+        unit: str = "",
         low: float = 0,
         high: float = float("inf"),
         zero: str = "",
@@ -63,8 +63,8 @@ class Option:
         valid: Callable[[str], bool] | None = None,
         wanted: str = "",
         unset: str = "",
-        flag: str | None = None,
-        short: str | None = None,
+        flag: str = "",
+        short: str = "",
         flag_help: str = "",
         group: str = "",
         own: bool = True,
@@ -76,7 +76,7 @@ class Option:
         self.flag, self.short, self.flag_help = flag, short, flag_help
         self.group = group or ("limits" if unit else "protocol")
         self.own = own
-        self.name = flag or ""
+        self.name = flag
         self.optional, self.whole = False, unit in (COUNT, OCTETS)
 
     def named(self, name: str, kind: Any) -> Option:
@@ -88,7 +88,7 @@ class Option:
         """
         self.name = name
         self.optional = type(None) in getattr(kind, "__args__", ())
-        if self.unit is not None and self.flag is None:
+        if self.unit and not self.flag:
             self.flag = name.replace("_", "-")
         return self
 
@@ -105,7 +105,7 @@ class Option:
         """
         if value is None and self.optional:
             return
-        if self.unit is not None:
+        if self.unit:
             if self.per_verb and isinstance(value, Mapping):
                 for verb, number in value.items():
                     self._check_number(f"{self.name}[{verb!r}]", number)
@@ -144,7 +144,7 @@ class Option:
         return f"{zero}between {low:,} and {self.high:,}"
 
 
-def amount(value: float, unit: str | None, spelled: bool = False) -> str:
+def amount(value: float, unit: str, spelled: bool = False) -> str:
     """A number in words: ``2000``, or ``32M`` for octets, as the command line takes it.
 
     :param value: the number.

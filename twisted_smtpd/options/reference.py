@@ -38,7 +38,7 @@ def parameter(option: Option) -> str:
 def _facts(option: Option) -> Iterator[str]:
     if option.choices:
         yield " or ".join(f'``"{choice}"``' for choice in option.choices)
-    if option.unit is not None:
+    if option.unit:
         low, high = (amount(bound, option.unit, spelled=True) for bound in (option.low, option.high))
         yield f"{low} to {high}"
         if option.zero:
@@ -77,7 +77,7 @@ def flag_text(option: Option) -> str:
 
 
 def _range_text(option: Option) -> str:
-    if option.unit is None:
+    if not option.unit:
         return " or ".join(option.choices)
     zero = "0, " if option.zero and option.cli_low > 0 else ""
     low, high = (amount(bound, option.unit) for bound in (option.cli_low, option.high))
@@ -91,7 +91,7 @@ def option_table(options: Iterable[Option]) -> str:
     """
     rows = [("option", "default", "values", "what it is")]
     for option in options:
-        if option.flag is not None:
+        if option.flag:
             short = f"``-{option.short}``, " if option.short else ""
             default = default_text(option)
             rows.append((f"{short}``--{option.flag}``", default, _range_text(option), flag_text(option)))

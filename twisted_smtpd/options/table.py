@@ -136,7 +136,7 @@ class SMTPOptions(TypedDict, total=False):
         ),
     ]
     max_recipients: Annotated[
-        int, Option(1000, "recipients a message may have", "452 for more.", unit=COUNT, low=1, high=10**6)
+        int, Option(1000, "recipients a message may have", "More get 452.", unit=COUNT, low=1, high=10**6)
     ]
     session_timeout: Annotated[
         float, Option(3600, "seconds a connection may last", unit=SECONDS, low=0.1, high=30 * DAY)
@@ -153,18 +153,25 @@ class SMTPOptions(TypedDict, total=False):
         ),
     ]
     max_errors: Annotated[
-        int, Option(10, "errors after which a client is cut off", "421 then.", unit=COUNT, low=1, high=10**6)
+        int, Option(10, "errors after which a client is cut off", "It gets 421.", unit=COUNT, low=1, high=10**6)
     ]
     max_connections: Annotated[
         int,
-        Option(1000, "connections the server has at the same time", "421 for more.", unit=COUNT, low=1, high=10**6),
+        Option(
+            1000,
+            "connections the server has at the same time",
+            "More get 421.",
+            unit=COUNT,
+            low=1,
+            high=10**6,
+        ),
     ]
     max_connections_per_address: Annotated[
         int,
         Option(
             50,
             "connections from one IPv4 address or IPv6 /64 at the same time",
-            "421 for more.  Loopback addresses and Unix sockets are exempt.",
+            "More get 421.  Loopback addresses and Unix sockets are exempt.",
             unit=COUNT,
             high=10**6,
             zero="any number",
@@ -175,14 +182,15 @@ class SMTPOptions(TypedDict, total=False):
         Option(
             512 * MIB,
             "octets of messages in progress that the server keeps in memory, over all connections",
-            "452 for more.",
+            "A message beyond that gets 452.",
             unit=OCTETS,
             high=2**44,
             zero="any number",
         ),
     ]
     hook_timeout: Annotated[
-        float, Option(540, "seconds a hook of the handler may take", "451 then.", unit=SECONDS, low=0.1, high=DAY)
+        float,
+        Option(540, "seconds a hook of the handler may take", "It gets 451 then.", unit=SECONDS, low=0.1, high=DAY),
     ]
     bare_newline: Annotated[
         str,
@@ -218,7 +226,7 @@ class SMTPOptions(TypedDict, total=False):
         Option(
             False,
             "whether a client must start TLS before anything else",
-            "530 otherwise.",
+            "Commands before that get 530.",
             flag="no-requiretls",
             flag_help="with --tlscert: take mail without TLS, too",
             group="tls",
@@ -276,7 +284,7 @@ class SMTPOptions(TypedDict, total=False):
         Option(
             False,
             "whether a client must authenticate before it may send mail",
-            "530 otherwise.",
+            "Commands before that get 530.",
             flag="auth-required",
             flag_help="take no mail before authentication",
             group="auth",
@@ -287,7 +295,7 @@ class SMTPOptions(TypedDict, total=False):
         Option(
             True,
             "whether AUTH needs TLS",
-            "538 otherwise.",
+            "In clear it gets 538.",
             flag="auth-without-tls",
             flag_help="offer AUTH in clear as well: passwords can be read on their way",
             group="auth",
@@ -322,7 +330,7 @@ class SMTPOptions(TypedDict, total=False):
         ),
     ]
     max_auth_failures: Annotated[
-        int, Option(3, "wrong passwords after which a client is cut off", "421 then.", unit=COUNT, low=1, high=10**6)
+        int, Option(3, "wrong passwords after which a client is cut off", "It gets 421.", unit=COUNT, low=1, high=10**6)
     ]
     loop: Annotated[Any, Option(None, "accepted for programs that pass one; the reactor decides", own=False)]
     clock: Annotated[
@@ -371,7 +379,7 @@ def configuration_keys() -> dict[str, Option]:
     return {
         name.lower().replace("_", "-") if option.switch else option.flag: option
         for name, option in TABLE.items()
-        if option.flag is not None
+        if option.flag
     }
 
 
