@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tests.support.command_line import CommandLine
-from twisted_smtpd.cli.server import LIMITS
+from twisted_smtpd.cli.server import LIMITS, named_by_flag
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.handlers import Sink
+from twisted_smtpd.options.reference import default_text, flag_text
 from twisted_smtpd.options.table import DEFAULTS, TABLE
 
 
@@ -79,3 +80,17 @@ class ServerOptionTests(CommandLine):
 
     def test_bare_newline_is_one_of_two(self) -> None:
         self.assertIn("--bare-newline: 'keep'", self.refused("--bare-newline", "keep"))
+
+    def test_each_row_of_the_table_with_a_flag_is_in_the_help(self) -> None:
+        text = " ".join(self.shown("--help").split())
+        for option in TABLE.values():
+            if option.flag:
+                self.assertRegex(text, rf"--{option.flag}[= ]")
+                self.assertIn(flag_text(option), text)
+                if option.unit:
+                    self.assertIn(f"{flag_text(option)} [default: {default_text(option)}]", text)
+
+    def test_an_error_of_the_constructor_names_the_option(self) -> None:
+        self.assertEqual(named_by_flag("data_size_limit must be"), "--size must be")
+        self.assertEqual(named_by_flag("authenticator: no"), "authenticator: no")
+        self.assertEqual(named_by_flag("(none)"), "(none)")

@@ -16,7 +16,9 @@ from twisted_smtpd.runtime.listeners import Listener
 
 __all__ = ["GRACE", "ListenOptions"]
 
-GRACE = Option(10.0, "seconds that messages in progress get at shutdown", unit=SECONDS, high=3600, flag="grace")
+GRACE = Option(
+    10, "seconds that messages in progress get at shutdown", unit=SECONDS, high=3600, flag="grace", group="process"
+)
 
 
 class ListenOptions(OptionGroup):

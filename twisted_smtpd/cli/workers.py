@@ -18,7 +18,13 @@ from twisted_smtpd.workers.shared_sockets import Binder, Inheritor
 __all__ = ["WORKERS", "WorkerOptions"]
 
 WORKERS = Option(
-    1, "processes that share the ports; each has limits of its own", unit=COUNT, low=1, high=256, flag="workers"
+    1,
+    "processes that share the ports; each has limits of its own",
+    unit=COUNT,
+    low=1,
+    high=256,
+    flag="workers",
+    group="process",
 )
 
 

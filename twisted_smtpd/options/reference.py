@@ -93,11 +93,12 @@ def option_table(options: Iterable[Option]) -> str:
     for option in options:
         if option.flag:
             short = f"``-{option.short}``, " if option.short else ""
-            default = default_text(option)
-            rows.append((f"{short}``--{option.flag}``", default, _range_text(option), flag_text(option)))
+            # Without literals, Sphinx would make dashes of the hyphens.
+            text = re.sub(r"--[a-z-]+", r"``\g<0>``", flag_text(option))
+            rows.append((f"{short}``--{option.flag}``", default_text(option), _range_text(option), text))
     # Flags alone have neither defaults nor values.
     columns = [column for column in range(4) if any(row[column] for row in rows[1:])]
-    lines = [".. list-table::", "    :header-rows: 1", ""]
+    lines = [".. list-table::", "    :header-rows: 1", "    :widths: auto", ""]
     for row in rows:
         first, *others = (row[column] for column in columns)
         lines += [f"    * - {first}", *(f"      - {other}".rstrip() for other in others)]
