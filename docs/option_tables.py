@@ -14,8 +14,8 @@ from sphinx.util.docutils import SphinxDirective
 
 from twisted_smtpd.cli.listening import GRACE
 from twisted_smtpd.cli.workers import WORKERS
+from twisted_smtpd.options import table
 from twisted_smtpd.options.reference import option_table
-from twisted_smtpd.options.table import TABLE
 
 
 class OptionTable(SphinxDirective):
@@ -26,9 +26,11 @@ class OptionTable(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The nodes of the table."""
         group = self.arguments[0]
-        options = [option for option in (*TABLE.values(), GRACE, WORKERS) if option.group == group]
+        options = [option for option in (*table.TABLE.values(), GRACE, WORKERS) if option.group == group]
         if not options:
             raise self.error(f"there are no options of the group {group!r}")
+        # A page with such a table is built anew when the table of options changes.
+        self.env.note_dependency(table.__file__)
         container = nodes.container()
         text = option_table(options).splitlines()
         self.state.nested_parse(StringList(text, source=self.get_source_info()[0]), self.content_offset, container)

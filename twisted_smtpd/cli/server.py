@@ -37,11 +37,13 @@ class ServerOptions(OptionGroup):
 
     def server_options(self) -> dict[str, Any]:
         options = super().server_options()
+        if self["smtputf8"]:
+            options["enable_SMTPUTF8"] = True
         for option in _ROWS:
             value = self[option.flag]
-            if option.switch:
-                options[option.name] = option.default != bool(value)
-            elif value is not None:
+            if option.switch and value:
+                options[option.name] = not option.default
+            elif not option.switch and value is not None:
                 options[option.name] = value
         return options
 
