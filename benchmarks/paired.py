@@ -1,23 +1,22 @@
 """Compare this checkout with another one: ``python benchmarks/paired.py OTHER [--pairs N] [--scenarios KEY ...]``.
 
 Each pair measures the other checkout and this one directly after each other, every second pair in the other order, so
-that a machine whose speed drifts does not decide.  What is printed is the median of the pairs' ratios of CPU per message:
-1.02 means that this checkout costs 2 % more.
+that a machine whose speed drifts does not decide.  What is printed is the median of the pairs' ratios of CPU per
+message: 1.02 means that this checkout costs 2 % more.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 
 import measure
-from load import HOST, SCENARIOS, Scenario
-from measure import Cores, free_port, pin, run_load, run_measured, started
-from peers import make_certificate
+from load import SCENARIOS, Scenario
+from measure import Cores, free_port, run_load, run_measured, started, take_cores
+from run import make_certificate
 
 HERE = Path(__file__).resolve().parent
 # A part of the messages is sent first, so that caches and allocators are warm.
@@ -47,7 +46,7 @@ def main() -> None:
     parser.add_argument("--scenarios", nargs="+", choices=keys, metavar="KEY", help=f"only these of {', '.join(keys)}")
     options = parser.parse_args()
     chosen = [scenario for scenario in SCENARIOS if scenario.key in (options.scenarios or keys)]
-    cores = pin()
+    cores = take_cores()
     print(f"{'':44} {'other':>9} {'this':>9}  this / other: median (lowest to highest) of {options.pairs} pairs")
     with tempfile.TemporaryDirectory() as folder:
         certificate = make_certificate(Path(folder))
@@ -55,7 +54,8 @@ def main() -> None:
             pairs = []
             for number in range(options.pairs):
                 order = (options.other.resolve(), HERE.parent)
-                found = {path: cost(path, scenario, certificate, cores) for path in (order if number % 2 else order[::-1])}
+                turns = order if number % 2 else order[::-1]
+                found = {path: cost(path, scenario, certificate, cores) for path in turns}
                 pairs.append([found[path] for path in order])
             ratios = sorted(new / old for old, new in pairs)
             old, new = (statistics.median(column) for column in zip(*pairs, strict=True))

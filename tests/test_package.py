@@ -43,6 +43,23 @@ class PackageTests(SynchronousTestCase):
         self.assertNotIn("twisted", modules)
 
     def test_no_import_installs_a_reactor(self) -> None:
-        modules = loaded_by("import twisted_smtpd.tap, twisted_smtpd.factory, twisted_smtpd.handlers")
+        modules = loaded_by("import twisted_smtpd.tap; from twisted_smtpd.handlers import *")
         self.assertIn("twisted_smtpd.tap", modules)
         self.assertNotIn("twisted.internet.reactor", modules)
+
+    def test_what_only_some_command_lines_need_is_loaded_for_these_only(self) -> None:
+        modules = loaded_by("import twisted_smtpd.tap")
+        self.assertIn("twisted_smtpd.tap", modules)
+        needed_by_some = {
+            "twisted.web",
+            "twisted_smtpd.auth.passwords",
+            "twisted_smtpd.handlers.webhook",
+            "twisted_smtpd.metrics.page",
+            "twisted_smtpd.workers.supervisor",
+        }
+        self.assertEqual(needed_by_some & modules, set())
+
+    def test_without_docstrings_the_server_can_be_imported(self) -> None:
+        code = f"import sys; sys.path[:] = {sys.path!r}; from twisted_smtpd.smtp import SMTP; print(SMTP.__doc__)"
+        run = subprocess.run([sys.executable, "-OO", "-c", code], check=True, capture_output=True, text=True)
+        self.assertEqual(run.stdout, "None\n")

@@ -15,10 +15,10 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from twisted_smtpd.cli.groups import Listener
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.handlers import Chain, Debugging, Sink
 from twisted_smtpd.lmtp import LMTP
+from twisted_smtpd.runtime.listeners import Listener
 from twisted_smtpd.service import BindError, ServerService
 from twisted_smtpd.smtp import SMTP
 

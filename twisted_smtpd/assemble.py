@@ -12,8 +12,9 @@ from types import MemberDescriptorType
 from typing import Any, NoReturn
 
 from twisted_smtpd.auth.offer import mechanism_table
+from twisted_smtpd.options.option import SECONDS
 from twisted_smtpd.options.security import Security
-from twisted_smtpd.options.table import DEFAULTS, OPTIONS, SMTPOptions, call_limits, check
+from twisted_smtpd.options.table import DEFAULTS, OPTIONS, TABLE, SMTPOptions, call_limits, check
 from twisted_smtpd.protocol.dispatch import Dispatch
 from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.settings import RATE_WINDOW, Command, CommandMethod, SharedSettings
@@ -75,8 +76,8 @@ class Settings(SharedSettings):
         self.dispatch = _dispatch(cls, self.commands, self.security, offers_auth=bool(self.mechanisms))
         self.longest_command = max(command.size_limit for command in self.commands.values())
         self.call_limits = call_limits(self.values["command_call_limit"])
-        limits = (self.values["timeout"], self.values["session_timeout"], self.values["hook_timeout"], RATE_WINDOW)
-        self.shortest_limit = min(*limits, *self.security.deadlines)
+        times = [value for option in TABLE.values() if option.unit == SECONDS and (value := self.values[option.name])]
+        self.shortest_limit = min(RATE_WINDOW, *times, *self.security.deadlines)
         self.connections = Connections(self.values["clock"])
 
 

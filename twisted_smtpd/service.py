@@ -26,8 +26,8 @@ from twisted_smtpd.handlers.debugging import Debugging
 from twisted_smtpd.lmtp import LMTP
 
 if TYPE_CHECKING:
-    from twisted_smtpd.cli.groups import Listener
     from twisted_smtpd.factory import SMTPFactory
+    from twisted_smtpd.runtime.listeners import Listener
     from twisted_smtpd.tls import ServerCertificates
 
 __all__ = ["BindError", "ServerService"]

@@ -19,6 +19,7 @@ from twisted_smtpd.auth.results import (
 )
 from twisted_smtpd.auth.view import Mechanism, Response
 from twisted_smtpd.extensions import EXTENSIONS
+from twisted_smtpd.options.reference import with_parameters
 from twisted_smtpd.options.table import MIB, SMTPOptions
 from twisted_smtpd.protocol.dispatch import syntax
 from twisted_smtpd.protocol.greeting import MAX_EHLO_RESPONSES, say_hello
@@ -70,50 +71,6 @@ class SMTP(Transaction):
     answers with ``await self.push(status)``; or changes one, calling ``await super().smtp_MAIL(arg)``.
 
     :param handler: the object whose hooks decide what happens.
-    :param data_size_limit: octets a message may have; ``None`` or 0 for any number.
-    :param enable_SMTPUTF8: whether to offer SMTPUTF8 (RFC 6531).
-    :param decode_data: whether ``envelope.content`` is a ``str``, decoded from UTF-8 with ``surrogateescape``.
-    :param hostname: the server's name in the greeting; by default the host's fully qualified name.
-    :param ident: what follows the name in the greeting.
-    :param timeout: seconds a client may be silent, above 0.
-    :param command_call_limit: how often a client may send each command: an int, or a dict of verb to int in which
-        ``"*"`` (20 unless given) is for the rest; ``None`` for no limit.
-    :param line_length_limit: octets a line of the message may have, CRLF included; ``None`` or 0 for any number.
-    :param max_recipients: recipients a message may have (452 beyond).
-    :param session_timeout: seconds a connection may last.
-    :param min_data_rate: octets a second a client must send of its message, over 60 seconds; 0 for any.
-    :param max_errors: mistakes after which the client is hung up on.
-    :param max_connections: connections the server has at the same time (421 beyond).
-    :param max_connections_per_address: the same from one IPv4 address or IPv6 /64; loopback and Unix sockets are
-        exempt; 0 for any number.
-    :param max_buffered: octets of messages the server keeps in memory over all connections (452 beyond); 0 for
-        any number.
-    :param hook_timeout: seconds a hook may take (451 beyond).
-    :param bare_newline: what becomes of a CR or LF alone in a message: ``"normalize"`` stores CRLF, ``"reject"``
-        refuses the message with 550.
-    :param enhanced_status_codes: whether replies carry enhanced status codes (RFC 2034).
-    :param tls_context: offers STARTTLS: an :class:`ssl.SSLContext` for servers, a
-        :class:`~twisted_smtpd.tls.CertificateFiles`, or what else :func:`twisted_smtpd.tls.connection_creator` takes.
-    :param require_starttls: whether a client without TLS can do nothing but start it (530 otherwise).
-    :param ssl_context: speaks TLS from the start (port 465): the same kinds of context.  A transport that has TLS
-        already, from a ``ssl:`` endpoint say, needs none.
-    :param proxy_from: networks (``["10.0.0.0/8", "2001:db8::1", "unix"]``) whose connections must begin with a PROXY
-        header, before TLS; it says who the client is.  From anybody else a header is no more than a bad command.
-    :param proxy_protocol_timeout: seconds the header may take, above 0; 5 by default.  Without ``proxy_from`` it makes
-        every connection need a header, and ``handle_PROXY`` has to judge it.
-    :param xclient_from: networks that may use XCLIENT and XFORWARD.
-    :param auth_required: whether a client has to authenticate before it may send mail (530 otherwise).
-    :param auth_require_tls: whether AUTH is offered with TLS only (538 otherwise).
-    :param auth_mechanisms: the mechanisms to offer; by default all that the handler's ``auth_*`` hooks and the
-        authenticator can do, but CRAM-MD5.
-    :param auth_exclude_mechanism: mechanisms not to offer.
-    :param auth_callback: called with mechanism, name and password (both bytes); a client whose password is right is
-        let in by ``True``, and by nothing else.
-    :param authenticator: used instead; see :class:`twisted_smtpd.auth.IAuthenticator`.  Without either, and without
-        ``auth_*`` hooks, there is no AUTH.
-    :param max_auth_failures: failed authentications after which the client is hung up on.
-    :param loop: accepted for programs that pass one; the reactor decides.
-    :param clock: the provider of time, if not the global reactor.
     :raises TypeError: for an option that does not exist, or a value of the wrong type.
     :raises ValueError: for a value out of bounds.
     """
@@ -346,3 +303,7 @@ class SMTP(Transaction):
     @builtin
     async def auth_SCRAM__SHA__256__PLUS(self, server: Any, args: list[str]) -> Any:
         return await sasl.scram(self._exchange(), "SCRAM-SHA-256-PLUS", args)
+
+
+# The options' part of it is made from the table of options.
+SMTP.__doc__ = with_parameters(SMTP.__doc__)

@@ -1,4 +1,4 @@
-"""Tests for the command line's options about authentication."""
+"""Tests for :mod:`twisted_smtpd.cli.auth`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from twisted.logger import formatEvent, globalLogPublisher
 
+from tests.support.command_line import CommandLine
 from tests.support.fakes import Client
-from tests.test_tap import CommandLine
 from twisted_smtpd.auth import AcceptAnyone, CredAuthenticator, PasswordFile, hashes, set_password
 from twisted_smtpd.tap import makeService
 

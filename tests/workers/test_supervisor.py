@@ -13,8 +13,8 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.workers_fakes import SHARED, Process, ProcessReactor
-from twisted_smtpd.cli.groups import Listener
 from twisted_smtpd.metrics.figures import Reading
+from twisted_smtpd.runtime.listeners import Listener
 from twisted_smtpd.workers import service as service_module
 from twisted_smtpd.workers.service import SupervisorService, leave_with
 from twisted_smtpd.workers.shared_sockets import SharedSocket

@@ -20,10 +20,10 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.workers_fakes import SHARED, Port, SocketReactor
-from twisted_smtpd.cli.groups import Listener
 from twisted_smtpd.handlers import Sink
 from twisted_smtpd.metrics.figures import snapshot
 from twisted_smtpd.runtime.connections import Connections
+from twisted_smtpd.runtime.listeners import Listener
 from twisted_smtpd.tap import Options, makeService
 from twisted_smtpd.workers import worker as worker_module
 from twisted_smtpd.workers.service import SupervisorService, reactor_name, twist_arguments

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
@@ -12,10 +12,11 @@ from twisted.cred.strcred import AuthOptionMixin
 from twisted.logger import Logger
 from twisted.python import usage
 
-from twisted_smtpd.auth.authenticators import AcceptAnyone, CredAuthenticator
-from twisted_smtpd.auth.passwords import PasswordFile, PasswordFileError
-from twisted_smtpd.cli.groups import OptionGroup
-from twisted_smtpd.factory import SMTPFactory
+from twisted_smtpd.cli.groups import OptionGroup, flag_row, parameter_row
+from twisted_smtpd.options.table import TABLE
+
+if TYPE_CHECKING:
+    from twisted_smtpd.factory import SMTPFactory
 
 __all__ = ["AuthOptions", "announce"]
 
@@ -23,9 +24,9 @@ log = Logger()
 
 
 class AuthOptions(AuthOptionMixin, OptionGroup):
-    """Who may send.
+    """Which clients may send.
 
-    :ivar authenticator: decides about them, once the options are parsed; ``None`` if nobody is asked to authenticate.
+    :ivar authenticator: checks their passwords, once the options are parsed; ``None`` if there is no AUTH.
     """
 
     supportedInterfaces = (IUsernamePassword, IUsernameHashedPassword)
@@ -33,28 +34,23 @@ class AuthOptions(AuthOptionMixin, OptionGroup):
 
     optFlags: ClassVar[list[list[str | None]]] = [
         ["auth-any", None, "Take any name and any password, in clear too: for trying things out only."],
-        ["auth-required", None, "Take no mail before authentication."],
-        ["auth-without-tls", None, "Offer AUTH in clear as well: passwords can be read on their way."],
+        flag_row(TABLE["auth_required"]),
+        flag_row(TABLE["auth_require_tls"]),
     ]
     optParameters: ClassVar[list[list[Any]]] = [
         ["auth-file", None, None, "Users and hashed passwords; twisted-smtpd-passwd writes such a file."],
-        [
-            "auth-mechanisms",
-            None,
-            None,
-            "Offer these mechanisms only: PLAIN,SCRAM-SHA-256 (default: all but CRAM-MD5).",
-        ],
+        parameter_row(TABLE["auth_mechanisms"]),
     ]
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        # The mixin's own was chosen when it was imported.
+        # The mixin took the standard output of the moment when it was imported.
         self.authOutput = sys.stdout
 
     def addChecker(self, checker: Any) -> None:
         """Take a checker that ``--auth`` asks for."""
         if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
-            # From the command line it gets str, which the octets that a client sends never equal.
+            # The command line gives it str, but a client sends octets, and the two are never equal.
             checker.users = {_octets(name): _octets(password) for name, password in checker.users.items()}
         super().addChecker(checker)
 
@@ -65,19 +61,26 @@ class AuthOptions(AuthOptionMixin, OptionGroup):
             chosen.append("auth")
         if len(chosen) > 1:
             raise usage.UsageError(f"--{chosen[0]} and --{chosen[1]} contradict each other")
-        if not chosen:
-            for name in ("auth-mechanisms", "auth-without-tls"):
-                if self[name]:
-                    raise usage.UsageError(f"--{name} needs --auth-file, --auth or --auth-any")
-        elif self["auth-any"]:
-            self.authenticator = AcceptAnyone()
-        elif "credCheckers" in self:
-            self.authenticator = CredAuthenticator(*self["credCheckers"])
-        else:
-            try:
-                self.authenticator = PasswordFile(self["auth-file"])
-            except PasswordFileError as error:
-                raise usage.UsageError(f"--auth-file: {error}") from None
+        if chosen:
+            self.authenticator = self._make_authenticator()
+            return
+        for name in ("auth-mechanisms", "auth-without-tls"):
+            if self[name]:
+                raise usage.UsageError(f"--{name} needs --auth-file, --auth or --auth-any")
+
+    def _make_authenticator(self) -> Any:
+        # Imported here: without these options they, and the hashes of passwords, are not needed.
+        from twisted_smtpd.auth.authenticators import AcceptAnyone, CredAuthenticator
+        from twisted_smtpd.auth.passwords import PasswordFile, PasswordFileError
+
+        if self["auth-any"]:
+            return AcceptAnyone()
+        if "credCheckers" in self:
+            return CredAuthenticator(*self["credCheckers"])
+        try:
+            return PasswordFile(self["auth-file"])
+        except PasswordFileError as error:
+            raise usage.UsageError(f"--auth-file: {error}") from None
 
     def server_options(self) -> dict[str, Any]:
         options = dict(super().server_options())
@@ -96,13 +99,17 @@ def _octets(text: str | bytes) -> bytes:
 
 
 def announce(factory: SMTPFactory, tls: bool) -> None:
-    """Say at the start what there is to know about authentication.
+    """Say at the start which mechanisms there are, and warn of passwords in clear.
 
+    :param factory: the server.
     :param tls: whether a listener has TLS of its own.
     """
     settings = factory.settings
     if not settings.mechanisms:
         return
+    # Imported here: a server without AUTH does not need it.
+    from twisted_smtpd.auth.authenticators import AcceptAnyone
+
     names = " ".join(settings.mechanisms)
     if isinstance(settings.values["authenticator"], AcceptAnyone):
         log.warn("AUTH {names}: ANY NAME WITH ANY PASSWORD IS LET IN.  Don't use this for real mail.", names=names)

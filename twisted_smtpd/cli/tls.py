@@ -1,4 +1,4 @@
-"""The command-line options about TLS and about whose word is taken."""
+"""The command-line options about TLS."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any, ClassVar
 from twisted.logger import Logger
 from twisted.python import usage
 
-from twisted_smtpd.cli.groups import ListenOptions, OptionGroup, Quantity, seconds
-from twisted_smtpd.options.networks import Networks
+from twisted_smtpd.cli.groups import flag_row, parameter_row
+from twisted_smtpd.cli.listening import ListenOptions
+from twisted_smtpd.options.reference import flag_text
+from twisted_smtpd.options.table import TABLE
 from twisted_smtpd.tls import SelfSigned, ServerCertificates, TLSConfigurationError, self_signed
 
-__all__ = ["TLSOptions", "TrustOptions"]
+__all__ = ["TLSOptions"]
 
 log = Logger()
-
-PROXY_TIMEOUT = Quantity("proxy-timeout", "proxy_protocol_timeout", seconds, 0.1, 600, "")
 
 
 class TLSOptions(ListenOptions):
     """Certificates, and which listeners speak TLS.
 
-    :ivar certificates: what can be reloaded, once the options are parsed.
+    :ivar certificates: the certificates that can be reloaded, once the options are parsed.
     """
 
     optFlags: ClassVar[list[list[str | None]]] = [
-        ["no-requiretls", None, "With --tlscert: take mail without TLS, too."],
+        flag_row(TABLE["require_starttls"]),
         ["tls-self-signed", None, "Offer TLS with a throw-away certificate that nobody trusts: for trying things out."],
     ]
     optParameters: ClassVar[list[list[Any]]] = [
-        ["smtpscert", None, None, "Certificate (PEM): the --listen places speak TLS from the start."],
+        parameter_row(TABLE["ssl_context"]),
         ["smtpskey", None, None, "The key for --smtpscert."],
         ["tls-client-ca", None, None, "Ask clients for certificates of the authorities in this file (PEM)."],
     ]
@@ -44,8 +44,9 @@ class TLSOptions(ListenOptions):
         self._key: list[str] = []
 
     def opt_tlscert(self, path: str) -> None:
-        """Certificate and chain (PEM) for STARTTLS and --listen-tls; may be repeated, a --tlskey for each."""
         self._cert.append(path)
+
+    opt_tlscert.__doc__ = flag_text(TABLE["tls_context"])
 
     def opt_tlskey(self, path: str) -> None:
         """The key for --tlscert; not needed where the certificate's file has it."""
@@ -75,7 +76,7 @@ class TLSOptions(ListenOptions):
             raise usage.UsageError("--tls-client-ca needs --tlscert or --smtpscert")
 
     def _make_tls(self) -> ServerCertificates | SelfSigned | None:
-        """What --tlscert or --tls-self-signed say."""
+        """The certificates of --tlscert or --tls-self-signed."""
         if self["tls-self-signed"]:
             if self._cert or self._key:
                 raise usage.UsageError("--tls-self-signed and --tlscert contradict each other")
@@ -90,7 +91,7 @@ class TLSOptions(ListenOptions):
         return self._certificates("tlscert", list(zip(self._cert, keys, strict=True)))
 
     def _make_implicit(self) -> ServerCertificates | None:
-        """What --smtpscert says."""
+        """The certificate of --smtpscert."""
         cert, key = self["smtpscert"], self["smtpskey"]
         if cert is None:
             if key is not None:
@@ -118,49 +119,6 @@ class TLSOptions(ListenOptions):
         options = super().server_options()
         if self._tls is not None:
             options["tls_context"] = self._tls
-            # To require what nobody can check would be of no use.
+            # No client can check a throw-away certificate, so TLS is not required with it.
             options["require_starttls"] = not (self["no-requiretls"] or self["tls-self-signed"])
         return options
-
-
-class TrustOptions(OptionGroup):
-    """Who may say who the client is."""
-
-    optParameters: ClassVar[list[list[Any]]] = [
-        ["proxy-timeout", None, None, "Seconds the PROXY header may take [default: 5]", PROXY_TIMEOUT],
-    ]
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._proxy_from: list[str] = []
-        self._xclient_from: list[str] = []
-
-    def opt_proxy_from(self, network: str) -> None:
-        """Require a PROXY header from this network or address (or "unix"), and take none from others; repeatable."""
-        self._proxy_from.append(_network("proxy-from", network))
-
-    def opt_xclient_from(self, network: str) -> None:
-        """Let this network or address (or "unix") use XCLIENT and XFORWARD; may be repeated."""
-        self._xclient_from.append(_network("xclient-from", network))
-
-    def postOptions(self) -> None:
-        super().postOptions()
-        if self["proxy-timeout"] is not None and not self._proxy_from:
-            raise usage.UsageError("--proxy-timeout needs --proxy-from")
-
-    def server_options(self) -> dict[str, Any]:
-        options = super().server_options()
-        if self._proxy_from:
-            options["proxy_from"] = tuple(self._proxy_from)
-            options["proxy_protocol_timeout"] = self["proxy-timeout"]
-        if self._xclient_from:
-            options["xclient_from"] = tuple(self._xclient_from)
-        return options
-
-
-def _network(option: str, text: str) -> str:
-    try:
-        Networks([text])
-    except ValueError as error:
-        raise usage.UsageError(f"--{option}: {error}") from None
-    return text

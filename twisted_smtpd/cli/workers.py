@@ -1,4 +1,4 @@
-"""The command-line options about several processes, and about how they do."""
+"""The command-line options about several processes, and about their metrics."""
 
 from __future__ import annotations
 
@@ -8,19 +8,30 @@ from typing import Any, ClassVar
 
 from twisted.python import usage
 
-from twisted_smtpd.cli.groups import Listener, ListenOptions, Quantity, count
+from twisted_smtpd.cli.groups import own_parameter_row
+from twisted_smtpd.cli.listening import ListenOptions
+from twisted_smtpd.options.option import COUNT, Option
+from twisted_smtpd.runtime.listeners import Listener
 from twisted_smtpd.workers import worker
 from twisted_smtpd.workers.shared_sockets import Binder, Inheritor
 
-__all__ = ["WorkerOptions"]
+__all__ = ["WORKERS", "WorkerOptions"]
 
-WORKERS = Quantity("workers", "workers", count, 1, 256, "")
+WORKERS = Option(
+    1,
+    "processes that share the ports; each has limits of its own",
+    unit=COUNT,
+    low=1,
+    high=256,
+    flag="workers",
+    group="process",
+)
 
 
 class WorkerOptions(ListenOptions):
-    """How many processes serve, and who may ask how they do.
+    """How many processes serve, and where their metrics are served.
 
-    :ivar metrics: where the metrics are to be had, once the options are parsed; nowhere in a worker.
+    :ivar metrics: the places that serve the metrics, once the options are parsed; none in a worker.
     :ivar binder: binds the ports, in the parent of workers.
     """
 
@@ -29,7 +40,7 @@ class WorkerOptions(ListenOptions):
     _inheritor: Inheritor | None = None
 
     optParameters: ClassVar[list[list[Any]]] = [
-        ["workers", None, 1, "Processes that share the ports; each has limits of its own.", WORKERS],
+        own_parameter_row(WORKERS),
         ["metrics", None, None, "Where to serve metrics (HTTP, Prometheus), as for --listen."],
     ]
 

@@ -1,1 +1,1 @@
-"""What a server can be told: the options, and what is made of them once."""
+"""The options of a server: the table of all of them, and what is made of it once."""

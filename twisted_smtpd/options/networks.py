@@ -1,4 +1,4 @@
-"""Sets of addresses whose word is taken: ``["10.0.0.0/8", "2001:db8::/32", "unix"]``."""
+"""Sets of trusted addresses: ``["10.0.0.0/8", "2001:db8::/32", "unix"]``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 __all__ = ["Network", "Networks"]
 
-#: What a network may be given as.
+#: The types of a network.
 Network = str | ipaddress.IPv4Network | ipaddress.IPv6Network
 
 UNIX = "unix"
@@ -16,9 +16,9 @@ UNIX = "unix"
 class Networks:
     """A set of addresses.
 
-    :param networks: networks or single addresses; ``"unix"`` is the peers of Unix sockets.
-    :raises TypeError: if it is a single string, or something in it is neither a string nor a network.
-    :raises ValueError: if something in it is no network (an address with bits set behind the prefix is none).
+    :param networks: networks or single addresses; ``"unix"`` stands for the peers of Unix sockets.
+    :raises TypeError: ``networks`` is a single string, or one of them is neither a string nor a network.
+    :raises ValueError: one of them is not a network; a network has no bits set behind its prefix.
     """
 
     def __init__(self, networks: Iterable[Network]) -> None:
@@ -37,7 +37,7 @@ class Networks:
     def __contains__(self, host: str) -> bool:
         """Whether an address is in the set; ``""`` is a Unix socket's peer.
 
-        An IPv4 address written as IPv6 (``::ffff:192.0.2.1``, from a socket for both) is IPv4 here.
+        A socket for both families gives an IPv4 address as ``::ffff:192.0.2.1``; it counts as ``192.0.2.1``.
         """
         if not host:
             return self._unix

@@ -1,4 +1,4 @@
-"""The options about TLS and about whose word is taken, checked and made ready once per server."""
+"""The options about TLS, proxies and trusted clients, checked and made ready once per server."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ from typing import Any
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 
 from twisted_smtpd.options.networks import Everyone, Networks
+from twisted_smtpd.options.table import PROXY_TIMEOUT
 from twisted_smtpd.tls import connection_creator
 
-__all__ = ["PROXY_TIMEOUT", "Security"]
-
-# The PROXY specification (section 4) asks for 3 seconds at least, so that a lost segment can be sent again.
-PROXY_TIMEOUT = 5.0
+__all__ = ["Security"]
 
 
 class Security:
-    """What :class:`~twisted_smtpd.smtp.SMTP` was told of TLS, proxies and trusted clients.
+    """What a server's options say about TLS, proxies and trusted clients.
 
     :param values: the value of each option.
     :param hooks: the names of the handler's hooks.
-    :ivar starttls: makes the connections of STARTTLS; ``None`` if it is not offered.
-    :ivar implicit: the same where TLS comes first.
-    :ivar proxies: from whom a PROXY header is required; ``None`` for nobody.
-    :ivar proxy_timeout: seconds for the PROXY header.
-    :ivar xclients: who may use XCLIENT and XFORWARD; ``None`` for nobody.
+    :ivar starttls: makes the TLS connections of STARTTLS; ``None`` if STARTTLS is not offered.
+    :ivar implicit: makes the TLS connections that begin with TLS; ``None`` if connections begin in clear.
+    :ivar proxies: the addresses that must send a PROXY header; ``None`` if no header is read.
+    :ivar proxy_timeout: seconds the PROXY header may take.
+    :ivar xclients: the addresses that may use XCLIENT and XFORWARD; ``None`` if these are not offered.
     :raises TypeError: for a value of the wrong type.
     :raises ValueError: for a value that can't be used, or values that don't go together.
     """
@@ -38,7 +36,7 @@ class Security:
         timeout: float | None = values["proxy_protocol_timeout"]
         self.proxy_timeout = PROXY_TIMEOUT if timeout is None else timeout
         if self.proxies is None and timeout is not None:
-            # Anybody may then say to be anybody, so somebody has to look.
+            # Any client can then claim any address, so the handler has to judge each header.
             if "PROXY" not in hooks:
                 raise ValueError("proxy_protocol_timeout without proxy_from needs a handler with handle_PROXY")
             self.proxies = Everyone()
@@ -47,7 +45,7 @@ class Security:
 
     @property
     def deadlines(self) -> list[float]:
-        """The limits in seconds that are in force here."""
+        """The limits in seconds that these options add to a connection's others."""
         return [] if self.proxies is None else [self.proxy_timeout]
 
 

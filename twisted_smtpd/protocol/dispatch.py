@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_smtpd.options.table import OPTIONS
+from twisted_smtpd.options.table import OPTIONS, assign_options
 from twisted_smtpd.protocol.body import Body
 from twisted_smtpd.protocol.connection import LF, Connection
 from twisted_smtpd.protocol.extensions import Extension
@@ -136,40 +136,7 @@ class Dispatch(Connection):
         self._identity: ClientIdentity | None = None
         self.implicit_tls: IOpenSSLServerConnectionCreator | None = None
         self.event_handler = settings.handler
-        # One by one, in the order of OPTIONS: setattr() in a loop takes five times as long.
-        (
-            self.data_size_limit,
-            self.enable_SMTPUTF8,
-            self.decode_data,
-            self.hostname,
-            self.ident,
-            self.timeout,
-            self.command_call_limit,
-            self.line_length_limit,
-            self.max_recipients,
-            self.session_timeout,
-            self.min_data_rate,
-            self.max_errors,
-            self.max_connections,
-            self.max_connections_per_address,
-            self.max_buffered,
-            self.hook_timeout,
-            self.bare_newline,
-            self.enhanced_status_codes,
-            self.tls_context,
-            self.require_starttls,
-            self.ssl_context,
-            self.proxy_from,
-            self.proxy_protocol_timeout,
-            self.xclient_from,
-            self.auth_required,
-            self.auth_require_tls,
-            self.auth_mechanisms,
-            self.auth_exclude_mechanism,
-            self.auth_callback,
-            self.authenticator,
-            self.max_auth_failures,
-        ) = settings.own
+        assign_options(self, settings.own)
 
     @property
     def max_command_size_limit(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.application.reactors import getReactorTypes
 from twisted.internet.defer import Deferred, gatherResults
 
-from twisted_smtpd.cli.groups import Listener
+from twisted_smtpd.runtime.listeners import Listener
 from twisted_smtpd.service import ServerService
 from twisted_smtpd.workers.shared_sockets import Binder
 from twisted_smtpd.workers.supervisor import Supervisor

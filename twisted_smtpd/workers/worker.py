@@ -20,8 +20,8 @@ from twisted.internet.stdio import StandardIO
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
-from twisted_smtpd.cli.groups import Listener
 from twisted_smtpd.metrics.figures import snapshot
+from twisted_smtpd.runtime.listeners import Listener
 from twisted_smtpd.service import ServerService
 from twisted_smtpd.workers.shared_sockets import SharedSocket, take_turns
 

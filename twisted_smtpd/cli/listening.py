@@ -1,0 +1,88 @@
+"""The command-line options about where the server listens, and how it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.python import usage
+
+from twisted_smtpd.cli.groups import OptionGroup, own_parameter_row
+from twisted_smtpd.cli.places import DEFAULT_PORT, places_of
+from twisted_smtpd.options.option import SECONDS, Option
+from twisted_smtpd.runtime.listeners import Listener
+
+__all__ = ["GRACE", "ListenOptions"]
+
+GRACE = Option(
+    10, "seconds that messages in progress get at shutdown", unit=SECONDS, high=3600, flag="grace", group="process"
+)
+
+
+class ListenOptions(OptionGroup):
+    """Where the server listens.
+
+    :param reactor: what listens; by default the global reactor, looked up when the options are parsed.
+    :ivar listeners: the places, once the options are parsed.
+    """
+
+    listeners: Sequence[Listener] = ()
+
+    optParameters: ClassVar[list[list[Any]]] = [own_parameter_row(GRACE)]
+
+    def __init__(self, reactor: Any = None) -> None:
+        super().__init__()
+        self.reactor = reactor
+        self._where: list[str] = []
+
+    def opt_listen(self, where: str) -> None:
+        """HOST:PORT, [IPv6]:PORT, PORT (of the loopback) or a Twisted endpoint description; may be repeated."""
+        self._where.append(where)
+
+    opt_l = opt_listen
+
+    @property
+    def default_places(self) -> list[str]:
+        """Where to listen without ``--listen``."""
+        return [f"localhost:{DEFAULT_PORT}"]
+
+    def postOptions(self) -> None:
+        super().postOptions()
+        self.listeners = self.places("listen", self._where or self.default_places)
+
+    def places(self, option: str, wheres: Sequence[str]) -> list[Listener]:
+        """The places that the values of an option name.
+
+        :param option: the option, without dashes.
+        :param wheres: its values.
+        :raises usage.UsageError: a value is not a place.
+        """
+        return [
+            Listener(place.name, self._endpoint(option, where, place.description), place.optional)
+            for where in wheres
+            for place in places_of(option, where)
+        ]
+
+    def listening_reactor(self, option: str) -> Any:
+        """The reactor, or what stands in for it, that listens on the places of an option.
+
+        :param option: the option, without dashes.
+        """
+        if self.reactor is None:
+            # Importing it installs the default reactor, which must not happen before `twist --reactor` is obeyed.
+            from twisted.internet import reactor
+
+            self.reactor = reactor
+        return self.reactor
+
+    def _endpoint(self, option: str, where: str, description: str) -> IStreamServerEndpoint:
+        try:
+            endpoint: IStreamServerEndpoint = serverFromString(self.listening_reactor(option), description)
+        except Exception as error:  # each endpoint type has a parser of its own, with errors of its own
+            reason = f"{type(error).__name__}: {error}"
+            raise usage.UsageError(
+                f"--{option}: {where!r} is neither HOST:PORT nor an endpoint description: {reason}"
+            ) from None
+        return endpoint
