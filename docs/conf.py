@@ -14,10 +14,12 @@ project = "twisted-smtpd"
 copyright = "the twisted-smtpd authors"
 version = release = __version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.doctest", "option_tables"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.doctest", "option_tables", "state_tables"]
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 exclude_patterns = ["_build"]
 
+html_static_path = ["_static"]
+html_css_files = ["states.css"]
 html_theme = "furo"
 html_title = f"twisted-smtpd {release}"

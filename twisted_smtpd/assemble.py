@@ -64,6 +64,8 @@ class Settings(SharedSettings):
             self.values["ident"] = cls.default_ident
         self.own = tuple(self.values[name] for name in OPTIONS)
         self.hooks = {name: f"handle_{name}" for name in hook_names(handler)}
+        own_calls = cls._call_handler_hook is not Dispatch._call_handler_hook
+        self.asked = frozenset({*self.hooks, *(("MAIL", "RCPT") if own_calls else ())})
         self.security = Security(self.values, self.hooks)
         self.ehlo_takes_responses = "EHLO" in self.hooks and takes_responses(handler.handle_EHLO)  # type: ignore[attr-defined]
         self.mechanisms = mechanism_table(cls, handler, self.values, self.hooks)

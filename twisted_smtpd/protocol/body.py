@@ -107,6 +107,7 @@ class Body:
         reader = self.reader
         assert then is not None and reader is not None
         await self._end()
+        self._runner.keep(True)
         await then(reader)
 
     def feed(self, data: bytes) -> bytes | None:
@@ -155,7 +156,8 @@ class Body:
         if then is None:
             self._runner.hand_over(None)
         else:
-            self._runner.start(then(reader))
+            # The client's going must not cut off a hook that may have stored half of it.
+            self._runner.start(then(reader), must_finish=True)
 
     def stream_drained(self) -> None:
         """A hook has taken what its stream held: the client may go on."""

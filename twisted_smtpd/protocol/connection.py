@@ -1,14 +1,14 @@
 """Lines in, replies out, and the end of a connection.
 
-The way of an octet through :meth:`Connection.dataReceived`, and of a reply through :meth:`Connection.send_reply`, is
-the fast path: what would be a call of its own elsewhere is written out there.
+The way of an octet through :meth:`Connection.dataReceived`, and of a reply through :meth:`Connection.push`, is the
+fast path: what would be a call of its own elsewhere is written out there.
 """
 
 from __future__ import annotations
 
 import asyncio
 from asyncio import _get_running_loop
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -22,6 +22,7 @@ from twisted_smtpd.protocol.running import CommandRunner
 from twisted_smtpd.protocol.settings import SharedSettings
 from twisted_smtpd.protocol.timeouts import CLOSING_TIME, Timeouts
 from twisted_smtpd.protocol.view import CLOSED, FINISHING, OPEN, STOPPING
+from twisted_smtpd.runtime.awaiting import DONE
 from twisted_smtpd.runtime.batches import joined
 from twisted_smtpd.runtime.connections import Connections, ICounted, limited_address
 from twisted_smtpd.runtime.output import Output
@@ -354,40 +355,64 @@ class Connection(LineReceiver):
         """Whether the client may be sent UTF-8."""
         return False
 
-    def send_reply(self, status: str | Reply, more: bool = False, verb: str | None = None) -> int:
-        """Put a reply behind those that are due; they go out together.
+    def push(self, status: str | Reply) -> Awaitable[None]:
+        """Send a reply, and wait while the client does not read.
+
+        The reply is on its way when this returns, behind those that are due: they go out together.  What it returns is
+        to be awaited.
+
+        :param status: see :meth:`Reply.parse`.  One that ends in a ``250-`` line is continued by the next reply.
+        :raises BadStatus: if it is no status.
+        """
+        if type(status) is str and status.isascii():
+            # Nearly all are, and then there is no need to ask whether the client may be sent UTF-8.
+            code, wire = encode_known(status, self._verb, self.enhanced_status_codes, False, True)
+        else:
+            code, wire = encode_status(status, self._verb, self.enhanced_status_codes, self.utf8_replies, True)
+        self._code = code
+        if self._ending or self._open_lines or wire[3] == HYPHEN or code == 421 or code == 521:
+            self._send_with_care(code, wire, more=True)
+        else:
+            self._out += wire
+            if not self._advancing or len(self._out) > MAX_HELD:
+                self._flush()
+        return DONE if self._output.blocked_since is None else self._output.drained()
+
+    def send_reply(self, status: str | Reply, verb: str | None = None) -> int:
+        """Send a reply that is whole, without waiting for the client.
 
         :param status: see :meth:`Reply.parse`.
-        :param more: whether a status that ends in a ``250-`` line is to be continued by the next one.
         :param verb: what it replies to, which decides on its enhanced code; by default the command in progress.
         :returns: its code.
         :raises BadStatus: if it is no status.
         """
-        if verb is None:
-            verb = self._verb
-        if type(status) is str and status.isascii():
-            # Nearly all are, and then there is no need to ask whether the client may be sent UTF-8.
-            code, wire = encode_known(status, verb, self.enhanced_status_codes, False, more)
-        else:
-            code, wire = encode_status(status, verb, self.enhanced_status_codes, self.utf8_replies, more)
+        verb = self._verb if verb is None else verb
+        code, wire = encode_status(status, verb, self.enhanced_status_codes, self.utf8_replies, False)
         self._code = code
+        self._send_with_care(code, wire, more=False)
+        return code
+
+    def _send_with_care(self, code: int, wire: bytes, more: bool) -> None:
+        """Send a reply that may close the connection, or that lines were pushed in front of.
+
+        :param more: whether one that ends in a ``250-`` line is to be continued by the next one.
+        """
         if self._ending == CLOSED:
-            return code
+            return
         if more and wire[3] == HYPHEN and wire[wire.rfind(b"\n", 0, -1) + 4] == HYPHEN:
             self._open_lines += wire
             self._open_code = code
-            return code
+            return
         if self._open_lines:
             # Lines that a hook pushed before it changed its mind must not stand in front of another code.
             if self._open_code == code:
                 wire = self._open_lines + wire
             self._open_lines = b""
         self._out += wire
-        if code == 421 or code == 521:
+        if code in (421, 521):
             self.finish()
         if not self._advancing or len(self._out) > MAX_HELD:
             self._flush()
-        return code
 
     def send_challenge(self, challenge: bytes) -> None:
         """Send a 334 reply (RFC 4954 section 4): one line, however long.

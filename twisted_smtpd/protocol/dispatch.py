@@ -399,17 +399,6 @@ class Dispatch(Connection):
 
     # -- replies and hooks ---------------------------------------------------------------------------------------------
 
-    def push(self, status: Status) -> Awaitable[None]:
-        """Send a reply, and wait while the client does not read.
-
-        The reply is on its way when this returns; what it returns is to be awaited.
-
-        :param status: see :meth:`Reply.parse`.  One that ends in a ``250-`` line is continued by the next reply.
-        :raises BadStatus: if it is no status.
-        """
-        self.send_reply(status, True)
-        return DONE if self._output.blocked_since is None else self._output.drained()
-
     def _call_handler_hook(self, command: str, *arguments: Any) -> Awaitable[Any]:
         """Call ``handle_COMMAND``, if the handler has it.
 

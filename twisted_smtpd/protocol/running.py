@@ -71,9 +71,13 @@ class CommandRunner:
 
     # -- running -------------------------------------------------------------------------------------------------------
 
-    def start(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Run a command until it is done, or waits."""
+    def start(self, coroutine: Coroutine[Any, Any, Any], must_finish: bool = False) -> None:
+        """Run a command until it is done, or waits.
+
+        :param must_finish: whether it goes on when its client has gone.
+        """
         self.coroutine = coroutine
+        self.must_finish = must_finish
         self.since = self._connection._active
         self._cancelled = False
         self._step(coroutine, None)
@@ -205,8 +209,7 @@ class CommandRunner:
     def say_goodbye(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run what the handler does when its client has gone; beside a hook that still has the whole message."""
         if self.coroutine is None:
-            self.must_finish = True
-            self.start(coroutine)
+            self.start(coroutine, must_finish=True)
         else:
             done: Deferred[None] = self.enter(Deferred.fromCoroutine, coroutine)
             done.addErrback(lambda failure: log.failure("handle_DISCONNECT failed", failure))

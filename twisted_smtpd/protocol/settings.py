@@ -43,6 +43,7 @@ class SharedSettings:
     :ivar values: the value of each option.
     :ivar own: those that each connection has of its own, in the order of ``OPTIONS``.
     :ivar hooks: the handler's hooks: ``MAIL`` to ``handle_MAIL``.
+    :ivar asked: the hooks that are called: those of the handler, and all for a class that has a say in how they are.
     :ivar security: TLS, proxies and trusted clients.
     :ivar mechanisms: the mechanisms of AUTH, by name.
     :ivar extensions: the ESMTP extensions in use, in the order of the EHLO response.
@@ -65,6 +66,7 @@ class SharedSettings:
     values: Mapping[str, Any]
     own: tuple[Any, ...]
     hooks: Mapping[str, str]
+    asked: frozenset[str]
     security: Security
     mechanisms: Mapping[str, Any]
     extensions: tuple[Any, ...]

@@ -17,9 +17,9 @@ from twisted.python.failure import Failure
 
 from twisted_smtpd.protocol.dispatch import TOOK_TOO_LONG, Dispatch, Status
 from twisted_smtpd.protocol.settings import ParameterCheck
-from twisted_smtpd.protocol.states import State
+from twisted_smtpd.protocol.states import RECIPIENT, SENDER
 from twisted_smtpd.protocol.verdict import each_status, gathered, is_many, log_message, one_for_all
-from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, NO_HOOK, settle
+from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, settle
 from twisted_smtpd.session import Recipient
 from twisted_smtpd.stream import ContentStream, StreamInterrupted
 from twisted_smtpd.wire.addresses import parse_path, plain_path
@@ -53,20 +53,19 @@ class Transaction(Dispatch):
             raise SMTPReplyError(452, "4.3.1", "Out of memory, try again later")
         envelope.smtp_utf8 = utf8
         envelope.mail_parameters = parameters
-        hook = self._call_handler_hook("MAIL", address, options)
-        if hook is not NO_HOOK:
-            return self._mail_after_hook(hook, address, options)
+        if "MAIL" in self._settings.asked:
+            return self._mail_after_hook(address, options)
         envelope.mail_from = address
         if options:
             envelope.mail_options.extend(options)
-        self._enter(State.SENDER)
+        self._enter(SENDER)
         return self.push("250 OK")
 
-    async def _mail_after_hook(self, hook: Awaitable[Any], address: str, options: list[str]) -> None:
+    async def _mail_after_hook(self, address: str, options: list[str]) -> None:
         envelope = self.envelope
         accepted = False
         try:
-            status = await hook
+            status = await self._call_handler_hook("MAIL", address, options)
             if status is MISSING:
                 envelope.mail_from = address
                 envelope.mail_options.extend(options)
@@ -90,24 +89,23 @@ class Transaction(Dispatch):
         if self._accepted >= self.max_recipients:
             raise SMTPReplyError(452, "4.5.3", f"Too many recipients, {self.max_recipients} are accepted at once")
         recipient = Recipient(address, options, parameters)
-        hook = self._call_handler_hook("RCPT", address, options)
-        if hook is not NO_HOOK:
-            return self._rcpt_after_hook(hook, recipient)
+        if "RCPT" in self._settings.asked:
+            return self._rcpt_after_hook(recipient)
         envelope.rcpt_tos.append(address)
         if options:
             envelope.rcpt_options.extend(options)
         if not self._accepted:
-            self._enter(State.RECIPIENT)
+            self._enter(RECIPIENT)
         self._accepted += 1
         envelope.recipients.append(recipient)
         return self.push("250 OK")
 
-    async def _rcpt_after_hook(self, hook: Awaitable[Any], recipient: Recipient) -> None:
+    async def _rcpt_after_hook(self, recipient: Recipient) -> None:
         envelope = self.envelope
         known, known_options = len(envelope.rcpt_tos), len(envelope.rcpt_options)
         accepted = False
         try:
-            status = await hook
+            status = await self._call_handler_hook("RCPT", recipient.address, recipient.options)
             if status is MISSING:
                 envelope.rcpt_tos.append(recipient.address)
                 envelope.rcpt_options.extend(recipient.options)
@@ -160,24 +158,24 @@ class Transaction(Dispatch):
     async def _receive(self, rest: Awaitable[None], reader: ContentReader) -> None:
         await rest
         await self._body.read(reader)
+        self._runner.keep(True)
         await self._received(reader)
 
     async def _received(self, reader: ContentReader) -> None:
         """The message is there: let a hook judge it, and answer."""
         try:
-            status: Any = self._content_refusal(reader.error)
-            if status is None:
+            if reader.error is not None or self._body.out_of_memory:
+                status: Any = self._content_refusal(reader.error)
+            else:
                 content, envelope = reader.getvalue(), self.envelope
                 envelope.original_content = content
                 envelope.content = content.decode("utf-8", "surrogateescape") if self.decode_data else content
-                # The client's going must not cut off a hook that may have stored half of it.
-                self._runner.keep(True)
                 try:
                     status = await self._call_handler_hook("DATA")
                 except (Exception, asyncio.CancelledError) as error:
                     status = await self._failed_verdict(error)
             await self._answer(status)
-            self._log_message(reader.size)
+            log_message(self, reader.size)
         finally:
             self._end_of_message()
 
@@ -211,7 +209,7 @@ class Transaction(Dispatch):
         try:
             await rest
             await self._answer(await self._stream_to_hook(reader))
-            self._log_message(reader.size)
+            log_message(self, reader.size)
         finally:
             self._end_of_message()
 
@@ -272,7 +270,7 @@ class Transaction(Dispatch):
         """
         if status is MISSING:
             status = "250 OK"
-        elif is_many(status):
+        elif type(status) is not str and is_many(status):
             return self._answer_for_all(status)
         try:
             rest = self.push(status)
@@ -303,7 +301,3 @@ class Transaction(Dispatch):
         self.connections.counts.judged(self._code)
         if self._errors and self._code < 300:
             self.forgive()
-
-    def _log_message(self, size: int) -> None:
-        self.connections.counts.octets += size
-        log_message(self.session, self.envelope, self._accepted, size, self._code)

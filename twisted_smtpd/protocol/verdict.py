@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.logger import Logger, LogLevel
 
+from twisted_smtpd.runtime.connections import Connections
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.replies import BadStatus, Reply
 
@@ -36,7 +37,7 @@ publish = log.observer.__call__
 
 def is_many(status: Any) -> bool:
     """Whether a hook gave a status for each recipient: a list, or an asynchronous iterator."""
-    return type(status) is not str and (isinstance(status, (list, tuple)) or hasattr(status, "__aiter__"))
+    return isinstance(status, (list, tuple)) or hasattr(status, "__aiter__")
 
 
 async def each_status(status: Any, recipients: int, began: Callable[[], None]) -> AsyncIterator[Reply]:
@@ -103,22 +104,33 @@ async def _replay(replies: list[Reply], ending: BaseException | None) -> AsyncIt
         raise ending
 
 
-def log_message(session: Session, envelope: Envelope, recipients: int, size: int, code: int) -> None:
-    """Write the line about a message.
+class _Judged(Protocol):
+    """A connection whose message has its reply."""
+
+    connections: Connections
+    session: Session
+    envelope: Envelope
+    _accepted: int
+    _code: int
+
+
+def log_message(connection: _Judged, size: int) -> None:
+    """Count a message that has its reply, and write the line about it.
 
     The event is made here, since ``log.info()`` spends more on looking up its own level than a command takes.
 
-    :param recipients: how many were accepted.
+    :param connection: the connection.
     :param size: octets of the message.
-    :param code: the reply code.
     """
+    connection.connections.counts.octets += size
+    session, envelope = connection.session, connection.envelope
     event = MESSAGE_EVENT.copy()
     event["log_time"] = time.time()
     # Values, not the envelope: an event that is kept must not keep the message.
     event["session"] = session.id
     event["peer"] = session.peer
     event["sender"] = envelope.mail_from
-    event["recipients"] = recipients
+    event["recipients"] = connection._accepted
     event["size"] = size
-    event["code"] = code
+    event["code"] = connection._code
     publish(event)
