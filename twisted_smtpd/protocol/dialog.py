@@ -22,7 +22,7 @@ from twisted_smtpd.protocol.connection import CLOSED, FINISHING, STOPPING
 from twisted_smtpd.protocol.timeouts import CLOSING_TIME
 from twisted_smtpd.runtime.awaiting import InputWait, NeedsAsyncioReactor
 from twisted_smtpd.runtime.batches import joined
-from twisted_smtpd.runtime.connections import limited_address
+from twisted_smtpd.runtime.connections import ICounted, limited_address
 from twisted_smtpd.runtime.output import Output
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
@@ -45,7 +45,7 @@ LINE_TOO_LONG = Reply(500, "5.5.2", ("Line too long",))
 BARE_LINE_FEED = Reply(500, "5.5.2", ("Lines end with CR LF, not with LF alone",))
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, ICounted)
 class Dialog(Intake):
     """One connection: reads commands, runs one at a time, sends the replies in order.
 
