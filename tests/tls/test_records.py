@@ -202,6 +202,25 @@ class RecordConnectionTests(SynchronousTestCase):
         ends.client.bio_write(drain(ends.server.bio_read))
         self.assertRaises(SSL.Error, ends.client.recv, MUCH)
 
+    def test_the_other_names_of_reading_and_writing(self) -> None:
+        """Twisted may come to call these."""
+        for version in VERSIONS:
+            for write in ("send", "write", "sendall"):
+                ends = Ends(version)
+                self.assertEqual(ends.heard(ends.sent(b"NOOP\r\n")), b"NOOP\r\n")
+                getattr(ends.server, write)(b"250 OK\r\n")
+                ends.client.bio_write(drain(ends.server.bio_read))
+                self.assertEqual(drain(ends.client.recv), b"250 OK\r\n")
+            ends = Ends(version)
+            buffer = bytearray(MUCH)
+            for _ in range(3):
+                ends.server.bio_write(ends.sent(b"NOOP\r\n"))
+                self.assertEqual(drain(ends.server.read), b"NOOP\r\n")
+                self.assertRaises(SSL.WantReadError, ends.server.recv_into, buffer)
+                ends.server.bio_write(ends.sent(b"QUIT\r\n"))
+                self.assertEqual(buffer[: ends.server.recv_into(buffer)], b"QUIT\r\n")
+                self.assertEqual(ends.heard(ends.sent(b"one", b"two")), b"onetwo")
+
     def test_the_end(self) -> None:
         for version in VERSIONS:
             ends = Ends(version)

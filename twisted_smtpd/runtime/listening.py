@@ -12,14 +12,23 @@ from functools import partial
 from typing import Any, Protocol, cast
 from weakref import WeakSet
 
+from OpenSSL import SSL
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IProtocolFactory
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IOpenSSLServerConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+)
 from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from twisted_smtpd.runtime.connections import Connections, ICounted
 from twisted_smtpd.runtime.reactors import LoopReactor
@@ -222,16 +231,44 @@ class _Refusal(StreamProtocol):
         transport.loseConnection()
 
 
-def _transport_on_loop(make: Callable[..., Any], *arguments: Any) -> Any:
+@implementer(IOpenSSLServerConnectionCreator)
+class _Noting:
+    """Notes the TLS layer that asks a connection creator for its connection.
+
+    :ivar layer: the layer.
+    """
+
+    layer: TLSMemoryBIOProtocol | None = None
+
+    def __init__(self, creator: IOpenSSLServerConnectionCreator) -> None:
+        self._creator = creator
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        self.layer = tlsProtocol
+        return self._creator.serverConnectionForTLS(tlsProtocol)
+
+
+def _transport_on_loop(reactor: LoopReactor, make: Callable[..., Any], *arguments: Any) -> Any:
     """Make a transport whose ``startTLS`` works without the global reactor.
 
     Twisted would schedule what TLS writes in the global reactor, which may not run.
+
+    :param reactor: the reactor of the connection.
+    :param make: makes the transport.
+    :param arguments: for ``make``.
     """
     transport = make(*arguments)
 
     def start_tls(context: Any, normal: bool = True) -> None:
-        type(transport).startTLS(transport, context, normal)
-        keep_tls_on(transport.reactor, transport.protocol)
+        if IOpenSSLServerConnectionCreator.providedBy(context):
+            noting = _Noting(context)
+            type(transport).startTLS(transport, noting, normal)
+            layer = noting.layer
+        else:
+            type(transport).startTLS(transport, context, normal)
+            layer = getattr(transport, "protocol", None)
+        if layer is not None:
+            keep_tls_on(reactor, layer)
 
     transport.startTLS = start_tls
     return transport
@@ -278,7 +315,7 @@ class RunningServer(ServerFactory):
                 port: Any = binding.listen(self.reactor, factory)
                 if isinstance(self.reactor, LoopReactor):
                     # The documentation of tcp.Port lets users replace this attribute.
-                    port.transport = partial(_transport_on_loop, type(port).transport)
+                    port.transport = partial(_transport_on_loop, self.reactor, type(port).transport)
                 self.ports.append(port)
         except BaseException:
             self.abandon()
@@ -291,8 +328,6 @@ class RunningServer(ServerFactory):
         """The factory to listen with: this one, with TLS around it unless the protocols start TLS themselves."""
         if self._ssl_context is None or getattr(protocol, "ssl_context", None) is not None:
             return self
-        from twisted.protocols.tls import TLSMemoryBIOFactory
-
         from twisted_smtpd.tls import connection_creator
 
         return TLSMemoryBIOFactory(connection_creator(self._ssl_context), False, self, clock=self.reactor)

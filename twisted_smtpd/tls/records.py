@@ -1,8 +1,4 @@
-"""A pyOpenSSL connection that often knows, without asking OpenSSL, that nothing is left to read or to send.
-
-It overrides public methods of pyOpenSSL only, and all of them through which octets go, so it does not matter which of
-them Twisted calls.
-"""
+"""A pyOpenSSL connection that knows when OpenSSL has nothing to say, without asking it."""
 
 from __future__ import annotations
 
@@ -16,20 +12,20 @@ __all__ = ["RecordConnection"]
 # A TLS record (RFC 8446 section 5.1): type and version, the length in two octets, and that many octets.
 _HEADER = 5
 
-# What is left to read: nothing, one record, or only OpenSSL knows.
+# What may be there to be read: nothing, one record, or nobody knows.
 _NOTHING, _ONE_RECORD, _UNKNOWN = range(3)
 
 
 class RecordConnection(SSL.Connection):
     """A server's end of a connection.
 
-    Each time something has arrived, Twisted reads until pyOpenSSL raises ``WantReadError``, then asks for octets to
-    send until it raises that again.  The two exceptions take as long as all the rest.  But most of the time a client
-    sends one record.  Once a record that arrived alone has been read, nothing is left to read, and nothing to send but
-    what :meth:`send` is given.
+    Each time something has arrived, Twisted reads until pyOpenSSL raises ``WantReadError``, and then asks for what is
+    to be sent until it raises that again.  The two exceptions take as long as all that is needed.  Most of what clients
+    send are single records, and when one has been read that arrived alone, there is nothing to read any more, and
+    nothing to send but what is sent by :meth:`send`.
 
-    Everything that is not so simple is left to OpenSSL.  (The hot methods call the base class by its name, since
-    ``super()`` takes a tenth of the time of the call.)
+    Whatever is not that simple is left to OpenSSL.  (The base class is called by its name: ``super()`` costs a tenth of
+    what it calls.)
 
     :param context: the context.
     """
@@ -38,7 +34,7 @@ class RecordConnection(SSL.Connection):
         super().__init__(context, None)
         self._readable = _UNKNOWN
         self._may_have_output = True
-        # A record that has arrived in part: its header, if that is incomplete, and how many octets are still to come.
+        # Of the record that has arrived in part: its header, if that isn't complete, and how many octets are to come.
         self._header = b""
         self._to_come = 0
 
@@ -52,7 +48,7 @@ class RecordConnection(SSL.Connection):
         return SSL.Connection.bio_write(self, buf)
 
     def _find_records(self, buf: bytes) -> None:
-        """Note where the record ends whose beginning is the end of `buf`."""
+        """Note where the record ends that `buf` ends in."""
         if self._header:
             buf, self._header = self._header + buf, b""
         at = self._to_come
@@ -75,7 +71,7 @@ class RecordConnection(SSL.Connection):
         try:
             data = SSL.Connection.recv(self, bufsiz, flags)
         except SSL.WantReadError:
-            # OpenSSL may have found something else that it has to answer, such as a new key.
+            # What it has found instead, such as a new key, may have to be answered.
             self._may_have_output = True
             self._readable = _NOTHING
             raise
@@ -91,12 +87,12 @@ class RecordConnection(SSL.Connection):
         return SSL.Connection.send(self, buf, flags)
 
     def bio_read(self, bufsiz: int) -> bytes:
-        """All octets that are to be sent to the network.
+        """All octets that wait for the network.
 
-        Twisted asks only once for 32 KiB after each step.  The rest of a longer flight, with many names of client
-        authorities, would stay here while the client waits for it.
+        Twisted asks once for 32 KiB after each step; what a longer flight (names of client authorities) left behind
+        would stay here while the client waits for it.
 
-        :param bufsiz: how many octets to take from OpenSSL at a time.
+        :param bufsiz: how many are asked for at a time.
         :raises OpenSSL.SSL.WantReadError: if there are none.
         """
         if not self._may_have_output:
@@ -111,6 +107,8 @@ class RecordConnection(SSL.Connection):
                 pieces.append(super().bio_read(bufsiz))
         return b"".join(pieces)
 
+    # Twisted calls none of the next four today.  pyOpenSSL's own would leave this class with a wrong idea.
+
     def sendall(self, buf: Any, flags: int = 0) -> int:
         """Encrypt all octets; returns how many there were."""
         self._ask_openssl()
@@ -121,7 +119,6 @@ class RecordConnection(SSL.Connection):
         self._ask_openssl()
         return super().recv_into(buffer, nbytes, flags)
 
-    # pyOpenSSL has these as second names of its own methods.
     read = recv
     write = send
 
