@@ -207,7 +207,10 @@ class RecordConnectionTests(SynchronousTestCase):
         for version in VERSIONS:
             for write in ("send", "write", "sendall"):
                 ends = Ends(version)
-                self.assertEqual(ends.heard(ends.sent(b"NOOP\r\n")), b"NOOP\r\n")
+                for _ in range(3):
+                    self.assertEqual(ends.heard(ends.sent(b"NOOP\r\n")), b"NOOP\r\n")
+                    drain(ends.server.bio_read)
+                # It knows that there is nothing to send.
                 getattr(ends.server, write)(b"250 OK\r\n")
                 ends.client.bio_write(drain(ends.server.bio_read))
                 self.assertEqual(drain(ends.client.recv), b"250 OK\r\n")
