@@ -243,6 +243,17 @@ class RecordConnectionTests(SynchronousTestCase):
             error = self.assertRaises(SSL.Error, ends.server.recv, MUCH)
             self.assertNotIsInstance(error, SSL.WantReadError)
 
+    def test_more_after_a_handshake_that_has_failed(self) -> None:
+        """Twisted 24.7 would look for a reason in an empty queue, and fail."""
+        server = RecordConnection(SSL.Context(SSL.TLS_SERVER_METHOD))
+        server.set_accept_state()
+        for noise in b"MAIL FROM:<a@b.example>\r\n" * 2:
+            server.bio_write(bytes([noise]))
+            with contextlib.suppress(SSL.WantReadError):
+                error = self.assertRaises(SSL.Error, server.do_handshake)
+                if type(error) is SSL.Error:
+                    self.assertEqual(len(error.args[0][-1]), 3)
+
     def test_what_is_no_tls(self) -> None:
         for noise in (b"\0" * 5, b"QUIT\r\n", b"\x17\x03\x03\x00\x05hello", b"\xff" * 70000):
             ends = Ends(SSL.TLS1_3_VERSION)

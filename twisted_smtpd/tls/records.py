@@ -123,9 +123,18 @@ class RecordConnection(SSL.Connection):
     write = send
 
     def do_handshake(self) -> None:
-        """Go on with the handshake."""
+        """Go on with the handshake.
+
+        :raises OpenSSL.SSL.Error: if it has failed, now or before.  Twisted 24.7 looks at the last entry of the error
+            queue, which OpenSSL leaves empty when the client sends more after a handshake that failed.
+        """
         self._ask_openssl()
-        super().do_handshake()
+        try:
+            super().do_handshake()
+        except SSL.Error as error:
+            if error.args == ([],):
+                raise SSL.Error([("SSL routines", "", "the handshake has failed before")]) from error
+            raise
 
     def shutdown(self) -> bool:
         """Send close_notify; returns whether the client's has come as well."""
