@@ -404,7 +404,7 @@ def move_timers(reactor: Any, loop: asyncio.AbstractEventLoop) -> None:
     reactor._reschedule()
 
 
-#: A reactor that nobody stops must not keep the process from ending.
+#: The threads of a reactor that is never stopped must not keep the process from ending.
 DAEMON_THREADS = Shortcut(
     "the process ends only when the threads that hooks use have ended",
     (Names("ThreadPool", lambda _: ThreadPool, {"threadFactory": "makes the threads daemons"}),),
