@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher, textFileLogObserver
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -21,6 +21,7 @@ from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
 from tests.support.fakes import MESSAGE, Client, codes, last_line
+from tests.support.memory_reactor import ResolvingReactor
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.handlers import Webhook
 from twisted_smtpd.handlers.registry import HandlerError, make_handler
@@ -215,7 +216,7 @@ class RequestTests(WebhookTestCase):
 
 class AgentTests(SynchronousTestCase):
     def test_its_own_agent_follows_no_redirect_and_speaks_http(self) -> None:
-        reactor = MemoryReactorClock()
+        reactor = ResolvingReactor()
         factory = SMTPFactory(
             Webhook("http://127.0.0.1:8080/in", reactor=reactor), hostname="mx.example", clock=reactor
         )

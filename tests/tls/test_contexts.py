@@ -40,6 +40,7 @@ from twisted_smtpd.tls import (
     explain,
     self_signed,
 )
+from twisted_smtpd.tls.private import SESSION_REUSED
 
 
 class EitherKindOfContext:
@@ -408,6 +409,7 @@ class DescribeTests(TLSTestCase):
         link = Link(self.files(), Client(version=SSL.TLS1_2_VERSION))
         self.assertIsNotNone(channel_binding(link.server_tls, UNIQUE))
         self.patch(SSL, "_lib", object())
+        self.patch(SESSION_REUSED, "_there", None)
         connection = link.server_tls.getHandle()
         self.patch(connection, "get_cipher_name", lambda: "some cipher")
         self.patch(connection, "get_protocol_version_name", lambda: "TLSv1.2")

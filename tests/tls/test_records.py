@@ -202,6 +202,28 @@ class RecordConnectionTests(SynchronousTestCase):
         ends.client.bio_write(drain(ends.server.bio_read))
         self.assertRaises(SSL.Error, ends.client.recv, MUCH)
 
+    def test_the_other_names_of_reading_and_writing(self) -> None:
+        """Twisted may come to call these."""
+        for version in VERSIONS:
+            for write in ("send", "write", "sendall"):
+                ends = Ends(version)
+                for _ in range(3):
+                    self.assertEqual(ends.heard(ends.sent(b"NOOP\r\n")), b"NOOP\r\n")
+                    drain(ends.server.bio_read)
+                # It knows that there is nothing to send.
+                getattr(ends.server, write)(b"250 OK\r\n")
+                ends.client.bio_write(drain(ends.server.bio_read))
+                self.assertEqual(drain(ends.client.recv), b"250 OK\r\n")
+            ends = Ends(version)
+            buffer = bytearray(MUCH)
+            for _ in range(3):
+                ends.server.bio_write(ends.sent(b"NOOP\r\n"))
+                self.assertEqual(drain(ends.server.read), b"NOOP\r\n")
+                self.assertRaises(SSL.WantReadError, ends.server.recv_into, buffer)
+                ends.server.bio_write(ends.sent(b"QUIT\r\n"))
+                self.assertEqual(buffer[: ends.server.recv_into(buffer)], b"QUIT\r\n")
+                self.assertEqual(ends.heard(ends.sent(b"one", b"two")), b"onetwo")
+
     def test_the_end(self) -> None:
         for version in VERSIONS:
             ends = Ends(version)
@@ -220,6 +242,17 @@ class RecordConnectionTests(SynchronousTestCase):
             ends.server.bio_shutdown()
             error = self.assertRaises(SSL.Error, ends.server.recv, MUCH)
             self.assertNotIsInstance(error, SSL.WantReadError)
+
+    def test_more_after_a_handshake_that_has_failed(self) -> None:
+        """Twisted 24.7 would look for a reason in an empty queue, and fail."""
+        server = RecordConnection(SSL.Context(SSL.TLS_SERVER_METHOD))
+        server.set_accept_state()
+        for noise in b"MAIL FROM:<a@b.example>\r\n" * 2:
+            server.bio_write(bytes([noise]))
+            with contextlib.suppress(SSL.WantReadError):
+                error = self.assertRaises(SSL.Error, server.do_handshake)
+                if type(error) is SSL.Error:
+                    self.assertEqual(len(error.args[0][-1]), 3)
 
     def test_what_is_no_tls(self) -> None:
         for noise in (b"\0" * 5, b"QUIT\r\n", b"\x17\x03\x03\x00\x05hello", b"\xff" * 70000):

@@ -7,7 +7,6 @@ fast path: what would be a call of its own elsewhere is written out there.
 from __future__ import annotations
 
 import asyncio
-from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -26,6 +25,7 @@ from twisted_smtpd.runtime.awaiting import DONE
 from twisted_smtpd.runtime.batches import joined
 from twisted_smtpd.runtime.connections import Connections, ICounted, limited_address
 from twisted_smtpd.runtime.output import Output
+from twisted_smtpd.runtime.twisted_private import running_loop
 from twisted_smtpd.wire.replies import Reply, encode_known, encode_status
 
 __all__ = ["LINE_TOO_LONG", "MAX_SENT_AHEAD", "Connection"]
@@ -112,8 +112,7 @@ class Connection(LineReceiver):
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
-        # The public function raises where there is no loop, which costs ten times as much.
-        self.loop: asyncio.AbstractEventLoop | None = _get_running_loop()
+        self.loop: asyncio.AbstractEventLoop | None = running_loop()
         timers = self.connections.timers
         self._now = timers.clock.seconds
         batches = self.connections.batches = joined(transport, self.connections.batches)

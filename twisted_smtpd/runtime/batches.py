@@ -1,11 +1,13 @@
-"""The sockets of one server, taken in batches: run the dialogs of all that are ready, then answer all.
+"""Serve the sockets of one server in batches: run the dialogs of all sockets that are ready, then send all replies.
 
-A reactor takes one socket after the other: read, run, write.  To send is dear: it takes the kernel's network code, down
-to the client's socket on the same machine, and Python's code and the kernel's drive each other out of the processor's
-caches each time.  In batches, the dialogs run one after the other with warm caches, and then the system sends.
+A reactor takes one socket after the other: it reads, runs the dialog and writes.  Sending costs most.  It runs the
+kernel's network code, for a client on the same machine down to the client's socket, and each time the kernel's code and
+Python's drive each other out of the processor's caches.  In a batch the dialogs run one after the other with warm
+caches, and then the system sends.
 
-The sockets stay ordinary transports of Twisted.  A batch is one event of the reactor's: the ``epoll`` object in which
-the server's sockets are registered is itself a thing that a reactor, any that can wait for a file descriptor, reads.
+The sockets stay ordinary transports of Twisted.  They are registered in an ``epoll`` object, which is a file descriptor
+itself.  The reactor waits for that descriptor, so a batch is one event for it, and any reactor that can wait for a
+descriptor will do.  What is private in the transports is listed in :mod:`twisted_smtpd.runtime.twisted_private`.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ from typing import Any, Protocol
 
 from twisted.internet import main, tcp
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
+
+from twisted_smtpd.runtime.twisted_private import SOCKETS, SocketTransport
 
 try:
     from twisted.internet import unix
@@ -33,30 +37,30 @@ __all__ = ["PLAIN_TRANSPORTS", "BatchReactor", "Batches", "joined"]
 
 log = Logger()
 
-#: Transports that are nothing but a socket; a subclass may read or write in a way of its own.
+#: Transports that only read from and write to a socket.  A subclass may read or write in a way of its own.
 PLAIN_TRANSPORTS: tuple[type, ...] = (tcp.Server,) if unix is None else (tcp.Server, unix.Server)
 
 READ: int = getattr(select, "EPOLLIN", 1)
 WRITE: int = getattr(select, "EPOLLOUT", 4)
 
-# Sockets of one batch.
+# Sockets in one batch.
 MAX_SOCKETS = 64
-# Seconds after which replies wait no longer for the rest of their batch (a hook may take its time), and after which the
-# reactor is due, with its timers and all else.
+# Seconds that replies wait for the rest of their batch: a hook may take long.
 MAX_HELD = 0.001
+# Seconds after which the reactor has its turn, for its timers and other descriptors.
 MAX_TURN = 0.005
 
 
 def joined(transport: Any, batches: Batches | None) -> Batches | None:
     """Have a connection's socket served in batches, if that is possible.
 
-    :param transport: of any kind.
-    :param batches: those of the server, if there are any yet.
-    :returns: the batches it is in.
+    :param transport: a transport of any kind.
+    :param batches: the server's batches so far.
+    :returns: the batches that serve it; ``None`` if the reactor does.
     """
     if isinstance(transport, TLSMemoryBIOProtocol):
         transport = transport.transport
-    if type(transport) not in PLAIN_TRANSPORTS or not hasattr(select, "epoll"):
+    if type(transport) not in PLAIN_TRANSPORTS or not hasattr(select, "epoll") or not SOCKETS.is_there():
         return None
     reactor = transport.reactor
     if isinstance(reactor, BatchReactor):
@@ -65,7 +69,7 @@ def joined(transport: Any, batches: Batches | None) -> Batches | None:
         try:
             batches = Batches(reactor)
         except OSError:
-            # No file descriptor is left: the reactor can serve the socket, too.
+            # No file descriptor is left.  The reactor can serve the socket without one.
             return None
     transport.stopReading()
     transport.stopWriting()
@@ -74,22 +78,23 @@ def joined(transport: Any, batches: Batches | None) -> Batches | None:
     if transport.dataBuffer or transport._tempDataBuffer:
         transport.startWriting()
     if transport.server is not None:
-        # What the port accepts from now on is ours from the start.
+        # The port's next connections are in these batches from the start.
         transport.server.reactor = transport.reactor
     return batches
 
 
 class Sender(Protocol):
-    """Has something to send at the end of a batch."""
+    """A connection that has something to send at the end of a batch."""
 
     def send_held(self) -> None:
-        """Send it."""
+        """Send what was held."""
 
 
 class BatchReactor:
-    """What the reactor is to the sockets of a server: their wishes go to the batches, all else to the real one.
+    """Takes the reactor's place in the transports of a server.
 
-    It is not the batches themselves, since Python is slow to find anything in what has a ``__getattr__``.
+    It passes what concerns their sockets to the batches, and everything else to the real reactor.  It is an object of
+    its own, since Python looks up attributes slowly in a class with ``__getattr__``.
 
     :param batches: the batches.
     """
@@ -99,7 +104,7 @@ class BatchReactor:
         directlyProvides(self, providedBy(batches.reactor))
 
     def __getattr__(self, name: str) -> Any:
-        # Timers, threads and all else is no business of the batches.
+        # Timers, threads and so on are the real reactor's.
         return getattr(self.batches.reactor, name)
 
     def addReader(self, reader: Any) -> None:
@@ -131,53 +136,54 @@ class BatchReactor:
 class Batches:
     """Stands between a reactor and the sockets of a server.
 
-    While none of them is open, the reactor has nothing of it.
+    While no socket is open, it is not registered with the reactor.
 
-    :param reactor: the reactor.
-    :ivar holding: whether what is to be sent had better wait for the end of the batch.
-    :ivar senders: what sends then.
-    :ivar hook_ran: whether time may have passed: the clock is looked at only then, since it costs more than what
-        happens between two hooks takes.
+    :param reactor: the reactor, which provides ``IReactorFDSet``.
+    :ivar holding: whether replies wait for the end of the batch.
+    :ivar senders: the connections whose replies wait.
+    :ivar hook_ran: whether a hook has run, so that time may have passed.  Only then is the clock looked at, since that
+        takes longer than the work between two hooks.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: IReactorFDSet) -> None:
         self.reactor = reactor
         self.holding = False
         self.senders: list[Sender] = []
         self.hook_ran = False
         self._epoll = select.epoll()
         self.fileno = self._epoll.fileno
-        self._sockets: dict[int, Any] = {}
+        self._sockets: dict[int, SocketTransport] = {}
         self._events: dict[int, int] = {}
-        # These try to write at the end of the batch: what goes out at once needs no epoll_ctl.
-        self._writers: dict[Any, None] = {}
+        # These transports try to write at the end of the batch.  What the socket takes at once needs no epoll_ctl.
+        self._writers: dict[SocketTransport, None] = {}
         self._running = False
-        # Whether the reader of some socket went away during the batch: a transport that is read no more may be closed.
+        # Whether a transport has stopped reading during the batch.  It may be closed then.
         self._unread = False
 
     # -- for the transports --------------------------------------------------------------------------------------------
 
-    def add_writer(self, transport: Any) -> None:
-        """Have a transport write when it can."""
+    def add_writer(self, transport: SocketTransport) -> None:
+        """Have a transport write as soon as its socket takes something."""
         if self._running:
             self._writers[transport] = None
         else:
             self.watch(transport, WRITE)
 
-    def remove_writer(self, transport: Any) -> None:
-        """Take that back."""
+    def remove_writer(self, transport: SocketTransport) -> None:
+        """Undo :meth:`add_writer`."""
         self._writers.pop(transport, None)
         self.unwatch(transport, WRITE)
 
-    def watch(self, transport: Any, event: int) -> None:
-        """Have a transport act on an event of its socket's.
+    def watch(self, transport: SocketTransport, event: int) -> None:
+        """Have a transport act on an event of its socket.
 
         :param event: ``READ`` or ``WRITE``.
         """
         fd = transport.fileno()
         events = self._events.get(fd, 0)
         if events and self._sockets[fd] is not transport:
-            # Somebody has closed that one's socket, and its number is another's now: epoll has forgotten it.
+            # The other transport's socket was closed without its knowledge, and epoll has forgotten it.  The number
+            # belongs to this socket now.
             events = 0
         if events & event:
             return
@@ -190,8 +196,8 @@ class Batches:
             self._sockets[fd] = transport
         self._events[fd] = events | event
 
-    def unwatch(self, transport: Any, event: int) -> None:
-        """Take that back."""
+    def unwatch(self, transport: SocketTransport, event: int) -> None:
+        """Undo :meth:`watch`."""
         self._unread = True
         fd = transport.fileno()
         if self._sockets.get(fd) is not transport:
@@ -207,15 +213,15 @@ class Batches:
             else:
                 self._epoll.unregister(fd)
         except OSError:
-            # Somebody has closed the descriptor itself, and epoll has forgotten it.
+            # The descriptor was closed without the transport's knowledge, and epoll has forgotten it.
             events = 0
         if events:
             self._events[fd] = events
         else:
             self._forget(fd)
 
-    def _unwatch_lost(self, transport: Any) -> None:
-        """Forget a transport whose socket somebody has closed, or has taken away."""
+    def _unwatch_lost(self, transport: SocketTransport) -> None:
+        """Forget a transport whose socket was closed or detached without its knowledge."""
         for fd in [fd for fd, other in self._sockets.items() if other is transport]:
             with suppress(OSError):
                 self._epoll.unregister(fd)
@@ -232,14 +238,14 @@ class Batches:
         return "twisted-smtpd"
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor ends, and all connections with it."""
+        """The reactor ends, so all connections end."""
         for transport in list(self._sockets.values()):
             self._guarded(transport.connectionLost, reason)
 
     def doRead(self) -> None:
-        """Make batches until no socket is ready, or the reactor is due."""
+        """Serve batches until no socket is ready, or the reactor is due."""
         if self._running:
-            # A hook runs the reactor itself.
+            # A hook runs the reactor itself, inside a batch.
             return
         self._running = True
         try:
@@ -247,13 +253,13 @@ class Batches:
             while events := self._epoll.poll(0, MAX_SOCKETS):
                 self._batch(events)
                 if len(events) == 1 or perf_counter() > until:
-                    # One client alone will hardly have answered yet.
+                    # A single client will hardly have answered the reply yet.
                     break
         finally:
             self._running = False
 
     def _batch(self, events: list[tuple[int, int]]) -> None:
-        """Run the dialogs whose clients have sent something, then send what they say."""
+        """Run the dialogs whose clients have sent something, then send their replies."""
         self.holding = True
         self._unread = False
         sockets, plain = self._sockets, tcp.Server
@@ -263,7 +269,7 @@ class Batches:
                 transport = sockets.get(fd)
                 if event != READ or type(transport) is not plain:
                     self._act(fd, event)
-                # An earlier one may have closed it, which is looked at only if something was closed at all.
+                # An earlier dialog of this batch may have closed this transport.
                 elif not self._unread or self._events[fd] & READ:
                     self._read(transport)
                 if self.hook_ran:
@@ -275,8 +281,8 @@ class Batches:
             self.holding = False
             self._send()
 
-    def _read(self, transport: Any) -> None:
-        """What the transport's doRead() does, without a call for each step."""
+    def _read(self, transport: SocketTransport) -> None:
+        """Do what the transport's ``doRead`` does, without a call for each step."""
         try:
             data = transport.socket.recv(transport.bufferSize)
         except BlockingIOError:
@@ -285,7 +291,7 @@ class Batches:
             self._end(transport, main.CONNECTION_LOST, False)
             return
         except Exception as error:
-            # Short of memory, say.
+            # The system may be short of memory.
             log.failure("a socket could not be read")
             self._end(transport, error, False)
             return
@@ -308,17 +314,17 @@ class Batches:
                     log.failure("a reply could not be sent")
         if self._writers:
             for writer in tuple(self._writers):
-                # An earlier one may have ended it.
+                # An earlier writer may have ended this one.
                 if writer in self._writers and (why := self._guarded(self._write, writer)):
                     self._end(writer, why, False)
             while self._writers:
-                # Those that have not written all, or have got more to write meanwhile.
+                # These have not written all, or got more to write meanwhile.
                 writer = self._writers.popitem()[0]
                 if why := self._guarded(self.watch, writer, WRITE):
                     self._end(writer, why, False)
 
-    def _write(self, transport: Any) -> Any:
-        """What the transport's doWrite() does, without its calls where it has only just got what it is to write."""
+    def _write(self, transport: SocketTransport) -> Any:
+        """Do what the transport's ``doWrite`` does, without its calls where all data is new and fits."""
         data = b"".join(transport._tempDataBuffer)
         simple = not transport.dataBuffer and not transport.disconnecting and not transport._writeDisconnecting
         if not simple or transport.producerPaused or not 0 < len(data) <= transport.SEND_LIMIT:
@@ -328,7 +334,7 @@ class Batches:
         try:
             sent = transport.socket.send(data)
         except OSError:
-            # It will fail again, and the transport knows what that means.
+            # It fails again in doWrite, which knows what the error means.
             return transport.doWrite()
         transport._tempDataBuffer, transport._tempDataLen = [], 0
         if sent == len(data):
@@ -338,14 +344,14 @@ class Batches:
         return None
 
     def _act(self, fd: int, event: int) -> None:
-        """What a reactor does with one socket."""
+        """Do what a reactor does with one socket."""
         transport = self._sockets.get(fd)
         if transport is None:
             return
         reading = bool(event & READ)
         why = None
         if not event & (READ | WRITE):
-            # The connection has ended, and nothing is left to be read.
+            # The connection has ended, and nothing is left to read.
             reading = bool(self._events[fd] & READ)
             why = main.CONNECTION_DONE if reading else main.CONNECTION_LOST
         if reading and not why:
@@ -363,8 +369,12 @@ class Batches:
             log.failure("a connection failed")
             return error
 
-    def _end(self, transport: Any, why: BaseException, reading: bool) -> None:
-        """A connection has ended, or its client's half of it."""
+    def _end(self, transport: SocketTransport, why: BaseException, reading: bool) -> None:
+        """End a connection whose client has closed it, or its half of it.
+
+        :param why: the reason.
+        :param reading: whether reading has found the end.
+        """
         transport.stopReading()
         failure = Failure(why)
         if reading and isinstance(why, ConnectionDone):

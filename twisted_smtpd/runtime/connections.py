@@ -1,4 +1,4 @@
-"""The connections of one server: how many there are, from where, how much memory they take, and until when."""
+"""The connections of one server: their number, their addresses, the memory they take, and their end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -20,19 +20,19 @@ from twisted_smtpd.runtime.timers import Timed, Timers
 __all__ = ["Connection", "Connections", "Counts", "ICounted", "limited_address"]
 
 
-# At shutdown: how long, at least, a connection that is closing may take to go.
+# Seconds, at least, that a connection which is closing has to end at shutdown.
 LINGER = 1.0
 
 
 class Connection(Timed, Protocol):
-    """What is counted here."""
+    """A connection that is counted here."""
 
     @property
     def closing(self) -> bool:
         """Whether it is ending: nothing more is read."""
 
     def shut_down(self) -> bool:
-        """The server is stopping."""
+        """End soon, since the server is stopping; returns whether the connection is ending now."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -54,13 +54,13 @@ class Counts:
     """What has happened since the server started.
 
     :ivar connections: clients that were served.
-    :ivar turned_away: clients that heard 421 instead of a greeting, by a limit or because the server was stopping.
-    :ivar accepted: messages that got a 2xx; over LMTP, which answers for each recipient, such answers.
+    :ivar turned_away: clients that got 421 instead of a greeting, because of a limit or since the server was stopping.
+    :ivar accepted: messages that got a 2xx reply; over LMTP, where each recipient has a reply, such replies.
     :ivar deferred: the same for 4xx.
     :ivar refused: the same for 5xx.
-    :ivar octets: content of the messages that were answered.
-    :ivar errors: mistakes of clients, those that count for ``max_errors``.
-    :ivar hook_failures: hooks that raised, took too long or returned what is no status.
+    :ivar octets: content of the messages that got a reply.
+    :ivar errors: mistakes of clients that count for ``max_errors``.
+    :ivar hook_failures: hooks that raised, took too long or did not return a status.
     """
 
     connections: int = 0
@@ -73,7 +73,7 @@ class Counts:
     hook_failures: int = 0
 
     def judged(self, code: int) -> None:
-        """A message, or one of its recipients, got its answer.
+        """Count the reply to a message, or to one of its recipients.
 
         :param code: the reply code.
         """
@@ -89,14 +89,14 @@ class Connections:
     """The connections of one server.
 
     :param clock: the provider of time; ``None`` for the global reactor.
-    :ivar open: those that are served.
-    :ivar batches: in which their sockets are served, where the system has what that takes.
-    :ivar per_address: how many of them there are for each address that is counted.
+    :ivar open: the connections that are served.
+    :ivar batches: the batches in which their sockets are served; ``None`` where that is not possible.
+    :ivar per_address: the number of connections for each address that is counted.
     :ivar buffered: octets of messages in memory.
     :ivar draining: whether the server is stopping.
-    :ivar grace_over: whether nothing is waited for any longer.
-    :ivar counts: what has happened until now.
-    :ivar sign_ins: slows down whoever guesses passwords.
+    :ivar grace_over: whether the time for messages in progress has ended.
+    :ivar counts: what has happened since the start.
+    :ivar sign_ins: slows down clients that guess passwords.
     """
 
     def __init__(self, clock: IReactorTime | None) -> None:
@@ -116,16 +116,16 @@ class Connections:
     def timers(self) -> Timers:
         """The timers of all connections."""
         if self._timers_of_all is None:
-            clock: Any = self._clock
+            clock = self._clock
             if clock is None:
                 from twisted.internet import reactor
 
-                clock = reactor
+                clock = cast(IReactorTime, reactor)
             self._timers_of_all = Timers(clock)
         return self._timers_of_all
 
     def hook_runs(self) -> None:
-        """A hook is about to run: it may take time in which nobody is answered."""
+        """Note that a hook is about to run: the replies of its batch may have to wait."""
         if self.batches is not None:
             self.batches.hook_ran = True
 
@@ -159,12 +159,12 @@ class Connections:
         return None
 
     def recount(self, before: str | None, address: str | None, limits: Mapping[str, Any]) -> str | None:
-        """Count an admitted connection for another address: what stands behind a proxy is known now.
+        """Count an admitted connection for another address: the address of a client behind a proxy is known now.
 
-        :param before: the address it was counted for.
-        :param address: the address it is to be counted for.
+        :param before: the address that it was counted for.
+        :param address: the address to count it for.
         :param limits: see :meth:`admit`.
-        :returns: why it can't be served any longer (then nothing has changed), or ``None``.
+        :returns: why it can't be served any longer, or ``None``.  If it can't be, nothing has changed.
         """
         if address == before:
             return None
@@ -180,7 +180,10 @@ class Connections:
                 del self.per_address[address]
 
     def dismiss(self, connection: Connection, address: str | None) -> None:
-        """A connection has gone; nothing happens for one that was not admitted."""
+        """Forget a connection that has ended.  One that was not admitted is ignored.
+
+        :param address: the address that it was counted for.
+        """
         if connection not in self.open:
             return
         self.open.discard(connection)
@@ -203,7 +206,10 @@ class Connections:
         return waiter
 
     def _sweep(self, closing_before: frozenset[Connection]) -> None:
-        """Abort what was closing at the last look already: with TLS, the transport waits for the client's consent."""
+        """Abort connections that were closing at the last look already.
+
+        With TLS, a transport waits for the client's close_notify before it ends.
+        """
         for connection in closing_before & self.open:
             connection.abort()
         if self.open:
@@ -227,9 +233,11 @@ class Connections:
 
 @lru_cache(maxsize=4096)
 def limited_address(host: str) -> str | None:
-    """The address that limits per address count, or ``None`` for those that are exempt: loopback, Unix sockets.
+    """The address that a client counts for in limits per address.
 
-    An IPv6 client has a /64 to choose addresses from, so it is counted as one.
+    An IPv6 client can choose addresses from a /64, so a whole /64 counts as one address.
+
+    :returns: ``None`` for clients that are exempt: loopback addresses and Unix sockets.
     """
     try:
         address = ipaddress.ip_address(host.partition("%")[0])

@@ -1,4 +1,4 @@
-"""What a controller opens: sockets, the connections that come in over them, and an orderly end."""
+"""The server of a controller: it binds sockets, listens, makes protocols for connections, and ends in order."""
 
 from __future__ import annotations
 
@@ -12,17 +12,27 @@ from functools import partial
 from typing import Any, Protocol, cast
 from weakref import WeakSet
 
+from OpenSSL import SSL
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IOpenSSLServerConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+)
 from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from twisted_smtpd.runtime.connections import Connections, ICounted
 from twisted_smtpd.runtime.reactors import LoopReactor
+from twisted_smtpd.runtime.twisted_private import keep_tls_on
 
 try:
     from twisted.internet import unix
@@ -35,28 +45,28 @@ log = Logger()
 
 BACKLOG = 128
 
-# What a machine says that doesn't have an address family: no such family, or no such address.
+# The errors of a machine that doesn't have an address family: no such family, or no such address.
 NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
-# A free port of one family may be taken in the other.
+# How often a free port is looked for: a port that is free in one address family may be in use in another.
 PORT_TRIES = 20
 
 
 class Binding(Protocol):
-    """A place that is bound; nobody listens yet."""
+    """An address or a path that is bound; the server does not listen there yet."""
 
-    def listen(self, reactor: Any, factory: Any) -> IListeningPort:
+    def listen(self, reactor: Any, factory: IProtocolFactory) -> IListeningPort:
         """Listen."""
 
     def close(self) -> None:
-        """Give the place up, unless it is listened on."""
+        """Give the address up, unless :meth:`listen` was called."""
 
 
 class _InetBinding:
     def __init__(self, bound: socket.socket) -> None:
         self._socket = bound
 
-    def listen(self, reactor: Any, factory: Any) -> IListeningPort:
+    def listen(self, reactor: Any, factory: IProtocolFactory) -> IListeningPort:
         port: IListeningPort = reactor.adoptStreamPort(self._socket.fileno(), self._socket.family, factory)
         # The reactor has a duplicate.
         self._socket.close()
@@ -70,10 +80,10 @@ def bind_inet(hosts: Iterable[str | None], port: int) -> tuple[list[Binding], in
     """Bind a port on all addresses of some hosts.
 
     :param hosts: names or addresses; ``None`` for all addresses of the machine.
-    :param port: 0 for one that is free on all of them.
+    :param port: the port; 0 for one that is free on all of the addresses.
     :returns: the bindings, and the port.
-    :raises OSError: if one can't be bound, or a host has no address; an address family that the machine does not have
-        is left out while there is another one.
+    :raises OSError: if an address can't be bound, or a host has no address.  An address family that the machine does
+        not have is left out, if the hosts have addresses of another one.
     """
     addresses = list(
         dict.fromkeys(
@@ -119,10 +129,10 @@ def _bind_one(family: int, address: tuple[Any, ...]) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":
-            # On Windows the option would let two servers have the same port.
+            # On Windows the option would let two servers use the same port.
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # IPv4 has a socket of its own, and its clients their own addresses.
+            # IPv4 has a socket of its own, so IPv4 clients do not appear with IPv6 addresses.
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.setblocking(False)
         bound.bind(address)
@@ -137,7 +147,7 @@ def _bind_one(family: int, address: tuple[Any, ...]) -> socket.socket:
 
 
 def _bind_error(error: OSError, place: object) -> OSError:
-    if error.errno is None:  # a path that is too long
+    if error.errno is None:  # the path is too long
         return error
     return OSError(error.errno, f"can't listen on {place!r}: {error.strerror or error}")
 
@@ -150,7 +160,7 @@ if unix is not None:
             try:
                 base.connectionLost(reason)
             except FileNotFoundError:
-                # The file is gone already, with a temporary folder for instance: the rest is to be closed all the same.
+                # The file is gone already, with a temporary folder for instance.  Close the rest all the same.
                 tcp.Port.connectionLost(self, reason)
 
 
@@ -159,7 +169,7 @@ class _UnixBinding:
         self._path = path
         self._mode = mode
 
-    def listen(self, reactor: Any, factory: Any) -> IListeningPort:
+    def listen(self, reactor: Any, factory: IProtocolFactory) -> IListeningPort:
         port: Any = _UnixPort(os.fsencode(self._path), factory, BACKLOG, self._mode, reactor)
         try:
             port.startListening()
@@ -172,11 +182,11 @@ class _UnixBinding:
 
 
 def bind_unix(path: str) -> list[Binding]:
-    """See that a Unix socket can be bound, and which rights it gets.
+    """Find out whether a Unix socket can be bound, and which rights its file gets.
 
-    A socket that nobody listens on any more is removed.
+    A stale socket, on which no process listens any more, is removed.
 
-    :param path: of the socket; with a NUL in front, a name in Linux's abstract namespace.
+    :param path: the path of the socket; with a NUL in front, a name in Linux's abstract namespace.
     :raises OSError: if it can't be bound.
     """
     abstract = path.startswith("\0")
@@ -189,7 +199,7 @@ def bind_unix(path: str) -> list[Binding]:
             raise _bind_error(error, path) from error
         if abstract:
             return [_UnixBinding(path, 0)]
-        # Twisted sets the rights by itself, and would let everybody in; the umask decides, as it does elsewhere.
+        # By default, Twisted lets every user connect.  Here the umask decides, as it does for other files.
         mode = stat.S_IMODE(os.stat(path).st_mode)
         os.unlink(path)
     return [_UnixBinding(path, mode)]
@@ -213,7 +223,7 @@ def _remove_stale(path: str) -> None:
 
 
 class _Refusal(StreamProtocol):
-    """What a client gets when the factory has failed for its connection."""
+    """Answers a client when the factory has failed for its connection."""
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
@@ -221,13 +231,44 @@ class _Refusal(StreamProtocol):
         transport.loseConnection()
 
 
-def _transport_on_loop(make: Callable[..., Any], *arguments: Any) -> Any:
-    """Have STARTTLS work without the global reactor, in which Twisted would schedule what TLS writes."""
+@implementer(IOpenSSLServerConnectionCreator)
+class _Noting:
+    """Notes the TLS layer that asks a connection creator for its connection.
+
+    :ivar layer: the layer.
+    """
+
+    layer: TLSMemoryBIOProtocol | None = None
+
+    def __init__(self, creator: IOpenSSLServerConnectionCreator) -> None:
+        self._creator = creator
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        self.layer = tlsProtocol
+        return self._creator.serverConnectionForTLS(tlsProtocol)
+
+
+def _transport_on_loop(reactor: LoopReactor, make: Callable[..., Any], *arguments: Any) -> Any:
+    """Make a transport whose ``startTLS`` works without the global reactor.
+
+    Twisted would schedule what TLS writes in the global reactor, which may not run.
+
+    :param reactor: the reactor of the connection.
+    :param make: makes the transport.
+    :param arguments: for ``make``.
+    """
     transport = make(*arguments)
 
     def start_tls(context: Any, normal: bool = True) -> None:
-        type(transport).startTLS(transport, context, normal)
-        transport.protocol._aggregator._clock = transport.reactor
+        if IOpenSSLServerConnectionCreator.providedBy(context):
+            noting = _Noting(context)
+            type(transport).startTLS(transport, noting, normal)
+            layer = noting.layer
+        else:
+            type(transport).startTLS(transport, context, normal)
+            layer = getattr(transport, "protocol", None)
+        if layer is not None:
+            keep_tls_on(reactor, layer)
 
     transport.startTLS = start_tls
     return transport
@@ -237,9 +278,9 @@ class RunningServer(ServerFactory):
     """An open server.
 
     :param make: makes the protocol for a connection.
-    :param reactor: what it runs on.
+    :param reactor: the reactor that it runs on.
     :param ssl_context: for implicit TLS: see :func:`twisted_smtpd.tls.connection_creator`; ``None`` for clear text.
-    :ivar reactor: what it runs on.
+    :ivar reactor: the reactor.
     :ivar ports: the listening ports.
     """
 
@@ -264,16 +305,17 @@ class RunningServer(ServerFactory):
         return bool(self.sockets)
 
     def open(self, bindings: Iterable[Binding]) -> None:
-        """Make sure that there is a protocol for a client, then listen.
+        """Make sure that the factory works, then listen.
 
-        :raises Exception: whatever the factory raises, or listening does.
+        :raises Exception: what the factory raises, or listening does.
         """
         try:
             factory = self._with_tls(self._protocol())
             for binding in bindings:
                 port: Any = binding.listen(self.reactor, factory)
                 if isinstance(self.reactor, LoopReactor):
-                    port.transport = partial(_transport_on_loop, type(port).transport)
+                    # The documentation of tcp.Port lets users replace this attribute.
+                    port.transport = partial(_transport_on_loop, self.reactor, type(port).transport)
                 self.ports.append(port)
         except BaseException:
             self.abandon()
@@ -283,11 +325,9 @@ class RunningServer(ServerFactory):
                 binding.close()
 
     def _with_tls(self, protocol: Any) -> Any:
-        """The factory to listen with: this, or one that puts TLS around, unless the protocols see to that."""
+        """The factory to listen with: this one, with TLS around it unless the protocols start TLS themselves."""
         if self._ssl_context is None or getattr(protocol, "ssl_context", None) is not None:
             return self
-        from twisted.protocols.tls import TLSMemoryBIOFactory
-
         from twisted_smtpd.tls import connection_creator
 
         return TLSMemoryBIOFactory(connection_creator(self._ssl_context), False, self, clock=self.reactor)
@@ -316,8 +356,8 @@ class RunningServer(ServerFactory):
     def shut(self, grace: float) -> Deferred[None]:
         """Stop listening; end the connections as :meth:`twisted_smtpd.factory.SMTPFactory.drain` does.
 
-        :param grace: seconds that messages in progress have.
-        :returns: fires when the last connection is gone.
+        :param grace: seconds that messages in progress have to finish.
+        :returns: fires when the last connection has ended.
         """
         return Deferred.fromCoroutine(self._shut(grace))
 
@@ -332,14 +372,14 @@ class RunningServer(ServerFactory):
 
     @property
     def is_here(self) -> bool:
-        """Whether it is this process that serves, and not the one that this is a fork of."""
+        """Whether this process opened the server, and is not a fork of the process that did."""
         return self._pid == os.getpid()
 
     def abandon(self) -> None:
-        """Close the ports at once; for a reactor that doesn't run (any more)."""
+        """Close the ports at once; for a reactor that does not run."""
         for port in self.ports:
             if not self.is_here:
-                # To tell the reactor would reach the other process: both have the same epoll object.
+                # Leave the reactor alone: its epoll object is the parent process's too.
                 port.socket.close()
             elif port.connected:
                 port.stopReading()

@@ -1,10 +1,9 @@
-"""What goes to the client: straight to the socket where that is possible, and never more than the client reads."""
+"""The way out of a connection: replies go straight to the socket, and stop while the client does not read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from errno import ENOBUFS, EWOULDBLOCK
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IPushProducer
@@ -12,24 +11,27 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from twisted_smtpd.runtime.batches import PLAIN_TRANSPORTS, Batches
+from twisted_smtpd.runtime.twisted_private import DIRECT_TLS, SOCKETS, SocketTransport
 
 __all__ = ["Output"]
 
 
 def _nothing() -> None:
-    """What is called when a connection is gone."""
+    """Stands for the callbacks of a connection that is gone."""
 
 
 @implementer(IPushProducer)
 class Output:
     """Writes to a transport, and knows when the client doesn't read.
 
-    :param transport: the connection's transport.
+    :param transport: the connection's transport, of any kind: what it has beyond ``ITCPTransport`` is used only where
+        it is ``direct``.
     :param now: gives the time in seconds.
     :param blocked: called when the transport is full.
     :param freed: called when the client reads again.
-    :param batches: those in which the connection is served; what is sent waits for the end of a batch.
-    :ivar blocked_since: since when the transport has been full, or ``None``.
+    :param batches: the batches in which the connection is served; replies wait for the end of a batch.
+    :ivar blocked_since: the time in seconds since which the transport has been full, or ``None``.
+    :ivar direct: whether replies go to the socket itself, past the transport's buffers.
     """
 
     __slots__ = (
@@ -39,7 +41,7 @@ class Output:
 
     def __init__(
         self,
-        transport: Any,
+        transport: SocketTransport,
         now: Callable[[], float],
         blocked: Callable[[], None],
         freed: Callable[[], None],
@@ -54,29 +56,33 @@ class Output:
         self._waiting: Deferred[None] | None = None
         self._batches = batches
         self._held = b""
-        self.direct = type(transport) in PLAIN_TRANSPORTS
-        self._tls: TLSMemoryBIOProtocol | None = transport if isinstance(transport, TLSMemoryBIOProtocol) else None
+        self.direct = type(transport) in PLAIN_TRANSPORTS and SOCKETS.is_there()
+        self._tls: TLSMemoryBIOProtocol | None = None
+        self._write_past(transport)
         try:  # noqa: SIM105 - suppress() costs more than the system call
             transport.setTcpNoDelay(True)
         except (AttributeError, OSError):  # a Unix socket has no such option, and a string transport no socket
             pass
 
+    def _write_past(self, layer: object) -> None:
+        """From now on, encrypt what is sent at once, if this is a layer of TLS that could put it off."""
+        if isinstance(layer, TLSMemoryBIOProtocol) and DIRECT_TLS.is_there():
+            self._tls = layer
+
     def start_tls(self, creator: IOpenSSLServerConnectionCreator) -> None:
-        """Start TLS on this transport: from now on nothing may go past it, to the socket.
+        """Start TLS on this transport.  From now on all replies go through TLS, none straight to the socket.
 
         :param creator: see :meth:`twisted.internet.interfaces.ITLSTransport.startTLS`.
         """
         self.send_held()
         self.direct = False
         self.transport.startTLS(creator)
-        protocol = getattr(self.transport, "protocol", None)
-        if isinstance(protocol, TLSMemoryBIOProtocol):
-            self._tls = protocol
+        self._write_past(getattr(self.transport, "protocol", None))
 
     def write(self, data: bytes) -> None:
         """Send: now, at the end of the batch, or when the client reads."""
         if self._held:
-            # More than one reply in a batch: not all of them may be waited with.
+            # A second write in one batch: send both now, since a hook may go on writing without end.
             self._held += data
         else:
             self._held = data
@@ -87,7 +93,7 @@ class Output:
         self.send_held()
 
     def send_held(self) -> None:
-        """Send what waits for the end of the batch, if anything does."""
+        """Send what waits for the end of the batch."""
         data, self._held = self._held, b""
         if not data:
             return
@@ -110,7 +116,7 @@ class Output:
         if self._tls is None:
             transport.write(data)
         else:
-            # Twisted's TLS transports put small writes off to the next turn, to join them.  Ours are joined.
+            # Twisted's TLS transports put small writes off to the reactor's next turn, to join them.  Ours are joined.
             TLSMemoryBIOProtocol.write(self._tls, data)
 
     async def drained(self) -> None:
@@ -132,10 +138,10 @@ class Output:
         self.transport.loseConnection()
 
     def stop(self) -> None:
-        """The connection is gone: whoever waits for it to drain need not."""
+        """The connection is gone: end the waiting in :meth:`drained`."""
         self._release()
         self._held = b""
-        # These lead back to the dialog: without the cycle a connection is freed at once, not by the garbage collector.
+        # These refer to the dialog.  Without this cycle the connection is freed at once, not by the garbage collector.
         self._blocked = self._freed = _nothing
 
     def _release(self) -> None:
@@ -154,4 +160,4 @@ class Output:
         self._freed()
 
     def stopProducing(self) -> None:
-        """The connection is gone; the dialog hears it from the transport."""
+        """The connection is gone.  The transport tells the dialog, so nothing is to be done here."""

@@ -1,8 +1,8 @@
-"""A reactor for programs that have none: on a loop that the program runs, or in a thread.
+"""A reactor for programs without one: on an asyncio loop that the program runs, or in a thread.
 
-Twisted's global reactor can be started only once, and much of Twisted uses it and no other.  If nobody has installed
-one, a :class:`LoopReactor` is installed, which can be moved from one asyncio loop to the next.  It goes where it is
-needed first; a server on another loop at the same time gets a second one, which is not the global one.
+Twisted's global reactor can be started only once, and much of Twisted uses no other.  If the program has not installed
+one, this module installs a :class:`LoopReactor`, which can be moved from one asyncio loop to the next.  It goes where
+it is needed first.  A server on another loop at the same time gets a second reactor, which is not the global one.
 """
 
 from __future__ import annotations
@@ -27,6 +27,15 @@ from twisted.internet.main import installReactor
 from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
+from twisted_smtpd.runtime.twisted_private import (
+    DAEMON_THREADS,
+    MOVING,
+    asyncio_loop,
+    called_by_trial,
+    move_timers,
+    running_loop,
+)
+
 __all__ = [
     "LoopReactor",
     "LoopThread",
@@ -44,7 +53,7 @@ __all__ = [
     "wait_for",
 ]
 
-# How long the end of the process waits for a thread, and the end of a loop for its tasks.
+# Seconds that the end of the process waits for a thread, and the end of a loop for its tasks.
 END_TIMEOUT = 5.0
 
 _STOPPED = "the Twisted reactor of this process has been stopped, and a reactor can't be started a second time"
@@ -60,32 +69,34 @@ _TRIAL = (
 
 
 class LoopReactor(AsyncioSelectorReactor):
-    """A reactor on an asyncio loop that somebody else runs: it works while the loop does.
+    """A reactor on an asyncio loop.  It works while the loop runs, and does not run the loop itself.
 
-    :param loop: the loop it is on at first.
-    :ivar home: this loop, on which :data:`shared` runs it.
-    :ivar users: what needs it on the loop it is on.
-    :ivar kept: whether it is to stay there for good, since the program runs it itself.
+    :param loop: its first loop.
+    :ivar home: its first loop, on which :data:`shared` runs it.
+    :ivar loop: the loop that it is on now.
+    :ivar users: the objects that need it on this loop.
+    :ivar kept: whether it stays on this loop for good, since the program runs it itself.
     :ivar stopped: whether it has been stopped; a reactor starts only once.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self.home = loop
+        self.home = self.loop = loop
         self.users: WeakSet[Any] = WeakSet()
         self.kept = self.stopped = False
 
     def installWaker(self) -> None:
-        """Have none, nor its file descriptors: the loop has its own way to be woken from another thread."""
+        """Do without a waker and its file descriptors: another thread wakes the loop in asyncio's way."""
 
     def getThreadPool(self) -> Any:
-        """The thread pool; its threads don't keep the process from ending, for nobody may ever stop this reactor."""
+        """The thread pool.  Its threads don't keep the process from ending, since this reactor may never be stopped."""
         pool: Any = super().getThreadPool()
-        pool.threadFactory = partial(threading.Thread, daemon=True)
+        if DAEMON_THREADS.is_there():
+            pool.threadFactory = partial(threading.Thread, daemon=True)
         return pool
 
     def run(self, installSignalHandlers: bool = True) -> None:
-        """Run as an ordinary reactor, for a program that does so."""
+        """Run as an ordinary reactor, for a program that runs the global reactor itself."""
         self.kept = True
         base: Any = super()
         base.run(installSignalHandlers)
@@ -98,23 +109,20 @@ class LoopReactor(AsyncioSelectorReactor):
 
     def is_free(self) -> bool:
         """Whether it may be moved to another loop."""
-        return not (self.kept or self.stopped) and (not self.users or self._asyncioEventloop.is_closed())
+        return not (self.kept or self.stopped) and (not self.users or self.loop.is_closed()) and MOVING.is_there(self)
 
     def move(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Go to another loop, with all that is read, written and waited for."""
+        """Go to another loop, with all readers, writers and timers; only if :meth:`is_free`."""
         base: Any = super()
         readers, writers = base.getReaders(), base.getWriters()
         base.removeAll()
-        if self._timerHandle is not None:
-            self._timerHandle.cancel()
-        self._timerHandle = self._scheduledAt = None
-        self._asyncioEventloop = loop
+        self.loop = loop
+        move_timers(self, loop)
         self.users.clear()
         for reader in readers:
             base.addReader(reader)
         for writer in writers:
             base.addWriter(writer)
-        base._reschedule()
 
 
 _lock = threading.RLock()
@@ -124,7 +132,7 @@ def global_reactor() -> Any:
     """Twisted's global reactor; a :class:`LoopReactor` becomes it if there is none yet."""
     with _lock:
         if "twisted.internet.reactor" not in sys.modules:
-            # What an event loop policy gives, uvloop for instance or Windows' proactor loop, may not suit a reactor.
+            # The event loop policy may give a loop that does not suit a reactor: uvloop, or Windows' proactor loop.
             loop = asyncio.SelectorEventLoop()
             installReactor(LoopReactor(loop))
             atexit.register(_close_idle, loop)
@@ -140,25 +148,19 @@ def _close_idle(loop: asyncio.AbstractEventLoop) -> None:
 
 def loop_of(reactor: Any) -> asyncio.AbstractEventLoop | None:
     """The asyncio loop below a reactor, or ``None`` if it is another kind of reactor."""
-    return getattr(reactor, "_asyncioEventloop", None)
+    if isinstance(reactor, LoopReactor):
+        return reactor.loop
+    return asyncio_loop(reactor) if isinstance(reactor, AsyncioSelectorReactor) else None
 
 
 def is_running(reactor: Any) -> bool:
-    """Whether a reactor is at work: its loop, for one that has none of its own."""
+    """Whether a reactor is at work: if it is on an asyncio loop, whether that loop runs."""
     loop = loop_of(reactor)
     return bool(reactor.running) if loop is None else loop.is_running()
 
 
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The asyncio loop that is running in this thread, if any."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
 def in_thread_of(reactor: Any) -> bool:
-    """Whether this is the thread in which a reactor runs, now."""
+    """Whether this is the thread in which a reactor runs, and it runs now."""
     loop = loop_of(reactor)
     if loop is not None:
         return running_loop() is loop
@@ -166,9 +168,10 @@ def in_thread_of(reactor: Any) -> bool:
 
 
 def acquire(loop: asyncio.AbstractEventLoop, user: object) -> Any:
-    """A reactor on an asyncio loop: the global one, if it is there or can be moved there, or else another.
+    """A reactor on an asyncio loop: the global one, if it is on this loop or can be moved to it, or else another.
 
-    :param user: the reactor stays while this object exists, or until :func:`release`.
+    :param loop: the loop.
+    :param user: the reactor stays on the loop while this object exists, or until :func:`release`.
     """
     with _lock:
         reactor = global_reactor()
@@ -192,10 +195,10 @@ def release(reactor: Any, user: object) -> None:
 
 
 def reactor_here(user: object) -> Any:
-    """The reactor for whatever runs in this thread: an asyncio loop, or the global reactor, also before it is run.
+    """The reactor for this thread: one on the asyncio loop that runs here, or the global reactor, also before it runs.
 
     :param user: see :func:`acquire`.
-    :raises RuntimeError: if nothing runs in this thread.
+    :raises RuntimeError: if neither a loop nor the reactor runs in this thread.
     """
     loop = running_loop()
     if loop is not None:
@@ -207,7 +210,7 @@ def reactor_here(user: object) -> Any:
 
 
 def in_thread(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-    """Call a function that blocks in a thread: like ``deferToThread``, on loops without the global reactor as well."""
+    """Call a function that blocks, in a thread: ``deferToThread`` for loops without the global reactor as well."""
     loop = running_loop()
     if loop is None or loop_of(global_reactor()) is loop:
         from twisted.internet.threads import deferToThread
@@ -217,7 +220,7 @@ def in_thread(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
 
 
 async def wait_for(result: Deferred[Any]) -> Any:
-    """Await a Deferred, be it in a coroutine of Twisted's or in a task of asyncio's."""
+    """Await a Deferred, in a coroutine that Twisted runs or in an asyncio task."""
     loop = running_loop()
     if loop is None or asyncio.current_task(loop) is None:
         return await result
@@ -225,11 +228,11 @@ async def wait_for(result: Deferred[Any]) -> Any:
 
 
 def call_in(reactor: Any, function: Callable[[], Any], timeout: float) -> Any:
-    """Call a function in the thread of a reactor, and wait for what it returns.
+    """Call a function in the thread of a reactor, and wait for its result.
 
-    :param function: may return a Deferred.
+    :param function: the function; it may return a Deferred.
     :param timeout: seconds to wait.
-    :raises TimeoutError: if it takes longer; a function that has not begun by then is not called any more.
+    :raises TimeoutError: if it takes longer.  A function that has not begun by then is not called any more.
     """
     result: Future[Any] = Future()
 
@@ -245,7 +248,7 @@ def call_in(reactor: Any, function: Callable[[], Any], timeout: float) -> Any:
         return result.result(timeout)
     except FutureTimeout:
         if result.done():
-            raise  # the function's own
+            raise  # the function itself has raised it
         result.cancel()
         raise TimeoutError(f"no answer within {timeout:g} s: the server's thread is busy, or blocked") from None
 
@@ -253,7 +256,7 @@ def call_in(reactor: Any, function: Callable[[], Any], timeout: float) -> Any:
 class LoopThread:
     """A thread that runs an asyncio loop, with a reactor on it.
 
-    :param loop: not running.
+    :param loop: a loop that does not run.
     :ivar reactor: the reactor.
     """
 
@@ -275,12 +278,12 @@ class LoopThread:
         self._loop.close()
 
     def _finish(self) -> None:
-        # A hook that is cancelled now has nobody left to answer to.
+        # Close the connections first: a hook that is cancelled now must not answer its client.
         self.reactor.disconnectAll()
         self._loop.stop()
 
     def is_alive(self) -> bool:
-        """Whether the thread is there: it is not in a fork, nor after somebody has stopped the loop."""
+        """Whether the thread is there: it is not in a fork, nor after the program has stopped the loop."""
         return self._thread.is_alive()
 
     def end(self, timeout: float | None = None) -> None:
@@ -295,7 +298,7 @@ class LoopThread:
 
 
 class SharedThread:
-    """The thread for all servers that have no loop of their own."""
+    """The thread for all servers without a loop of their own."""
 
     def __init__(self) -> None:
         self.forked = False
@@ -303,15 +306,15 @@ class SharedThread:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The asyncio loop that the thread runs or will run, or ``None`` if it is another kind of reactor's."""
+        """The asyncio loop that the thread runs or will run, or ``None`` if the reactor is of another kind."""
         reactor = global_reactor()
         return reactor.home if isinstance(reactor, LoopReactor) else loop_of(reactor)
 
     def reactor(self, timeout: float) -> Any:
-        """A reactor that runs: in a thread that is started now, or wherever the global reactor runs already.
+        """A reactor that runs: in a thread that is started now, or where the global reactor runs already.
 
         :param timeout: seconds that the start may take.
-        :raises RuntimeError: if it can't run: it has been stopped, or the process was forked from one where it ran.
+        :raises RuntimeError: if it can't run: it has been stopped, or this is a fork of a process where it ran.
         :raises TimeoutError: if the start takes too long.
         """
         if self.forked:
@@ -333,7 +336,7 @@ class SharedThread:
         return self._own.reactor
 
     def _end(self, pid: int) -> None:
-        """The process ends: cancel the hooks, so that none is torn off in the middle of a statement."""
+        """The process ends: cancel the hooks, so that none is cut off in the middle of a statement."""
         if self._own is not None and os.getpid() == pid:
             self._own.end(END_TIMEOUT)
 
@@ -342,15 +345,15 @@ shared = SharedThread()
 
 
 def _run_in_thread(reactor: Any, timeout: float) -> None:
-    """Run somebody else's reactor, which nobody runs."""
-    if _trial_is_waiting():
+    """Run the reactor that the program has installed and does not run."""
+    if called_by_trial():
         raise RuntimeError(_TRIAL)
     running: Future[None] = Future()
 
     def run() -> None:
         reactor.callWhenRunning(running.set_result, None)
         try:
-            # Signals are the main thread's.
+            # Only the main thread can handle signals.
             reactor.run(installSignalHandlers=False)
         except Exception as error:
             if running.done():
@@ -368,14 +371,6 @@ def _run_in_thread(reactor: Any, timeout: float) -> None:
     atexit.register(_stop, reactor, thread, os.getpid())
 
 
-def _trial_is_waiting() -> bool:
-    """Whether this is called by the body of a trial ``TestCase``: trial runs the reactor when it returns."""
-    frame: Any = sys._getframe()
-    while frame is not None and frame.f_globals.get("__name__") != "twisted.trial._asynctest":
-        frame = frame.f_back
-    return frame is not None
-
-
 def _stop(reactor: Any, thread: threading.Thread, pid: int) -> None:
     def stop() -> None:
         with suppress(ReactorNotRunning):
@@ -387,7 +382,7 @@ def _stop(reactor: Any, thread: threading.Thread, pid: int) -> None:
 
 
 def _after_fork() -> None:
-    # Nobody would release it, if another thread held it.
+    # If another thread held the lock, it would never be released here.
     global _lock
     _lock = threading.RLock()
     reactor: Any = sys.modules.get("twisted.internet.reactor")

@@ -12,7 +12,7 @@ __all__ = ["Timed", "Timers"]
 
 log = Logger()
 
-# A deadline is met this many times as precisely as the shortest limit is long.
+# Two visits are at least this fraction of the shortest limit apart, so a deadline is met with that precision.
 PRECISION = 64
 
 
@@ -26,12 +26,13 @@ class Timed(Protocol):
 class Timers:
     """Visits its connections when a deadline may be due.
 
-    A connection's deadlines change with each command, but none can come sooner than the shortest limit from now.  So it
-    is enough to look again when the earliest deadline known is due, and at the latest the shortest limit after the last
-    look: a command then costs no timer call at all.
+    A connection's deadlines change with each command, but a new deadline is never sooner than the shortest limit from
+    now.  So the connections are visited when the earliest known deadline is due, and at the latest when the shortest
+    limit has passed since the last visit.  A command then costs no call of a timer.
 
     :param clock: the reactor, or another provider of time.
-    :ivar shortest: the shortest of the limits of all connections there were, in seconds.
+    :ivar shortest: the shortest limit of all connections so far, in seconds.
+    :ivar watched: the connections.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -54,7 +55,7 @@ class Timers:
             self._call = self.clock.callLater(self.shortest, self._look)
 
     def remove(self, connection: Timed) -> None:
-        """Visit this connection no more; after the last one no timer is left behind."""
+        """Stop visiting this connection.  Without connections there is no timer either."""
         self.watched.discard(connection)
         if not self.watched:
             self._stop()
@@ -72,7 +73,7 @@ class Timers:
             try:
                 following = min(following, connection.visit(now))
             except Exception:
-                # One connection's trouble must not stop the clock of the others.
+                # An error in one connection must not stop the time limits of the others.
                 log.failure("the time limits of a connection could not be looked after")
         if self.watched and self._call is None:
             self._call = self.clock.callLater(max(following - now, self.shortest / PRECISION), self._look)

@@ -15,6 +15,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted_smtpd.tls.certificates import ServerConnection
 from twisted_smtpd.tls.contexts import SSLObjectConnection
 from twisted_smtpd.tls.errors import openssl_reason
+from twisted_smtpd.tls.private import session_reused
 
 __all__ = ["TLSInfo", "channel_binding", "describe", "explain"]
 
@@ -152,11 +153,8 @@ def _first_finished(connection: SSL.Connection | SSLObjectConnection) -> bytes |
     """The first Finished message of the handshake: the client's, or the server's if a session was resumed."""
     if isinstance(connection, SSLObjectConnection):
         return connection.get_ssl_object().get_channel_binding("tls-unique")
-    # pyOpenSSL has no public way to ask.  Without an answer there is no telling which message came first.
-    private: Any = SSL
-    try:
-        resumed = private._lib.SSL_session_reused(connection._ssl)
-    except AttributeError:
+    resumed = session_reused(connection)
+    if resumed is None:
         return None
     return connection.get_finished() if resumed else connection.get_peer_finished()
 

@@ -107,10 +107,34 @@ class RecordConnection(SSL.Connection):
                 pieces.append(super().bio_read(bufsiz))
         return b"".join(pieces)
 
-    def do_handshake(self) -> None:
-        """Go on with the handshake."""
+    # Twisted calls none of the next four today.  pyOpenSSL's own would leave this class with a wrong idea.
+
+    def sendall(self, buf: Any, flags: int = 0) -> int:
+        """Encrypt all octets; returns how many there were."""
         self._ask_openssl()
-        super().do_handshake()
+        return super().sendall(buf, flags)
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int | None = None) -> int:
+        """Decrypt what has arrived into a buffer; returns how many octets that were."""
+        self._ask_openssl()
+        return super().recv_into(buffer, nbytes, flags)
+
+    read = recv
+    write = send
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake.
+
+        :raises OpenSSL.SSL.Error: if it has failed, now or before.  Twisted 24.7 looks at the last entry of the error
+            queue, which OpenSSL leaves empty when the client sends more after a handshake that failed.
+        """
+        self._ask_openssl()
+        try:
+            super().do_handshake()
+        except SSL.Error as error:
+            if error.args == ([],):
+                raise SSL.Error([("SSL routines", "", "the handshake has failed before")]) from error
+            raise
 
     def shutdown(self) -> bool:
         """Send close_notify; returns whether the client's has come as well."""

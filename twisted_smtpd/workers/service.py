@@ -1,4 +1,4 @@
-"""The service of the process that has others serve."""
+"""The service of the parent process, whose workers serve."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import atexit
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 from twisted.application.reactors import getReactorTypes
@@ -21,22 +22,22 @@ __all__ = ["SupervisorService", "leave_with", "reactor_name", "twist_arguments"]
 
 
 def reactor_name(reactor: Any) -> str:
-    """What ``twist --reactor`` calls a reactor.
+    """The name of a reactor for ``twist --reactor``.
 
-    :param reactor: an installed one.
+    :param reactor: an installed reactor.
     """
     module = type(reactor).__module__
     return next((kind.shortName for kind in getReactorTypes() if getattr(kind, "moduleName", "") == module), "default")
 
 
 def twist_arguments(reactor: Any, top: Mapping[str, Any] | None, words: Sequence[str]) -> tuple[list[str], bool]:
-    """How a worker is to be started with ``twist``.
+    """The command line with which a worker starts ``twist``.
 
-    :param reactor: the parent's.
-    :param top: what the parent's ``twist`` was told; another program's options, or ``None``, if it is not ``twist``.
-    :param words: what follows ``smtpd`` in its command line.
-    :returns: the arguments, and whether what the worker prints is to go into the parent's log, since only ``twist`` has
-        a log to which several processes can write.
+    :param reactor: the parent's reactor.
+    :param top: the options of the parent's ``twist``; options of another program, or ``None``, if it is not ``twist``.
+    :param words: the words that follow ``smtpd`` in the parent's command line.
+    :returns: the arguments, and whether the parent has to log what the worker prints: only a log of ``twist`` is one to
+        which several processes can write.
     """
     relay = top is None or "logFile" not in top
     if top is None or relay:
@@ -48,7 +49,7 @@ def twist_arguments(reactor: Any, top: Mapping[str, Any] | None, words: Sequence
 
 
 def leave_with(status: int) -> None:
-    """Have this process end with a status, when its reactor has stopped.
+    """Have this process end with a status once its reactor has stopped.
 
     :param status: the exit status.
     """
@@ -56,7 +57,7 @@ def leave_with(status: int) -> None:
 
 
 def _leave(status: int) -> None:
-    # A reactor that is told to stop has no status to give, and at this point only this changes Python's.
+    # A reactor has no exit status, and at this point nothing else changes the exit status of Python.
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(status)
@@ -65,8 +66,8 @@ def _leave(status: int) -> None:
 class SupervisorService(ServerService):
     """Binds the ports, and has workers serve while it runs.
 
-    :param supervisor: the workers.
-    :param binder: what the listeners' endpoints bind with.
+    :param supervisor: the supervisor of the workers.
+    :param binder: the reactor for the listeners' endpoints.
     :param listeners: where to listen.
     :param reactor: see :class:`ServerService`.
     :param grace: seconds that messages in progress have to finish in :meth:`stopService`.
@@ -85,25 +86,25 @@ class SupervisorService(ServerService):
         super().__init__(factory, listeners, reactor=reactor, grace=grace)
         self.supervisor = supervisor
         self._binder = binder
-        self._former: Any = None
+        self._former: Callable[[int, FrameType | None], Any] | int | None = None
 
     def startService(self) -> None:
-        """Bind the ports, if that isn't done, and start the workers; SIGHUP is passed on to them."""
+        """Bind the ports, unless they are bound, and start the workers.  SIGHUP is passed on to them."""
         super().startService()
         self._former = signal.signal(signal.SIGHUP, self._pass_on_hangup)
         gatherResults(self._waiting).addCallback(lambda _: self.supervisor.start(self._binder.shared))
 
     def _pass_on_hangup(self, *_: object) -> None:
-        # A signal comes between any two instructions.
+        # A signal may come between any two instructions, so leave the rest to the reactor.
         self.reactor.callFromThread(self.supervisor.signal, "HUP")
 
     def stopService(self) -> Deferred[None]:
         """Close the ports, then have the workers drain and end.
 
-        :returns: fires when all have ended.
+        :returns: fires when all workers have ended.
         """
         signal.signal(signal.SIGHUP, self._former)
         return super().stopService()
 
     def _announce(self) -> None:
-        """The first worker does that, when it serves."""
+        """Do nothing: the first worker announces the server when it serves."""

@@ -1,4 +1,4 @@
-"""Listening sockets that several processes share: one binds them, the others accept."""
+"""Listening sockets that several processes share: the parent binds them, its workers accept."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
+from twisted_smtpd.runtime.twisted_private import KEPT_PORTS, TURNS
+
 try:
     from twisted.internet import unix
 except ImportError:  # no such sockets here
@@ -23,10 +25,11 @@ except ImportError:  # no such sockets here
 
 __all__ = ["Binder", "Inheritor", "SharedSocket", "take_turns"]
 
-# A worker takes this many clients at once, more when it has many, so that accepting keeps up when all are busy ...
+# A worker accepts this many clients at once, and more when it has many, so that accepting keeps up when all are busy.
 BATCH = 4
-# ... and for each such batch of connections that it has, it leaves a client to the others this long (seconds) at first.
+# Seconds that a worker leaves a new client to the others, for each such batch of connections that it has ...
 PATIENCE = 0.0004
+# ... and at most.
 MOST_PATIENCE = 0.01
 
 
@@ -34,10 +37,10 @@ MOST_PATIENCE = 0.01
 class SharedSocket:
     """A listening socket.
 
-    :ivar key: what the endpoint asked for; a worker's endpoint asks for the same.
-    :ivar descriptor: its number, in the process that has this object.
+    :ivar key: what the endpoint asked the reactor for; a worker's endpoint asks for the same.
+    :ivar descriptor: its file descriptor in the process that has this object.
     :ivar family: its address family.
-    :ivar place: the descriptor it must have in a worker, where the endpoint will ask for that; and close it.
+    :ivar place: the descriptor that it must have in a worker, if the endpoint there names it; the endpoint closes it.
     """
 
     key: str
@@ -46,10 +49,29 @@ class SharedSocket:
     place: int | None = None
 
 
-class _Listening:
-    """A reactor that listens in its own way, and is the real one for everything else.
+class _KeptSocket(socket.socket):
+    """A listening socket that a process can close, but not shut down: other processes accept on it."""
 
-    Endpoints of any type end in one of these methods, so each of them works with workers.
+    def shutdown(self, how: int) -> None:
+        """Do nothing: this would end the socket in all processes."""
+
+
+def _keep_open(port: Any) -> None:
+    """Have a port that closes leave its socket usable for other processes.
+
+    :param port: a port that does not read.
+    """
+    if KEPT_PORTS.is_there():
+        port._shouldShutdown = False
+    else:
+        port.socket = _KeptSocket(fileno=port.socket.detach())
+        port.fileno = port.socket.fileno
+
+
+class _Listening:
+    """A reactor that listens in its own way, and passes everything else to the real one.
+
+    Endpoints of every type call one of its methods for listening, so every type works with workers.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -61,7 +83,7 @@ class _Listening:
 
 
 class Binder(_Listening):
-    """Listens for others: its ports are bound, and never accept a connection.
+    """Listens for the workers: its ports are bound, and never accept a connection.
 
     :param reactor: the real one.
     :ivar shared: the sockets.
@@ -77,7 +99,7 @@ class Binder(_Listening):
     def listenSSL(
         self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
-        # TLS is the workers' matter.
+        # The workers do the TLS.
         return self.listenTCP(port, factory, backlog, interface)
 
     def listenUNIX(
@@ -91,8 +113,8 @@ class Binder(_Listening):
 
     def _keep(self, key: str, port: Any, place: int | None = None) -> IListeningPort:
         port.stopReading()
-        # Else its end would be the end of the workers' sockets too, with noise, while they still accept.
-        port._shouldShutdown = False
+        # The parent closes its ports while the workers still accept.
+        _keep_open(port)
         self.shared.append(SharedSocket(key, port.fileno(), port.socket.family, place))
         return cast(IListeningPort, port)
 
@@ -101,7 +123,7 @@ class Inheritor(_Listening):
     """Listens on sockets that another process has bound.
 
     :param reactor: the real one.
-    :param shared: the sockets; each is used once.
+    :param shared: the sockets; each of them is used once.
     """
 
     def __init__(self, reactor: Any, shared: Iterable[SharedSocket]) -> None:
@@ -154,16 +176,14 @@ def _adopted(descriptor: int) -> str:
 
 
 def _not_inherited(interface: str | None, port: Any) -> NoReturn:
-    # As a machine without this address family says it, which is why the socket isn't there.
+    # The parent could not bind it, since the machine doesn't have this address family.  This is the error for that.
     raise CannotListenError(interface, port, OSError(EADDRNOTAVAIL, os.strerror(EADDRNOTAVAIL)))
 
 
 if unix is not None:
 
     class _SharedUnixPort(unix.Port):
-        """A Unix socket whose file, and whose rights, are the binding process's matter."""
-
-        _shouldShutdown = False
+        """A port on a Unix socket that the parent has bound; the parent also takes care of the file and its rights."""
 
         def __init__(self, inherited: socket.socket, factory: Any, reactor: Any) -> None:
             super().__init__(os.fsencode(inherited.getsockname()), factory, reactor=reactor)
@@ -182,7 +202,7 @@ if unix is not None:
 
 
 def _listen_unix(one: SharedSocket, factory: Any, reactor: Any) -> IListeningPort:
-    inherited = socket.socket(fileno=one.descriptor)
+    inherited = _KeptSocket(fileno=one.descriptor)
     inherited.setblocking(False)
     port = _SharedUnixPort(inherited, factory, reactor)
     port.startListening()
@@ -192,13 +212,15 @@ def _listen_unix(one: SharedSocket, factory: Any, reactor: Any) -> IListeningPor
 def take_turns(port: Any, clock: IReactorTime, load: Callable[[], int]) -> None:
     """Share new connections evenly with the other processes that accept on a socket.
 
-    All of them are woken for each client, and the same one would win nearly every time.  So the busier a worker is, the
-    longer it waits; one that has nothing to do takes the client meanwhile.
+    The system wakes all of them for each client, and the same process would win nearly every time.  So a worker waits
+    the longer, the more connections it has, and an idle worker takes the client meanwhile.
 
     :param port: the listening port.
     :param clock: the provider of time.
-    :param load: how many connections this process has.
+    :param load: gives the number of connections of this process.
     """
+    if not TURNS.is_there(port):
+        return
     accept = port.doRead
 
     def go() -> None:

@@ -1,4 +1,4 @@
-"""The parent of the server processes: starts them, starts them anew, ends them together."""
+"""The supervisor in the parent process: it starts the workers, replaces those that die, and ends them together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gatherResults, succeed
 from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import ProcessProtocol, ServerFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -26,23 +26,24 @@ __all__ = ["Supervisor"]
 
 log = Logger()
 
-# Seconds before a worker that died is started anew; doubled each time, and forgotten when one has lived for a while.
+# Seconds before a worker that died is replaced.  The delay doubles each time, up to the longest.
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
+# After a worker has served for so many seconds, the delay is the first again.
 SETTLED = 60.0
 
-# Seconds that a worker has beyond the grace of its connections, until it is killed.
+# Seconds that a worker has to end after the grace of its connections, until it is killed.
 MARGIN = 5.0
 
-# Seconds that a worker has to say how it is doing.
+# Seconds that a worker has to answer with its metrics.
 PATIENCE = 2.0
 
-# Octets of a line from a worker.
+# Octets in a line from a worker.
 MAX_LINE = 2**16
 
 
 class _Lines:
-    """Cuts what a pipe gives into lines.
+    """Cuts what comes from a pipe into lines.
 
     :param deliver: gets each line, without its end.
     """
@@ -61,11 +62,11 @@ class _Lines:
 
 
 class _Process(ProcessProtocol):
-    """One process.
+    """One worker process.
 
-    :param slot: the place it fills.
-    :ivar hears: its descriptor for what it is told.
-    :ivar speaks: its descriptor for what it says.
+    :param slot: the slot that it fills.
+    :ivar hears: the worker's descriptor for what it is told.
+    :ivar speaks: the worker's descriptor for what it says.
     :ivar ready: whether it accepts connections.
     """
 
@@ -100,7 +101,7 @@ class _Process(ProcessProtocol):
         self._say(b"stop")
 
     def _say(self, line: bytes) -> None:
-        # It has closed its end if it is about to go.
+        # A worker that is about to end has closed its pipe.
         with suppress(KeyError):
             self.transport.writeToChild(self.hears, line + b"\n")  # type: ignore[union-attr]
 
@@ -109,8 +110,11 @@ class _Process(ProcessProtocol):
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess(name)  # type: ignore[union-attr]
 
-    def ask(self, clock: Any) -> Deferred[dict[str, int] | None]:
-        """Its metrics; ``None`` if it says nothing in time."""
+    def ask(self, clock: IReactorTime) -> Deferred[dict[str, int] | None]:
+        """Ask for its metrics.
+
+        :returns: fires with the metrics, or with ``None`` if no answer comes in time.
+        """
         self._questions += 1
         number = self._questions
         answer: Deferred[dict[str, int] | None] = Deferred(partial(self._no_answer, number))
@@ -122,7 +126,7 @@ class _Process(ProcessProtocol):
         self._asked.pop(number, None)
 
     def processExited(self, reason: Failure) -> None:
-        # Not processEnded, which waits for the pipes: a handler's own child may hold them.
+        # processEnded would wait for the pipes, and a child process of a handler may hold them.
         self.ready = False
         asked, self._asked = self._asked, {}
         for answer in asked.values():
@@ -135,11 +139,11 @@ def _nothing(failure: Failure) -> None:
 
 
 class _Slot:
-    """A place in the supervisor, filled by one process after another.
+    """The place of one worker: if its process dies, another process fills it.
 
-    :ivar number: from 1.
-    :ivar process: the one that runs.
-    :ivar restarts: how often another one had to be started.
+    :ivar number: the number of the worker, from 1.
+    :ivar process: the process that runs, if any.
+    :ivar restarts: how often the process had to be replaced.
     """
 
     def __init__(self, supervisor: Supervisor, number: int) -> None:
@@ -150,7 +154,7 @@ class _Slot:
         self._delay = FIRST_DELAY
         self._proven = False
         self._ready_since: float | None = None
-        self._waiting: Any = None
+        self._waiting: IDelayedCall | None = None
 
     def start(self) -> None:
         self._waiting = self._ready_since = None
@@ -169,7 +173,7 @@ class _Slot:
             supervisor.check_ended()
             return
         how = f"was killed by signal {signal}" if status is None else f"ended with status {status}"
-        # A command line that is wrong, or a handler that can't be made, is wrong in every process.
+        # A wrong command line, or a handler that can't be made, would fail in every process, so don't try again.
         if not self._proven and (status is not None or not supervisor.proven):
             supervisor.fail(status or 1, f"worker {self.number} {how} before it could serve")
             return
@@ -191,17 +195,18 @@ class _Slot:
 
 
 class Supervisor(ServerFactory):
-    """The server processes, as their parent sees them.
+    """Looks after the workers.
 
-    To its ports, which never accept, it is a factory.
+    It is also the factory of the parent's ports, which never accept a connection.
 
-    :param reactor: starts processes, and is stopped when there is no use in it.
-    :param size: how many there are to be.
-    :param twist: the arguments of ``twist`` for each.
-    :param leave: is called with the status that this process shall end with, when none of them can start.
-    :param relay: whether to log what they print, because they have no standard output of their own.
-    :ivar stopping: whether they are being ended.
-    :ivar proven: whether one of them has served.
+    :param reactor: starts processes; it is stopped if no worker can start.
+    :param size: the number of workers.
+    :param twist: the arguments of ``twist`` for each worker.
+    :param leave: is called with the exit status for this process if no worker can start.
+    :param relay: whether to log what the workers print, since they have no standard output of their own.
+    :ivar clock: the reactor.
+    :ivar stopping: whether the workers are being ended.
+    :ivar proven: whether any worker has served.
     """
 
     noisy = False
@@ -226,10 +231,10 @@ class Supervisor(ServerFactory):
         self._ended: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> None:
-        """None: connections are the workers' matter."""
+        """Return ``None``: only the workers accept connections."""
 
     def start(self, shared: Sequence[SharedSocket]) -> None:
-        """Start the first, and when that has worked the others.
+        """Start the first worker, and the others once it serves.
 
         :param shared: the listening sockets.
         """
@@ -240,12 +245,12 @@ class Supervisor(ServerFactory):
         self._slots[0].start()
 
     def spawn(self, process: _Process, number: int) -> None:
-        """Start a process.
+        """Start a worker process.
 
-        :param process: what is to be told of it.
-        :param number: which worker it is to be.
+        :param process: its protocol.
+        :param number: the number of the worker.
         """
-        # Above the standard descriptors, and those that endpoints expect.
+        # Descriptors above the standard ones, and above those that endpoints name.
         free = count(max([2, *(one.place or 0 for one in self._shared)]) + 1)
         process.hears, process.speaks = next(free), next(free)
         sockets = [replace(one, descriptor=one.place or next(free)) for one in self._shared]
@@ -256,7 +261,7 @@ class Supervisor(ServerFactory):
         self.clock.spawnProcess(process, arguments[0], arguments, env=None, childFDs=child_fds)
 
     def is_ready(self) -> None:
-        """A process serves."""
+        """A worker serves: after the first, start the others."""
         if self.proven or self.stopping:
             return
         self.proven = True
@@ -267,7 +272,7 @@ class Supervisor(ServerFactory):
     def fail(self, status: int, reason: str) -> None:
         """Give up.
 
-        :param status: what this process shall end with.
+        :param status: the exit status for this process.
         :param reason: why, for the log.
         """
         log.critical("{reason}", reason=reason)
@@ -276,9 +281,9 @@ class Supervisor(ServerFactory):
         self.clock.stop()
 
     def signal(self, name: str) -> None:
-        """Send a signal to all that serve; before that, it might kill them.
+        """Send a signal to all workers that serve.  It could kill a worker that is not ready.
 
-        :param name: without its ``SIG``.
+        :param name: its name without ``SIG``.
         """
         for process in self._processes():
             if process.ready:
@@ -288,7 +293,7 @@ class Supervisor(ServerFactory):
         return [slot.process for slot in self._slots if slot.process is not None]
 
     def collect(self) -> Deferred[list[Reading]]:
-        """Ask each how it is doing."""
+        """Ask all workers for their metrics."""
         return gatherResults([self._reading(slot) for slot in self._slots])
 
     def _reading(self, slot: _Slot) -> Deferred[Reading]:
@@ -297,11 +302,11 @@ class Supervisor(ServerFactory):
         return answer.addCallback(lambda values: Reading(slot.number, values, slot.restarts))
 
     def drain(self, grace: float) -> Deferred[None]:
-        """Have all of them drain and end.
+        """Have all workers drain and end.
 
-        :param grace: seconds that their messages in progress have; then they have a little longer to end by
-            themselves.
-        :returns: fires when all have ended.
+        :param grace: seconds that messages in progress have to finish.  Workers that have not ended :data:`MARGIN`
+            seconds later are killed.
+        :returns: fires when all workers have ended.
         """
         self.stopping = True
         self._ended = Deferred()
@@ -314,12 +319,15 @@ class Supervisor(ServerFactory):
         return ended
 
     def signal_all(self, name: str) -> None:
-        """Send a signal to all there are."""
+        """Send a signal to all workers, ready or not.
+
+        :param name: its name without ``SIG``.
+        """
         for process in self._processes():
             process.signal(name)
 
     def check_ended(self) -> None:
-        """See whether that was the last."""
+        """If the last worker has ended, finish :meth:`drain`."""
         if self._ended is not None and not self._ended.called and not self._processes():
             if self._no_input is not None:
                 os.close(self._no_input)

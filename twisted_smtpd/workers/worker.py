@@ -1,4 +1,4 @@
-"""One of several server processes: it accepts on sockets it is given, and does what its parent says."""
+"""One of several server processes: it accepts on sockets that its parent has bound, and obeys its parent."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from twisted_smtpd.workers.shared_sockets import SharedSocket, take_turns
 
 __all__ = ["Assignment", "WorkerService", "boot_arguments", "main"]
 
-# Before the first import that depends on it: the parent's search path, whatever made it, and systemd's variables, meant
-# for the parent alone, with which a `systemd:` endpoint is parsed here as it was there.
+# Before the first import that depends on it, set the search path to the parent's.  Then set systemd's variables, which
+# are meant for the parent alone, so that a `systemd:` endpoint is parsed here as it was there.
 _BOOT = """\
 import os, sys
 sys.path[:] = sys.argv.pop(1).split("\\n")
@@ -44,11 +44,11 @@ main()
 class Assignment:
     """What a worker is told when it starts.
 
-    :ivar number: which worker it is, from 1.
-    :ivar sockets: the listening sockets, with the descriptors they have in the worker.
-    :ivar hears: the descriptor at which it hears its parent.
-    :ivar speaks: the descriptor at which it speaks to its parent.
-    :ivar announces: whether it is to say where the server listens.
+    :ivar number: the number of the worker, from 1.
+    :ivar sockets: the listening sockets, with the descriptors that they have in the worker.
+    :ivar hears: the descriptor from which it reads what its parent says.
+    :ivar speaks: the descriptor to which it writes for its parent.
+    :ivar announces: whether it announces in the log where the server listens.
     """
 
     number: int
@@ -58,41 +58,42 @@ class Assignment:
     announces: bool = False
 
     def dumps(self) -> str:
-        """This as text."""
+        """The assignment as text."""
         return json.dumps(asdict(self))
 
     @classmethod
     def loads(cls, text: str) -> Assignment:
         """The inverse of :meth:`dumps`."""
-        said = json.loads(text)
-        said["sockets"] = [SharedSocket(**one) for one in said["sockets"]]
-        return cls(**said)
+        values = json.loads(text)
+        values["sockets"] = [SharedSocket(**one) for one in values["sockets"]]
+        return cls(**values)
 
 
-#: What this process was told, if it is a worker.
+#: The assignment of this process, if it is a worker.
 assigned: Assignment | None = None
 
 
 def boot_arguments(assignment: Assignment, twist: Sequence[str]) -> list[str]:
     """The command line of a worker.
 
-    :param assignment: what it is told.
+    :param assignment: its assignment.
     :param twist: the arguments of ``twist``.
     """
     return [sys.executable, "-c", _BOOT, "\n".join(sys.path), assignment.dumps(), *twist]
 
 
 def main() -> None:
-    """Be a worker: ``twist``, with the sockets and the descriptors that the parent has left here."""
+    """Run a worker: ``twist``, with the sockets and the descriptors that the parent has left here."""
     from twisted_smtpd.workers import worker
 
     worker.assigned = assignment = Assignment.loads(sys.argv.pop(1))
     sys.argv[0] = "twist"
     for descriptor in (assignment.hears, assignment.speaks, *(one.descriptor for one in assignment.sockets)):
-        # A handler's own child must not keep the port, nor look like a worker that lives.
+        # A child process of a handler must not keep the port open, nor the pipes, or the worker would seem alive.
         os.set_inheritable(descriptor, False)
     for number in (signal.SIGINT, signal.SIGHUP):
-        # A terminal sends both to all processes, but the parent speaks for all.  No SIG_IGN: that would be inherited.
+        # A terminal sends both signals to all processes, but the parent acts for all.  Child processes would inherit
+        # SIG_IGN, so ignore the signals in a handler.
         signal.signal(number, lambda number, frame: None)
     runpy.run_module("twisted", run_name="__main__", alter_sys=True)
 
@@ -101,7 +102,7 @@ class WorkerService(ServerService):
     """The service of a worker; its parameters are those of :class:`ServerService`."""
 
     def startService(self) -> None:
-        """Listen on the inherited sockets, tell the parent, and obey it from then on."""
+        """Listen on the inherited sockets, tell the parent, and obey the parent from then on."""
         super().startService()
         link = Link(self)
         pipes: Any = StandardIO
@@ -115,7 +116,7 @@ class WorkerService(ServerService):
         take_turns(port, self.reactor, lambda: len(self.factory.connections.open))
 
     def _take_signals(self, link: Link) -> None:
-        # Whoever stops a service sends SIGTERM to each of its processes, and here the parent's word comes on top.
+        # A service manager sends SIGTERM to every process of a service, and the parent tells its workers to stop, too.
         signal.signal(signal.SIGTERM, lambda number, frame: self.reactor.callFromThread(link.stop))
 
     def _announce(self) -> None:
@@ -131,11 +132,11 @@ class Link(LineOnlyReceiver):
 
     delimiter = b"\n"
 
-    def __init__(self, service: Any) -> None:
+    def __init__(self, service: ServerService) -> None:
         self._service = service
 
     def lineReceived(self, line: bytes) -> None:
-        """Do what the parent says: ``stop``, or ``metrics N``, N being what the answer is to begin with."""
+        """Obey the parent: ``stop``, or ``metrics N`` where N is the number at the start of the answer."""
         word, _, number = line.partition(b" ")
         if word == b"stop":
             self.stop()
@@ -148,10 +149,10 @@ class Link(LineOnlyReceiver):
         self.sendLine(line)  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The parent is gone, however it ended: nobody would stop this process any more, so it stops."""
+        """The parent has ended, so nothing would stop this process any more: it stops by itself."""
         self.stop()
 
     def stop(self) -> None:
-        """End this process in an orderly way, if it isn't ending."""
+        """End this process in an orderly way, unless it is ending already."""
         with suppress(ReactorNotRunning):
             self._service.reactor.stop()

@@ -128,6 +128,19 @@ class ClientTests(SynchronousTestCase):
         self.failureResultOf(asked, ConnectionGone)
         self.assertFalse(self.client.usable)
 
+    def test_a_transport_that_can_not_turn_nagle_off(self) -> None:
+        """A Unix socket has no such option; Twisted 24.7 lets the error through."""
+
+        def no_such_option(enabled: bool) -> None:
+            raise OSError(95, "Operation not supported")
+
+        transport: Any = StringTransport()
+        transport.setTcpNoDelay = no_such_option
+        client = SMTPClient(Clock(), timeout=10)
+        client.makeConnection(transport)
+        client.dataReceived(b"220 hi\r\n")
+        self.assertTrue(client.usable)
+
     def test_nothing_is_asked_of_a_connection_that_has_ended(self) -> None:
         self.greeted()
         self.client.connectionLost(Failure(ConnectionLost()))

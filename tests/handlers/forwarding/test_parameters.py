@@ -12,10 +12,10 @@ from unittest import skipUnless
 from twisted.internet.defer import Deferred
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.fakes import Client, codes
+from tests.support.memory_reactor import ResolvingReactor
 from tests.support.next_host import CONTENT, NextHostDouble, ProxyTestCase, transaction
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.handlers import Chain, Proxy
@@ -432,7 +432,7 @@ class CommandLineTests(ProxyTestCase):
             self.assertRaises(HandlerError, make_handler, "proxy", wrong)
 
     def test_endpoints(self) -> None:
-        reactor = MemoryReactorClock()
+        reactor = ResolvingReactor()
         for where in (("192.0.2.1", 25), ("tcp:192.0.2.1:25", None)):
             Deferred.fromCoroutine(Proxy(*where, reactor=reactor).next_host.acquire("mx.example")).addErrback(str)
             self.assertEqual(reactor.tcpClients.pop()[1], 25)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -158,7 +159,9 @@ class SMTPClient(Protocol):
     def connectionMade(self) -> None:
         set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
-            set_no_delay(True)
+            # Twisted 24.7 lets through that a Unix socket has no such option.
+            with suppress(OSError):
+                set_no_delay(True)
         self._greeting = self._expect()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
