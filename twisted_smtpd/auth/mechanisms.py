@@ -123,7 +123,10 @@ class Mechanisms(Server):
             return NOT_SAID
         if b"\0" in response:
             raise malformed()
-        return self._authenticate("EXTERNAL", ExternalIdentity(response, self.session.ssl.peer_certificate))
+        tls = self.session.ssl
+        # It is offered only to a client with a certificate that was verified.
+        assert tls is not None and tls.peer_certificate is not None
+        return self._authenticate("EXTERNAL", ExternalIdentity(response, tls.peer_certificate))
 
     async def auth_XOAUTH2(self, server: Any, args: list[str]) -> Any:
         """XOAUTH2, as Google's and Microsoft's clients speak it."""
