@@ -20,9 +20,10 @@ from twisted_smtpd.cli.workers import WorkerOptions
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.metrics.figures import Collect, Reading, snapshot
+from twisted_smtpd.runtime.exit_status import leave_with
 from twisted_smtpd.service import ServerService
 from twisted_smtpd.smtp import SMTP
-from twisted_smtpd.workers.service import SupervisorService, leave_with, twist_arguments
+from twisted_smtpd.workers.service import SupervisorService, twist_arguments
 from twisted_smtpd.workers.supervisor import Supervisor
 from twisted_smtpd.workers.worker import WorkerService
 

@@ -9,5 +9,18 @@ from twisted_smtpd.handlers.message import AsyncMessage, Message
 from twisted_smtpd.handlers.proxy import Proxy
 from twisted_smtpd.handlers.sink import Sink
 from twisted_smtpd.handlers.webhook import Webhook
+from twisted_smtpd.runtime.lifecycle import HandlerStartError, ServerInfo
 
-__all__ = ["PASS", "AsyncMessage", "Chain", "Debugging", "Mailbox", "Message", "Proxy", "Sink", "Webhook"]
+__all__ = [
+    "PASS",
+    "AsyncMessage",
+    "Chain",
+    "Debugging",
+    "HandlerStartError",
+    "Mailbox",
+    "Message",
+    "Proxy",
+    "ServerInfo",
+    "Sink",
+    "Webhook",
+]

@@ -22,7 +22,15 @@ from twisted_smtpd.runtime.awaiting import settle, unfinished
 from twisted_smtpd.runtime.reactors import running_loop
 from twisted_smtpd.session import Peer
 
-__all__ = ["STOP_TIMEOUT", "HandlerStartError", "HandlerUse", "ServerInfo", "has_life", "offered_services"]
+__all__ = [
+    "STOP_TIMEOUT",
+    "HandlerStartError",
+    "HandlerUse",
+    "ServerInfo",
+    "has_life",
+    "ignored_methods",
+    "offered_services",
+]
 
 #: Seconds that a handler's ``stop()`` may take; then it is cancelled.
 STOP_TIMEOUT = 10.0
@@ -80,6 +88,12 @@ def _stop_of(handler: object) -> Method | None:
 def _services_of(handler: object) -> Method | None:
     services: Method | None = getattr(handler, "services", None)
     return services if IOffersServices.providedBy(handler) or _takes(services) else None
+
+
+def ignored_methods(handler: object) -> list[str]:
+    """A handler's methods ``start`` and ``stop`` that are not called, since they may be meant for something else."""
+    called = {"start": _start_of(handler), "stop": _stop_of(handler)}
+    return [name for name, method in called.items() if method is None and callable(getattr(handler, name, None))]
 
 
 def has_life(handler: object) -> bool:

@@ -371,7 +371,7 @@ class RunningServer(ServerFactory):
         return protocol
 
     def shut(self, grace: float) -> Deferred[None]:
-        """Stop listening, end the connections as :meth:`twisted_smtpd.factory.SMTPFactory.drain` does, stop the handler.
+        """Stop listening; end the connections as ``SMTPFactory.drain`` does; stop the handler.
 
         :param grace: seconds that messages in progress have.
         :returns: fires when the last connection is gone and the handler has stopped; or fails with what the handler's

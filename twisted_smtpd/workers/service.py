@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,11 +11,11 @@ from twisted.application.reactors import getReactorTypes
 from twisted.internet.defer import Deferred, gatherResults
 
 from twisted_smtpd.cli.groups import Listener
-from twisted_smtpd.service import ServerService
+from twisted_smtpd.service import ListeningService
 from twisted_smtpd.workers.shared_sockets import Binder
 from twisted_smtpd.workers.supervisor import Supervisor
 
-__all__ = ["SupervisorService", "leave_with", "reactor_name", "twist_arguments"]
+__all__ = ["SupervisorService", "reactor_name", "twist_arguments"]
 
 
 def reactor_name(reactor: Any) -> str:
@@ -47,28 +45,13 @@ def twist_arguments(reactor: Any, top: Mapping[str, Any] | None, words: Sequence
     return [f"--reactor={reactor_name(reactor)}", *log, "smtpd", *words], relay
 
 
-def leave_with(status: int) -> None:
-    """Have this process end with a status, when its reactor has stopped.
-
-    :param status: the exit status.
-    """
-    atexit.register(_leave, status)
-
-
-def _leave(status: int) -> None:
-    # A reactor that is told to stop has no status to give, and at this point only this changes Python's.
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(status)
-
-
-class SupervisorService(ServerService):
+class SupervisorService(ListeningService):
     """Binds the ports, and has workers serve while it runs.
 
     :param supervisor: the workers.
     :param binder: what the listeners' endpoints bind with.
     :param listeners: where to listen.
-    :param reactor: see :class:`ServerService`.
+    :param reactor: see :class:`~twisted_smtpd.service.ListeningService`.
     :param grace: seconds that messages in progress have to finish in :meth:`stopService`.
     """
 
@@ -81,9 +64,9 @@ class SupervisorService(ServerService):
         reactor: Any,
         grace: float = 10.0,
     ) -> None:
-        factory: Any = supervisor
-        super().__init__(factory, listeners, reactor=reactor, grace=grace)
+        super().__init__(supervisor, listeners, reactor=reactor)
         self.supervisor = supervisor
+        self.grace = grace
         self._binder = binder
         self._former: Any = None
 
@@ -105,5 +88,6 @@ class SupervisorService(ServerService):
         signal.signal(signal.SIGHUP, self._former)
         return super().stopService()
 
-    def _announce(self) -> None:
-        """The first worker does that, when it serves."""
+    async def _stop(self) -> None:
+        await super()._stop()
+        await self.supervisor.drain(self.grace)

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_smtpd.metrics.figures import Reading
+from twisted_smtpd.runtime.lifecycle import STOP_TIMEOUT
 from twisted_smtpd.workers.shared_sockets import SharedSocket
 from twisted_smtpd.workers.worker import Assignment, boot_arguments
 
@@ -31,8 +32,8 @@ FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 SETTLED = 60.0
 
-# Seconds that a worker has beyond the grace of its connections, until it is killed.
-MARGIN = 5.0
+# Seconds that a worker has beyond the grace of its connections, until it is killed: its handler has to stop, too.
+MARGIN = STOP_TIMEOUT + 5.0
 
 # Seconds that a worker has to say how it is doing.
 PATIENCE = 2.0

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IPushProducer, IReactorTime, ITLSTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -25,6 +25,9 @@ __all__ = ["ClientError", "ConnectionGone", "Credentials", "SMTPClient"]
 log = Logger()
 
 CHUNK = 65536
+
+# Seconds that the next host has to close its side after QUIT; with TLS the transport waits for it.
+CLOSE_TIMEOUT = 5.0
 
 
 class ClientError(Exception):
@@ -83,7 +86,8 @@ class _Content:
         self._paused = self.done = False
 
     def start(self) -> None:
-        self._client.transport.registerProducer(self, True)  # type: ignore[union-attr]
+        transport: Any = self._client.transport
+        transport.registerProducer(self, True)
         self.resumeProducing()
 
     def resumeProducing(self) -> None:
@@ -119,6 +123,8 @@ class SMTPClient(Protocol):
     :ivar in_transaction: whether it knows of a transaction that is not ended.
     """
 
+    transport: ITLSTransport
+
     def __init__(self, clock: IReactorTime, *, timeout: float, lmtp: bool = False) -> None:
         self._clock = clock
         self._timeout = timeout
@@ -135,8 +141,10 @@ class SMTPClient(Protocol):
         self._content: _Content | None = None
         self._encrypted = False
         self._error: ClientError | None = None
-        #: Called once, when the connection can't be used any more.
+        #: Fires once, when the connection can't be used any more.
         self.on_end: Deferred[None] = Deferred()
+        #: Fires once, when it is closed.
+        self.closed: Deferred[None] = Deferred()
 
     @property
     def usable(self) -> bool:
@@ -162,7 +170,9 @@ class SMTPClient(Protocol):
         self._greeting = self._expect()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._stop_timer()
         self._fail(ConnectionGone(f"connection lost: {reason.getErrorMessage()}"))
+        self.closed.callback(None)
 
     def abort(self, error: ClientError | None = None) -> None:
         """End the connection at once; whoever waits for an answer gets an error."""
@@ -186,8 +196,9 @@ class SMTPClient(Protocol):
         if self.usable:
             self._error = ClientError("closed")
             self._stop_timer()
-            self.transport.write(b"QUIT\r\n")  # type: ignore[union-attr]
-            self.transport.loseConnection()  # type: ignore[union-attr]
+            self._timer = self._clock.callLater(CLOSE_TIMEOUT, self.transport.abortConnection)
+            self.transport.write(b"QUIT\r\n")
+            self.transport.loseConnection()
             self.on_end.callback(None)
 
     # -- answers -------------------------------------------------------------------------------------------------------
@@ -262,7 +273,7 @@ class SMTPClient(Protocol):
                 raise ValueError("a command with a line end in it")
         octets = "".join(f"{line}\r\n" for line in lines).encode()
         answers = [self._expect() for _ in lines]
-        self.transport.write(octets)  # type: ignore[union-attr]
+        self.transport.write(octets)
         return answers
 
     async def ask(self, line: str) -> Reply:
@@ -324,7 +335,7 @@ class SMTPClient(Protocol):
         if self._arrived or self._reader.pending:
             # Put there by somebody in the middle, to be taken for the answer to what is asked inside TLS.
             raise self._refused("more than the reply to STARTTLS", "4.7.5")
-        self.transport.startTLS(options)  # type: ignore[union-attr]
+        self.transport.startTLS(options)
         self._encrypted = True
         await self._hello(hostname)
 
