@@ -53,13 +53,14 @@ class FakeReactor(Clock):
     """Runs already: what is due now is done now."""
 
     stopped = False
+    runs = True
 
     def stop(self) -> None:
         self.stopped = True
 
     def callLater(self, delay: float, callable: Any, *args: Any, **kwargs: Any) -> Any:
         call = super().callLater(delay, callable, *args, **kwargs)
-        if not delay:
+        if self.runs and not delay:
             self.advance(0)
         return call
 
@@ -77,7 +78,9 @@ class FakeFactory(SMTPFactory):
         return self.drained
 
 
-class ServiceTests(SynchronousTestCase):
+class ServiceCase(SynchronousTestCase):
+    """Tests of a service whose ports and reactor are fakes."""
+
     def setUp(self) -> None:
         self.events: list[dict[str, Any]] = []
         globalLogPublisher.addObserver(self.events.append)
@@ -100,6 +103,8 @@ class ServiceTests(SynchronousTestCase):
     def said(self, name: str) -> list[str]:
         return [event[name] for event in self.events if name in event]
 
+
+class ServiceTests(ServiceCase):
     def test_says_where_it_listens_and_how_to_try_it(self) -> None:
         self.service(self.good).startService()
         self.assertEqual(self.said("places"), ["127.0.0.1:1234"])
