@@ -72,7 +72,7 @@ class IStartable(Interface):
         No client is served before this has ended.  If it raises an error, the server does not start: a program that
         ``twist smtpd`` runs ends with status 1 and one line on stderr, and a controller's ``start()`` raises the error.
 
-        :param server: a :class:`~twisted_smtpd.runtime.lifecycle.ServerInfo`: what is known about the server.
+        :param server: a :class:`~twisted_smtpd.handlers.ServerInfo`: what is known about the server.
         :returns: nothing that is looked at.
         :raises HandlerStartError: (or :exc:`OSError`, or :exc:`ValueError`) if the handler can't work, for a reason
             that is understood without a traceback.
