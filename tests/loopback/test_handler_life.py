@@ -180,18 +180,10 @@ class ThreadedTests(ControllerCase):
         self.assertEqual(len(handler.threads), 1)
         self.assertNotIn(threading.get_ident(), handler.threads)
 
-    def test_each_start_is_followed_by_a_stop(self) -> None:
-        handler = Living()
-        controller = Controller(handler, port=0)
-        for _ in range(3):
-            with controller:
-                send(controller)
-        self.assertEqual(handler.events, ["start", "message", "stop"] * 3)
-
     def test_two_controllers_share_a_handler(self) -> None:
         handler = Living()
-        with Controller(handler, port=0) as one:
-            with Controller(handler, port=0) as two:
+        with self.controller(handler) as one:
+            with self.controller(handler) as two:
                 send(one)
                 send(two)
             self.assertEqual(handler.events, ["start", "message", "message"])
@@ -253,13 +245,13 @@ class ThreadedTests(ControllerCase):
                 return [binding]
 
         with self.assertRaises(OSError):
-            Failing(handler, f"\0{self.mktemp()}").start()
+            self.make(Failing, handler, f"\0{self.mktemp()}").start()
         self.assertEqual(handler.events, ["start", "stop"])
 
     def test_a_port_in_use_is_found_before_the_start(self) -> None:
         handler = Living()
-        with Controller(None, port=0) as first, self.assertRaises(OSError):
-            Controller(handler, port=first.port).start()
+        with self.make() as first, self.assertRaises(OSError):
+            self.controller(handler, port=first.port).start()
         self.assertEqual(handler.events, [])
 
     def test_an_error_of_stop_is_raised_when_all_is_closed(self) -> None:
