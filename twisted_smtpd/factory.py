@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
@@ -38,7 +38,7 @@ class SMTPFactory(ServerFactory):
 
     def __init__(self, handler: object, *, protocol: type[SMTP] = SMTP, **options: Unpack[SMTPOptions]) -> None:
         self.handler = handler
-        self.protocol: Any = protocol
+        self.protocol: type[SMTP] = protocol
         self.options = options
         # Held here, since settings live only as long as they are used.
         self.settings = settings_for(protocol, handler, options)

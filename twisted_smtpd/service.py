@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.application.service import Service
+from twisted.application.service import IService, Service
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv6Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
@@ -210,7 +210,7 @@ class ServerService(ListeningService):
         self._handler_lives = has_life(factory.handler)
         self._serving = False
         self._starting: Deferred[None] = succeed(None)
-        self._services: list[Any] = []
+        self._services: list[IService] = []
 
     def reload(self) -> None:
         """Read the certificates again; open connections are not affected."""

@@ -20,7 +20,7 @@ from twisted_smtpd.handlers.received import count_received, received_header
 from twisted_smtpd.handlers.trace import split_header
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IMAILHandler, IRCPTHandler, IRSETHandler, IStoppable
 from twisted_smtpd.lmtp import LMTP
-from twisted_smtpd.runtime.awaiting import MISSING
+from twisted_smtpd.runtime.awaiting import MISSING, Missing
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.commands import parse_parameters
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
@@ -260,7 +260,7 @@ class Proxy:
 
     async def handle_MAIL(
         self, server: HookServer, session: Session, envelope: Envelope, address: str, mail_options: list[str]
-    ) -> Any:
+    ) -> Reply | Missing:
         """Ask the next host about the sender.
 
         :returns: its answer.
@@ -284,7 +284,7 @@ class Proxy:
 
     async def handle_RCPT(
         self, server: HookServer, session: Session, envelope: Envelope, address: str, rcpt_options: list[str]
-    ) -> Any:
+    ) -> Reply | Missing:
         """Ask the next host about a recipient.
 
         :returns: its answer.
@@ -329,7 +329,7 @@ class Proxy:
         elif client is not None:
             client.abort(ClientError("our client is gone"))
 
-    async def handle_DATA(self, server: HookServer, session: Session, envelope: Envelope) -> Any:
+    async def handle_DATA(self, server: HookServer, session: Session, envelope: Envelope) -> str | Reply | list[Reply]:
         """Send the message on.
 
         :returns: the next host's answer, or a list of its answers, one per recipient.
@@ -345,7 +345,7 @@ class Proxy:
         try:
             answers = await self._forward(server, session, envelope, header, body)
         except ClientError as error:
-            answer: Any = self._failed(session, error)
+            answer: Reply | list[Reply] = self._failed(session, error)
         else:
             answer = self._verdict(envelope, answers)
         finally:
@@ -486,7 +486,7 @@ class Proxy:
         left = iter(given if self._lmtp else [*given] * len(envelope.rcpt_tos))
         return [refused.get(n) or next(left, lost) for n in range(len(envelope.rcpt_tos))]
 
-    def _verdict(self, envelope: Envelope, answers: Sequence[Reply]) -> Any:
+    def _verdict(self, envelope: Envelope, answers: Sequence[Reply]) -> Reply | list[Reply]:
         """Answers in a form that fits the accepted recipients."""
         if len(answers) == len(envelope.recipients) or len(answers) == 1:
             return list(answers) if len(answers) > 1 else answers[0]

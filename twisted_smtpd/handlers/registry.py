@@ -37,6 +37,10 @@ _HOOKS = frozenset(
     if hook.startswith("handle_")
 )
 _OTHERS = frozenset({"handle_message"})
+_LIFE_HINTS = {
+    "start": "write it as start(self, server), or declare IStartable",
+    "stop": "it needs a start(self, server) beside it, or declare IStoppable",
+}
 
 
 class HandlerError(ValueError):
@@ -213,10 +217,10 @@ def _warn_of_lost_hooks(handler: object, name: str) -> None:
         log.warn("handler {name}: nobody calls {hook}{hint}", name=name, hook=hook, hint=_nearest(hook))
     for method in ignored_methods(handler):
         log.warn(
-            "handler {name}: {method}() is not called: it has no start(server), nor declares {interface}",
+            "handler {name}: {method}() is not called: {hint}",
             name=name,
             method=method,
-            interface="IStartable" if method == "start" else "IStoppable",
+            hint=_LIFE_HINTS[method],
         )
     asked = hooks & _HOOKS or any(attribute.startswith("auth_") for attribute in dir(handler))
     if not asked and not isinstance(handler, Sink):

@@ -10,11 +10,20 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Gene
 from concurrent.futures import Future
 from contextvars import ContextVar
 from enum import Enum
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
 
-__all__ = ["MISSING", "InputWait", "NeedsAsyncioReactor", "hook_names", "settle", "takes_responses", "unfinished"]
+__all__ = [
+    "MISSING",
+    "InputWait",
+    "Missing",
+    "NeedsAsyncioReactor",
+    "hook_names",
+    "settle",
+    "takes_responses",
+    "unfinished",
+]
 
 T = TypeVar("T")
 
@@ -28,6 +37,8 @@ class _Missing(Enum):
 
 #: What a hook that does not exist "returned"; an ``auth_*`` hook returns it when the credentials are rejected.
 MISSING: Final = _Missing.MISSING
+#: The type of :data:`MISSING`.
+Missing: TypeAlias = Literal[_Missing.MISSING]
 
 _in_hook: ContextVar[bool] = ContextVar("twisted_smtpd_in_hook", default=False)
 

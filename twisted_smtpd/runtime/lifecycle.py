@@ -112,7 +112,7 @@ async def _finished(result: object, what: str) -> Any:
     return value
 
 
-async def offered_services(handler: object) -> list[Any]:
+async def offered_services(handler: object) -> list[IService]:
     """The services that a handler wants to have run beside its server.
 
     :returns: providers of :class:`~twisted.application.service.IService`.

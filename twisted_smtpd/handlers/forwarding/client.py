@@ -11,7 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IPushProducer, IReactorTime, ITLSTransport
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IOpenSSLClientConnectionCreator,
+    IPushProducer,
+    IReactorTime,
+    ITLSTransport,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -136,7 +142,7 @@ class SMTPClient(Protocol):
         self._reader = ReplyReader()
         self._arrived: deque[Reply] = deque()
         self._waiting: deque[Deferred[Reply]] = deque()
-        self._timer: Any = None
+        self._timer: IDelayedCall | None = None
         self._limit = timeout
         self._content: _Content | None = None
         self._encrypted = False
