@@ -7,6 +7,7 @@ import weakref
 from typing import Any
 
 from twisted.internet.address import HostnameAddress, IPv6Address, UNIXAddress
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -24,6 +25,7 @@ from tests.support.fakes import (
     join,
     make_factory,
 )
+from tests.support.lives import Living
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.runtime.connections import LINGER, limited_address
 from twisted_smtpd.smtp import SMTP
@@ -367,3 +369,32 @@ class HandmadeTests(SynchronousTestCase):
         clock = Clock()
         self.assertFalse(connect(hooks(), max_connections=1, clock=clock).closed)
         self.assertFalse(connect(hooks(), max_connections=1, clock=clock).closed)
+
+
+class HandlerLifeTests(SynchronousTestCase):
+    def test_the_handler_is_told_what_the_server_is(self) -> None:
+        handler, clock = Living(), Clock()
+        factory = make_factory(handler, clock=clock, max_recipients=7)
+        self.successResultOf(factory.start_handler([("192.0.2.1", 25)]))
+        (server,) = handler.servers
+        self.assertEqual((server.hostname, server.addresses), ("mx.example", (("192.0.2.1", 25),)))
+        self.assertIs(server.reactor, clock)
+        self.assertEqual((server.options["max_recipients"], server.options["max_errors"]), (7, 10))
+        self.assertNotIn("max_recipients", repr(server))
+
+    def test_stop_is_paired_with_start(self) -> None:
+        handler = Living()
+        factory = make_factory(handler)
+        self.successResultOf(factory.stop_handler())
+        self.successResultOf(factory.start_handler())
+        self.failureResultOf(factory.start_handler(), RuntimeError)
+        self.successResultOf(factory.stop_handler())
+        self.successResultOf(factory.stop_handler())
+        self.assertEqual(handler.events, ["start", "stop"])
+
+    def test_a_start_that_is_given_up_is_cancelled(self) -> None:
+        cancelled: list[Any] = []
+        started = make_factory(Living(start=Deferred(cancelled.append))).start_handler()
+        started.cancel()
+        self.failureResultOf(started, CancelledError)
+        self.assertEqual(len(cancelled), 1)

@@ -11,6 +11,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -20,7 +21,6 @@ from twisted_smtpd.handlers import Chain, Debugging, Sink
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.runtime.listeners import Listener
 from twisted_smtpd.service import BindError, ServerService
-from twisted_smtpd.smtp import SMTP
 
 
 @implementer(IListeningPort)
@@ -49,39 +49,52 @@ class FakeEndpoint:
         return self.result
 
 
-class FakeReactor:
+class FakeReactor(Clock):
+    """Runs already: what is due now is done now."""
+
     stopped = False
+    runs = True
 
     def stop(self) -> None:
         self.stopped = True
 
+    def callLater(self, delay: float, callable: Any, *args: Any, **kwargs: Any) -> Any:
+        call = super().callLater(delay, callable, *args, **kwargs)
+        if self.runs and not delay:
+            self.advance(0)
+        return call
 
-class FakeFactory:
+
+class FakeFactory(SMTPFactory):
     """Notes whether the ports were closed when it was told to drain."""
 
-    protocol: type[SMTP] = SMTP
-    settings = SMTPFactory(Sink()).settings
-
     def __init__(self, *ports: FakePort) -> None:
+        super().__init__(Sink(), clock=Clock())
         self.ports, self.drained = ports, Deferred[None]()
         self.calls: list[tuple[float, list[bool]]] = []
 
-    def drain(self, grace: float) -> Deferred[None]:
+    def drain(self, grace: float = 10.0) -> Deferred[None]:
         self.calls.append((grace, [port.open for port in self.ports]))
         return self.drained
 
 
-class ServiceTests(SynchronousTestCase):
+class ServiceCase(SynchronousTestCase):
+    """Tests of a service whose ports and reactor are fakes."""
+
     def setUp(self) -> None:
         self.events: list[dict[str, Any]] = []
         globalLogPublisher.addObserver(self.events.append)
         self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
         self.reactor = FakeReactor()
+        self.left: list[tuple[int, str]] = []
         self.port = FakePort(IPv4Address("TCP", "127.0.0.1", 1234))
         self.good = Listener("127.0.0.1:1234", FakeEndpoint(self.port))
 
     def service(self, *listeners: Listener, factory: Any = None) -> ServerService:
-        return ServerService(factory or FakeFactory(), listeners, reactor=self.reactor, grace=5.0)
+        reactor: Any = self.reactor
+        return ServerService(
+            factory or FakeFactory(), listeners, reactor=reactor, grace=5.0, leave=lambda *said: self.left.append(said)
+        )
 
     def refusing(self, number: int, *, optional: bool = False) -> Listener:
         error = CannotListenError("::1", 8025, OSError(number, os.strerror(number)))
@@ -90,6 +103,8 @@ class ServiceTests(SynchronousTestCase):
     def said(self, name: str) -> list[str]:
         return [event[name] for event in self.events if name in event]
 
+
+class ServiceTests(ServiceCase):
     def test_says_where_it_listens_and_how_to_try_it(self) -> None:
         self.service(self.good).startService()
         self.assertEqual(self.said("places"), ["127.0.0.1:1234"])

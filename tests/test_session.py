@@ -77,6 +77,15 @@ class EnvelopeTests(SynchronousTestCase):
         first.options.append("X")
         self.assertEqual(second.options, [])
 
+    def test_content_as_bytes_whatever_it_is(self) -> None:
+        envelope = Envelope()
+        self.assertEqual(envelope.content_bytes, b"")
+        for content in (b"", b"\xff\x00", "", "gr\u00fc\u00dfe", b"\xff \xc3\xbc".decode("utf-8", "surrogateescape")):
+            envelope.content = content
+            expected = content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape")
+            self.assertEqual(envelope.content_bytes, expected)
+        self.assertEqual(envelope.content_bytes, b"\xff \xc3\xbc", "no byte that the client sent is changed")
+
     def test_repr_has_no_content(self) -> None:
         envelope = Envelope()
         envelope.mail_from = "a@x.example"

@@ -8,10 +8,16 @@ import os
 import socket
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from twisted_smtpd.options.table import DEFAULTS
+from twisted_smtpd.runtime.lifecycle import STOP_TIMEOUT, has_life
 from twisted_smtpd.runtime.listening import NO_SUCH_FAMILY, Binding, RunningServer, bind_inet, bind_unix
 from twisted_smtpd.runtime.reactors import (
     LoopThread,
@@ -21,6 +27,7 @@ from twisted_smtpd.runtime.reactors import (
     is_running,
     reactor_here,
     release,
+    run_on,
     running_loop,
     shared,
     wait_for,
@@ -98,10 +105,11 @@ class BaseController:
 
     smtpd: Any = None
     server: RunningServer | None = None
+    _starting = False
 
     def __init__(
         self,
-        handler: Any,
+        handler: object,
         loop: asyncio.AbstractEventLoop | None = None,
         *,
         ssl_context: object = None,
@@ -146,19 +154,27 @@ class BaseController:
         """Bind the server's place."""
         raise NotImplementedError("use Controller, UnixSocketController or one of their unthreaded forms")
 
-    def _open(self, reactor: Any, run: Callable[[Callable[[], None]], object] = lambda function: function()) -> None:
-        """Bind in this thread, then listen.
+    def _bound_server(self, reactor: Any) -> tuple[RunningServer, list[Binding]]:
+        """A server that has not started, and the bound places that it is to listen on."""
+        server = RunningServer(self._make_protocol, reactor, self.ssl_context, self.handler)
+        return server, self._bind()
 
-        :param run: calls a function where the reactor runs.
+    @property
+    def _options(self) -> Mapping[str, object]:
+        return MappingProxyType({**DEFAULTS, **self.SMTP_kwargs})
+
+    def _open(self, reactor: Any, run: Callable[[Callable[[], Deferred[None]]], object]) -> None:
+        """Bind in this thread, then start the handler and listen.
+
+        :param run: calls a function where the reactor runs, and waits for the Deferred that it returns.
         """
         try:
-            server = RunningServer(self._make_protocol, reactor, self.ssl_context)
-            bindings = self._bind()
+            server, bindings = self._bound_server(reactor)
             try:
-                run(lambda: server.open(bindings))
-            except TimeoutError:
-                # It may yet open.
-                reactor.callFromThread(server.shut, 0)
+                run(lambda: server.start(bindings, self._options))
+            except (TimeoutError, _HasToWait):
+                # It may yet start.
+                reactor.callFromThread(server.give_up, bindings)
                 raise
         except BaseException:
             self._forget(reactor)
@@ -174,10 +190,21 @@ class BaseController:
 
         :raises OSError: if it can't bind its place.
         :raises RuntimeError: if it is running already, or nothing runs in this thread.
+        :raises Exception: whatever :meth:`factory` or the handler's ``start`` raises.
         """
-        if self.server is not None:
+        if self.server is not None or self._starting:
             raise RuntimeError("the server is running already")
-        self._open(reactor_here(self))
+        reactor = reactor_here(self)
+        self._starting = True
+        try:
+            server, bindings = self._bound_server(reactor)
+            await wait_for(server.start(bindings, self._options))
+        except BaseException:
+            self._forget(reactor)
+            raise
+        finally:
+            self._starting = False
+        self.server = server
 
     async def close(self) -> None:
         """Stop the server: idle clients hear 421, messages in progress have :attr:`grace` seconds to finish.
@@ -185,6 +212,7 @@ class BaseController:
         Nothing happens if it isn't running.
 
         :raises RuntimeError: in another thread than that in which the server runs.
+        :raises Exception: whatever the handler's ``stop`` raises; the server is closed all the same.
         """
         server = self.server
         if server is None:
@@ -218,7 +246,7 @@ class BaseThreadedController(BaseController):
 
     def __init__(
         self,
-        handler: Any,
+        handler: object,
         loop: asyncio.AbstractEventLoop | None = None,
         *,
         ready_timeout: float = DEFAULT_READY_TIMEOUT,
@@ -242,7 +270,7 @@ class BaseThreadedController(BaseController):
         :raises AssertionError: if it is running already.
         :raises RuntimeError: in the thread of the reactor, where :meth:`listen` is to be used; in a process that was
             forked from one where the reactor runs; or if the reactor has been stopped for good.
-        :raises Exception: whatever :meth:`factory` raises.
+        :raises Exception: whatever :meth:`factory` or the handler's ``start`` raises.
         """
         if self.server is not None:
             raise AssertionError("SMTP daemon already running")
@@ -269,6 +297,7 @@ class BaseThreadedController(BaseController):
         :raises AssertionError: if it was not running, and :meth:`start` has not just failed.
         :raises TimeoutError: if the server's thread does not answer, because a hook blocks it for instance.
         :raises RuntimeError: in the thread of the reactor, where :meth:`close` is to be used.
+        :raises Exception: whatever the handler's ``stop`` raises; the server is closed all the same.
         """
         server = self.server
         if server is None and not (no_assert or self._start_failed):
@@ -287,7 +316,7 @@ class BaseThreadedController(BaseController):
     def _shut(self, server: RunningServer) -> None:
         self._forget(server.reactor)
         if server.is_here and is_running(server.reactor):
-            call_in(server.reactor, lambda: server.shut(self.grace), self.grace + self.ready_timeout)
+            call_in(server.reactor, lambda: server.shut(self.grace), self.grace + STOP_TIMEOUT + self.ready_timeout)
         else:
             server.abandon()
 
@@ -304,6 +333,25 @@ def _refuse_in_thread_of(reactor: Any, name: str, instead: str) -> None:
         raise RuntimeError(f"{name}() would wait for the thread it is called in: use `await controller.{instead}()`")
 
 
+class _HasToWait(RuntimeError):
+    """A start that is waited for in the thread in which it would go on."""
+
+
+def _at_once(function: Callable[[], Deferred[None]]) -> None:
+    """Call a function that does not wait.
+
+    :raises _HasToWait: if it does.
+    :raises Exception: whatever it fails with.
+    """
+    failures: list[Failure] = []
+    starting = function()
+    if not starting.called:
+        raise _HasToWait("the handler's start() has to wait: use `await controller.listen()` in a running loop")
+    starting.addErrback(failures.append)
+    if failures:
+        failures[0].raiseException()
+
+
 class BaseUnthreadedController(BaseController):
     """A server on an asyncio loop that the program runs.
 
@@ -311,7 +359,7 @@ class BaseUnthreadedController(BaseController):
     :ivar ended: a :class:`threading.Event`, set when the server has ended.
     """
 
-    def __init__(self, handler: Any, loop: asyncio.AbstractEventLoop | None = None, **kwargs: Any) -> None:
+    def __init__(self, handler: object, loop: asyncio.AbstractEventLoop | None = None, **kwargs: Any) -> None:
         super().__init__(handler, loop, **kwargs)
         self.ended = threading.Event()
 
@@ -325,9 +373,13 @@ class BaseUnthreadedController(BaseController):
     def begin(self) -> None:
         """Start the server on its loop, which serves clients when it runs; the loop is this thread's from now on.
 
+        If the handler's ``start`` has to wait, a loop that does not run is run meanwhile.
+
         :raises OSError: if it can't bind its place.
-        :raises RuntimeError: if it has begun already.
-        :raises Exception: whatever :meth:`factory` raises.
+        :raises TimeoutError: if the handler's ``start`` takes longer than :data:`DEFAULT_READY_TIMEOUT`.
+        :raises RuntimeError: if it has begun already; or if it is called in the running loop and the handler's
+            ``start`` has to wait: there, :meth:`listen` is to be used.
+        :raises Exception: whatever :meth:`factory` or the handler's ``start`` raises.
         """
         if self.server is not None:
             raise RuntimeError("the server has begun already")
@@ -336,15 +388,19 @@ class BaseUnthreadedController(BaseController):
         reactor = acquire(loop, self)
         if loop.is_running() and running_loop() is not loop:
             self._open(reactor, lambda function: call_in(reactor, function, DEFAULT_READY_TIMEOUT))
+        elif has_life(self.handler) and not loop.is_running():
+            self._open(reactor, lambda function: run_on(loop, function, DEFAULT_READY_TIMEOUT))
         else:
-            self._open(reactor)
+            self._open(reactor, _at_once)
         self.ended.clear()
 
     async def finalize(self) -> None:
         """End the server, as :meth:`close` does, and set :attr:`ended`."""
         self.ended.clear()
-        await self.close()
-        self.ended.set()
+        try:
+            await self.close()
+        finally:
+            self.ended.set()
 
     def end(self) -> None:
         """End the server: at once if the loop does not run; else from the loop, and :attr:`ended` tells when it is.
@@ -387,7 +443,7 @@ class InetMixin(BaseController):
 
     def __init__(
         self,
-        handler: Any,
+        handler: object,
         hostname: str | None = None,
         port: int = 8025,
         loop: asyncio.AbstractEventLoop | None = None,
@@ -418,7 +474,7 @@ class UnixSocketMixin(BaseController):
     """
 
     def __init__(
-        self, handler: Any, unix_socket: str | Path, loop: asyncio.AbstractEventLoop | None = None, **kwargs: Any
+        self, handler: object, unix_socket: str | Path, loop: asyncio.AbstractEventLoop | None = None, **kwargs: Any
     ) -> None:
         super().__init__(handler, loop, **kwargs)
         self.unix_socket = str(unix_socket)

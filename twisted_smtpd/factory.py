@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 
 from twisted_smtpd.assemble import settings_for
 from twisted_smtpd.options.table import SMTPOptions
 from twisted_smtpd.runtime.connections import Connections
+from twisted_smtpd.runtime.lifecycle import HandlerUse, ServerInfo
+from twisted_smtpd.session import Peer
 from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.tls import connection_creator
 
@@ -34,16 +38,17 @@ class SMTPFactory(ServerFactory):
 
     def __init__(self, handler: object, *, protocol: type[SMTP] = SMTP, **options: Unpack[SMTPOptions]) -> None:
         self.handler = handler
-        self.protocol: Any = protocol
+        self.protocol: type[SMTP] = protocol
         self.options = options
-        # Held here, or each connection that is alone would make them anew.
+        # Held here, since settings live only as long as they are used.
         self.settings = settings_for(protocol, handler, options)
-        # Where nothing but the settings goes into a connection, they need not be looked up for each; unless somebody
-        # has put something else here since.
+        # If a connection is made of the settings alone, they need not be looked up for each, unless a program has
+        # changed these attributes since.
         plain = protocol.__init__ is SMTP.__init__ and protocol.__new__ is object.__new__
         self._made_of = dict(options) if plain else None
-        # Of its own: another factory for the same handler is another server.
+        # Its own: another factory for the same handler is another server.
         self.connections = Connections(self.settings.values["clock"])
+        self._use: HandlerUse | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> SMTP:
         protocol: SMTP
@@ -67,12 +72,37 @@ class SMTPFactory(ServerFactory):
         """
         return self.connections.drain(grace)
 
+    def start_handler(self, addresses: Sequence[Peer] = ()) -> Deferred[None]:
+        """Start the handler, see :class:`~twisted_smtpd.interfaces.IStartable`; wait for the result, then listen.
+
+        :param addresses: where the server will listen, if the handler is to know.
+        :returns: fires when the handler has started, or fails with what its ``start`` raised.  Cancelling it cancels
+            the start.
+        """
+        return Deferred.fromCoroutine(self._start_handler(addresses))
+
+    async def _start_handler(self, addresses: Sequence[Peer]) -> None:
+        if self._use is None or self._use.handler is not self.handler:
+            self._use = HandlerUse(self.handler)
+        values = self.settings.values
+        reactor = self.connections.timers.clock
+        await self._use.start(ServerInfo(values["hostname"], tuple(addresses), reactor, MappingProxyType(values)))
+
+    def stop_handler(self) -> Deferred[None]:
+        """Stop the handler, see :class:`~twisted_smtpd.interfaces.IStoppable`; drain first.
+
+        Nothing happens if it was not started, or has been stopped.
+
+        :returns: fires when the handler has stopped, or fails with what its ``stop`` raised.
+        """
+        return succeed(None) if self._use is None else Deferred.fromCoroutine(self._use.stop())
+
 
 class ImplicitTLS(ServerFactory):
     """The same server with TLS from the start (port 465, RFC 8314 section 3.3), for a second listener.
 
     Its connections are the factory's own: they share its limits and are drained with it.  Unlike TLS below the server
-    (a ``ssl:`` endpoint) it knows of the PROXY header that comes before TLS.
+    (a ``ssl:`` endpoint) it reads the PROXY header that comes before TLS.
 
     :param factory: the server.
     :param context: see :func:`twisted_smtpd.tls.connection_creator`.

@@ -1,21 +1,23 @@
-"""The hooks of a handler, an interface each.
+"""The methods of a handler: an interface for each hook, and for its start and stop.
 
-A handler need not declare any of them: the server looks for the methods only.  Declaring them lets a type checker and
+A handler need not declare any of them, since the server looks for the methods.  Declaring them lets a type checker and
 :func:`zope.interface.verify.verifyObject` find a misspelled name or a wrong signature before a client does.
 
-Every hook may be a plain function, an ``async def``, or return a Deferred or an asyncio awaitable.  Unless said
-otherwise it answers with a status: a ``str`` such as ``"250 OK"``, or a :class:`~twisted_smtpd.wire.replies.Reply`;
-or it raises :class:`~twisted_smtpd.wire.replies.SMTPReplyError`.
+Each method may be a plain function, an ``async def``, or return a Deferred or (where an asyncio loop runs) an asyncio
+awaitable.  If its description says nothing else, a hook answers with a status: a ``str`` such as ``"250 OK"``, or a
+:class:`~twisted_smtpd.wire.replies.Reply`; or it raises :class:`~twisted_smtpd.wire.replies.SMTPReplyError`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from zope.interface import Attribute, Interface
 
-if TYPE_CHECKING:
-    from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.stream import ContentStream
+from twisted_smtpd.wire.proxy_protocol import ProxyData
+from twisted_smtpd.wire.replies import Reply
 
 __all__ = [
     "IAUTHHandler",
@@ -30,13 +32,85 @@ __all__ = [
     "IHandlerPlugin",
     "IMAILHandler",
     "INOOPHandler",
+    "IOffersServices",
     "IPROXYHandler",
     "IQUITHandler",
     "IRCPTHandler",
     "IRSETHandler",
     "ISTARTTLSHandler",
+    "IStartable",
+    "IStoppable",
     "IVRFYHandler",
 ]
+
+
+class HookServer(Protocol):
+    """What the built-in handlers use of their hooks' ``server``, an :class:`~twisted_smtpd.smtp.SMTP`.
+
+    :ivar hostname: the server's name.
+    :ivar ident: the software's name in the greeting.
+    """
+
+    hostname: str
+    ident: str
+
+    async def push(self, status: str | Reply) -> None:
+        """Send a reply, or part of one."""
+
+
+class IStartable(Interface):
+    """Is started before its server takes connections.
+
+    A handler need not declare this.  A method ``start`` is called if it can be called with exactly one argument, and
+    not with none; so the ``start()`` of a :class:`threading.Thread` or of a controller that is its own handler is left
+    alone.  The ``start`` of a handler that declares this interface is always called.
+    """
+
+    def start(server: Any) -> Any:
+        """Open what the handler needs: files, database connections, and so on.
+
+        No client is served before this has ended.  If it raises an error, the server does not start: a program that
+        ``twist smtpd`` runs ends with status 1 and one line on stderr, and a controller's ``start()`` raises the error.
+
+        :param server: a :class:`~twisted_smtpd.handlers.ServerInfo`: what is known about the server.
+        :returns: nothing that is looked at.
+        :raises HandlerStartError: (or :exc:`OSError`, or :exc:`ValueError`) if the handler can't work, for a reason
+            that is understood without a traceback.
+        """
+
+
+class IStoppable(Interface):
+    """Is stopped after its server has ended.
+
+    A method ``stop`` is called if the handler has a ``start(server)`` as well (see :class:`IStartable`), or declares
+    this interface.  Without either, ``stop`` may be meant for something else.
+    """
+
+    def stop() -> Any:
+        """Close what the handler holds.
+
+        It is called once for each start that succeeded, when the last connection is closed and no hook runs.  It may
+        take 10 seconds.
+
+        :returns: nothing that is looked at.
+        """
+
+
+class IOffersServices(Interface):
+    """Has services of its own, which ``twist smtpd`` runs beside the server.
+
+    A method ``services`` is called if it needs no arguments.  Only the command line calls it, controllers don't.
+    """
+
+    def services() -> Any:
+        """Give the services.
+
+        They are started after the handler's ``start`` and before the server takes connections, and stopped after the
+        last connection is closed and before the handler's ``stop``.  With ``--workers`` each worker runs its own.
+
+        :returns: an iterable of :class:`twisted.application.service.IService` providers.
+        """
+
 
 # The server is Any: a handler that annotates it with a subclass of SMTP is right as well.
 
@@ -56,22 +130,26 @@ class ICONNECTHandler(Interface):
 class IDISCONNECTHandler(Interface):
     """Hears that a connection is over."""
 
-    def handle_DISCONNECT(server: Any, session: Session, envelope: Envelope, reason: Any) -> Any:
-        """The connection is gone; called once for each that ``handle_CONNECT`` was, or would have been, called for.
+    def handle_DISCONNECT(server: Any, session: Session, envelope: Envelope, reason: Exception) -> Any:
+        """The connection is gone.
+
+        It is called once for each connection for which ``handle_CONNECT`` was called, or would have been if the handler
+        had it.
 
         :param reason: the exception that says why: :exc:`~twisted.internet.error.ConnectionDone` if it was closed.
-        :returns: nothing that anybody looks at.
+        :returns: nothing that is looked at.
         """
 
 
 class IPROXYHandler(Interface):
     """Decides about a PROXY header (``proxy_from``, ``proxy_protocol_timeout``)."""
 
-    def handle_PROXY(server: Any, session: Session, envelope: Envelope, proxy_data: Any) -> Any:
-        """A proxy has said whom it connects, ``session.peer``; there was no greeting yet, and no TLS.
+    def handle_PROXY(server: Any, session: Session, envelope: Envelope, proxy_data: ProxyData) -> Any:
+        """A proxy has named the client, ``session.peer``; there was no greeting yet, and no TLS.
 
-        :param proxy_data: what the header said: a :class:`~twisted_smtpd.wire.proxy_protocol.ProxyData`.
-        :returns: true to go on, false to hang up; a status with another code than 2yz is said before.
+        :param proxy_data: what the header said.
+        :returns: true to go on, false to close the connection; or a status: with another code than 2yz it is sent, and
+            then the connection is closed.
         """
 
 
@@ -192,11 +270,11 @@ class IDATAHandler(Interface):
 class IDATAStreamHandler(Interface):
     """Takes a message while it arrives (RFC 5321 section 4.1.1.4, RFC 3030)."""
 
-    def handle_DATA_STREAM(server: Any, session: Session, envelope: Envelope, stream: Any) -> Any:
+    def handle_DATA_STREAM(server: Any, session: Session, envelope: Envelope, stream: ContentStream) -> Any:
         """A message begins.
 
-        :param stream: a :class:`~twisted_smtpd.stream.ContentStream`, an asynchronous iterator of chunks of bytes; the
-            client is held back while nobody asks for the next.
+        :param stream: an asynchronous iterator of chunks of bytes; the client has to wait while the hook does not ask
+            for the next.
         :returns: what ``handle_DATA`` may return.
         """
 

@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import shlex
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from twisted.application.service import Service
-from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.application.service import IService, Service
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.address import IPv6Address, UNIXAddress
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
+from twisted.internet.endpoints import (
+    AdoptedStreamServerEndpoint,
+    SSL4ServerEndpoint,
+    TCP4ServerEndpoint,
+    TCP6ServerEndpoint,
+    UNIXServerEndpoint,
+)
 from twisted.internet.interfaces import IListeningPort
-from twisted.logger import Logger
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from twisted_smtpd import __version__
-from twisted_smtpd.factory import ImplicitTLS
-from twisted_smtpd.handlers.chain import Chain
-from twisted_smtpd.handlers.debugging import Debugging
+from twisted_smtpd.factory import ImplicitTLS, SMTPFactory
 from twisted_smtpd.lmtp import LMTP
+from twisted_smtpd.runtime.exit_status import leave_with
+from twisted_smtpd.runtime.lifecycle import HandlerStartError, has_life, offered_services
+from twisted_smtpd.session import Peer
 
 if TYPE_CHECKING:
-    from twisted_smtpd.factory import SMTPFactory
     from twisted_smtpd.runtime.listeners import Listener
     from twisted_smtpd.tls import ServerCertificates
 
-__all__ = ["BindError", "ServerService"]
+__all__ = ["BindError", "ListeningService", "ServerService"]
 
 # What a machine without IPv6 says, in its two forms: no such family, or no such address.
 _NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+# Their ports are there when listen() returns, and can be told not to accept yet.
+_BOUND_AT_ONCE = (
+    AdoptedStreamServerEndpoint,
+    SSL4ServerEndpoint,
+    TCP4ServerEndpoint,
+    TCP6ServerEndpoint,
+    UNIXServerEndpoint,
+)
+# Errors of a handler's start that are understood without a traceback.
+_EXPECTED = (HandlerStartError, OSError, ValueError)
 _LOOPBACK_FOR_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -41,37 +61,34 @@ class BindError(Exception):
     """A port can't be bound; its text says which, and why."""
 
 
-class ServerService(Service):
-    """Listens while it runs; when stopped, lets the factory end what is in progress.
+class ListeningService(Service):
+    """Listens while it runs.
 
-    Unlike ``strports.service`` it knows its ports (to say where it listens), and a port that can't be bound is fatal
-    even when the endpoint finds that out later.
+    Unlike ``strports.service`` it knows its ports (to say where it listens), and a port that can't be bound ends the
+    program, even when the endpoint finds that out later.
 
-    :param factory: the server.
+    :param factory: makes the protocols.
     :param listeners: where to listen.
     :param reactor: is stopped when a port can't be bound after the start.
-    :param grace: seconds that messages in progress have to finish in :meth:`stopService`.
-    :param certificates: what is reloaded at a SIGHUP.
+    :param leave: is called with the status that the program shall end with then, and the reason in a line.
+    :ivar ports: the listening ports, each with its listener.
     """
 
     log = Logger()
 
     def __init__(
         self,
-        factory: SMTPFactory,
+        factory: ServerFactory,
         listeners: Sequence[Listener],
         *,
         reactor: Any,
-        grace: float = 10.0,
-        certificates: Sequence[ServerCertificates] = (),
+        leave: Callable[[int, str], object] = leave_with,
     ) -> None:
         self.factory = factory
         self.listeners = listeners
         self.reactor = reactor
-        self.grace = grace
-        self.certificates = certificates
-        self._former_hangup: Any = None
         self.ports: list[tuple[Listener, IListeningPort]] = []
+        self._leave = leave
         self._waiting: list[Deferred[Any]] = []
         self._refusals: list[BindError] | None = None
 
@@ -81,62 +98,54 @@ class ServerService(Service):
         :raises BindError: a port can't be bound.
         """
         super().privilegedStartService()
-        self._listen()
+        self._listen(self._first_listeners())
 
     def startService(self) -> None:
-        """Bind the ports, if that isn't done, and say where they are.
+        """Bind the ports, if that isn't done.
 
         A port that can't be bound ends the process with status 1 and the reason on stderr.
         """
         super().startService()
         if not self._waiting:
             try:
-                self._listen()
+                self._listen(self._first_listeners())
             except BindError as error:
                 sys.exit(f"twist smtpd: {error}")
-        if self.certificates and _can_hear_hangup():
-            self._former_hangup = signal.signal(signal.SIGHUP, self._hangup)
-        self._announce()
-        if any(_goes_nowhere(stream) for stream in _printed_on(getattr(self.factory, "handler", None))):
-            # Only now: twistd puts /dev/null in the place of the standard output when it leaves the terminal.
-            self.log.warn("WHAT IS PRINTED IS LOST: the debugging handler's output is closed, or /dev/null")
-
-    def _hangup(self, *_: object) -> None:
-        # A signal comes between any two instructions.
-        self.reactor.callFromThread(self.reload)
-
-    def reload(self) -> None:
-        """Read the certificates anew; connections that are open go on as they are."""
-        for certificates in self.certificates:
-            certificates.reload()
+        self._opened()
 
     def stopService(self) -> Deferred[None]:
-        """Close the ports, then drain the factory.
+        """Close the ports.
 
-        :returns: fires when no connection is left, or the grace period is over.
+        :returns: fires when the service has ended.
         """
         super().stopService()
-        if self._former_hangup is not None:
-            signal.signal(signal.SIGHUP, self._former_hangup)
-            self._former_hangup = None
         return Deferred.fromCoroutine(self._stop())
 
-    async def _stop(self) -> None:
-        await self._close()
-        await self.factory.drain(self.grace)
+    def _opened(self) -> None:
+        """The ports are bound."""
 
-    async def _close(self) -> None:
+    async def _stop(self) -> None:
         for waiting in self._waiting:
             waiting.cancel()
         for _, port in self.ports:
             await maybeDeferred(port.stopListening)
 
-    def _listen(self) -> None:
+    def _first_listeners(self) -> Sequence[Listener]:
+        """The places that are listened on before the reactor runs."""
+        return self.listeners
+
+    def _factory_for(self, listener: Listener) -> ServerFactory:
+        return self.factory
+
+    def _listen(self, listeners: Iterable[Listener]) -> None:
+        """Listen on some places.
+
+        :raises BindError: if one of them can't be bound; then none of them stays bound.
+        """
         refusals: list[BindError] = []
         self._refusals = refusals
-        for listener in self.listeners:
-            factory = self.factory if listener.tls is None else ImplicitTLS(self.factory, listener.tls)
-            waiting = maybeDeferred(listener.endpoint.listen, factory)
+        for listener in listeners:
+            waiting = maybeDeferred(listener.endpoint.listen, self._factory_for(listener))
             waiting.addCallbacks(partial(self._bound, listener), partial(self._refused, listener))
             self._waiting.append(waiting)
         self._refusals = None
@@ -146,7 +155,7 @@ class ServerService(Service):
             raise refusals[0]
 
     def _bound(self, listener: Listener, port: IListeningPort) -> None:
-        # The stdio: endpoint connects at once instead, and there is nothing to close or to tell about.
+        # The stdio: endpoint connects at once instead, so there is nothing to close or to tell.
         if IListeningPort.providedBy(port):
             self.ports.append((listener, port))
 
@@ -159,7 +168,149 @@ class ServerService(Service):
             self._refusals.append(error)
         elif self.running:
             self.log.critical("{error}", error=error)
-            self.reactor.stop()
+            self._end_program(str(error))
+
+    def _end_program(self, reason: str) -> None:
+        """End the program with status 1, and one line on stderr."""
+        self._leave(1, f"twist smtpd: {' '.join(reason.split())}")
+        self.reactor.stop()
+
+
+class ServerService(ListeningService):
+    """Runs a server: listens, starts the handler and its services, and ends all of that in the opposite order.
+
+    The ports are bound first, where that needs no waiting: a port in use is reported before the handler is started, and
+    ``twistd`` still has root's rights then.  Clients that connect meanwhile wait, and are served when the handler has
+    started.
+
+    :param factory: the server.
+    :param listeners: where to listen.
+    :param reactor: what the server runs on; it is stopped when the server can't start.
+    :param grace: seconds that messages in progress have to finish in :meth:`stopService`.
+    :param certificates: what is reloaded at a SIGHUP.
+    :param leave: see :class:`ListeningService`.
+    """
+
+    factory: SMTPFactory
+
+    def __init__(
+        self,
+        factory: SMTPFactory,
+        listeners: Sequence[Listener],
+        *,
+        reactor: Any,
+        grace: float = 10.0,
+        certificates: Sequence[ServerCertificates] = (),
+        leave: Callable[[int, str], object] = leave_with,
+    ) -> None:
+        super().__init__(factory, listeners, reactor=reactor, leave=leave)
+        self.grace = grace
+        self.certificates = certificates
+        self._former_hangup: Any = None
+        self._handler_lives = has_life(factory.handler)
+        self._serving = False
+        self._starting: Deferred[None] = succeed(None)
+        self._services: list[IService] = []
+
+    def reload(self) -> None:
+        """Read the certificates again; open connections are not affected."""
+        for certificates in self.certificates:
+            certificates.reload()
+
+    def _hangup(self, *_: object) -> None:
+        # A signal comes between any two instructions.
+        self.reactor.callFromThread(self.reload)
+
+    def stopService(self) -> Deferred[None]:
+        """Close the ports, drain the factory, then stop the handler and its services.
+
+        :returns: fires when that is done.  Draining takes no longer than the grace period.
+        """
+        if self._former_hangup is not None:
+            signal.signal(signal.SIGHUP, self._former_hangup)
+            self._former_hangup = None
+        return super().stopService()
+
+    def _first_listeners(self) -> Sequence[Listener]:
+        if not self._handler_lives:
+            return self.listeners
+        return [listener for listener in self.listeners if isinstance(listener.endpoint, _BOUND_AT_ONCE)]
+
+    def _factory_for(self, listener: Listener) -> ServerFactory:
+        return self.factory if listener.tls is None else ImplicitTLS(self.factory, listener.tls)
+
+    def _bound(self, listener: Listener, port: IListeningPort) -> None:
+        super()._bound(listener, port)
+        if self._handler_lives and not self._serving and isinstance(port, FileDescriptor):
+            port.stopReading()
+
+    def _opened(self) -> None:
+        if self.certificates and _can_hear_hangup():
+            self._former_hangup = signal.signal(signal.SIGHUP, self._hangup)
+        if self._handler_lives:
+            # A start() may need the reactor, and what asyncio has.  callWhenRunning is too early for the latter.
+            self.reactor.callLater(0, self._begin)
+        else:
+            self._serve()
+
+    def _begin(self) -> None:
+        if not self.running:
+            return
+        self._starting = Deferred.fromCoroutine(self._start())
+        if not self._starting.called:
+            self.log.info("Waiting until the handler has started: {handler}", handler=self.factory.handler)
+        self._starting.addErrback(self._not_started)
+
+    async def _start(self) -> None:
+        await self.factory.start_handler([_peer(port.getHost()) for _, port in self.ports])
+        for service in await offered_services(self.factory.handler):
+            # Twisted does both for a service that is added to a running one, too.
+            service.privilegedStartService()
+            self._services.append(service)
+            service.startService()
+        if self.running:
+            self._listen(listener for listener in self.listeners if not isinstance(listener.endpoint, _BOUND_AT_ONCE))
+            self._serve()
+
+    def _not_started(self, failure: Failure) -> None:
+        error = failure.value
+        if not self.running and isinstance(error, (CancelledError, asyncio.CancelledError)):
+            return
+        name = type(self.factory.handler).__name__
+        if isinstance(error, BindError):
+            reason = str(error)
+        elif isinstance(error, _EXPECTED):
+            reason = f"handler {name}: {error}"
+        else:
+            reason = f"handler {name}: {type(error).__name__}: {error}"
+            self.log.failure("the handler could not start", failure, LogLevel.critical)
+        self.log.critical("{reason}", reason=reason)
+        if self.running:
+            self._end_program(reason)
+
+    def _serve(self) -> None:
+        """Take connections."""
+        self._serving = True
+        if self._handler_lives:
+            for _, port in self.ports:
+                if isinstance(port, FileDescriptor):
+                    port.startReading()
+        self._announce()
+
+    async def _stop(self) -> None:
+        self._starting.cancel()
+        await self._starting
+        await super()._stop()
+        await self.factory.drain(self.grace)
+        for service in reversed(self._services):
+            await self._ended(maybeDeferred(service.stopService))
+        await self._ended(self.factory.stop_handler())
+
+    async def _ended(self, ending: Deferred[Any]) -> None:
+        try:
+            await ending
+        except Exception:
+            self.log.failure("{handler} could not be stopped in an orderly way", handler=self.factory.handler)
 
     def _announce(self) -> None:
         if not self.ports:
@@ -172,19 +323,13 @@ class ServerService(Service):
         self.log.info("To try it: {command}", command=f"{swaks} {_first_message(listener, port.getHost(), starttls)}")
 
 
-def _printed_on(handler: object) -> list[TextIO]:
-    handlers = handler.handlers if isinstance(handler, Chain) else (handler,)
-    return [one.stream for one in handlers if isinstance(one, Debugging)]
-
-
-def _goes_nowhere(stream: TextIO) -> bool:
-    if getattr(stream, "closed", False):
-        return True
-    try:
-        return os.path.samestat(os.fstat(stream.fileno()), os.stat(os.devnull))
-    except (AttributeError, OSError, ValueError):
-        # No file is behind it, such as twistd's own stream, which writes to the log.
-        return False
+def _peer(address: Any) -> Peer:
+    """An address as a socket has it."""
+    if isinstance(address, UNIXAddress):
+        return os.fsdecode(address.name or b"")
+    if isinstance(address, IPv6Address):
+        return address.host, address.port, address.flowInfo, int(address.scopeID)
+    return address.host, address.port
 
 
 def _place(address: Any) -> str:

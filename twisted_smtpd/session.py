@@ -4,46 +4,83 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from asyncio import AbstractEventLoop
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeAlias
 
-if TYPE_CHECKING:
-    import asyncio
+from twisted_smtpd.wire.proxy_protocol import ProxyData
 
-__all__ = ["Envelope", "Recipient", "Session"]
+__all__ = ["Envelope", "Peer", "Recipient", "Session", "TLSDetails"]
 
-# Unlike a random number per session, a counter costs nothing; the prefix keeps two processes' logs apart.
+#: An address as a socket has it: ``(host, port)`` for IPv4, ``(host, port, flow, scope)`` for IPv6, a path or ``""``
+#: for a Unix socket.
+Peer: TypeAlias = "tuple[str, int] | tuple[str, int, int, int] | str"
+
+# A counter is cheaper than a random number for each session; the prefix keeps the logs of two processes apart.
 _prefix = secrets.token_hex(4)
 _counter = itertools.count(1)
+
+
+class TLSDetails(Protocol):
+    """What ``session.ssl`` tells about TLS; :class:`twisted_smtpd.tls.TLSInfo` documents each member.
+
+    ``session.ssl["cipher"]`` and the like work as well, for handlers written for aiosmtpd.
+    """
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def cipher(self) -> str: ...
+
+    @property
+    def bits(self) -> int: ...
+
+    @property
+    def server_name(self) -> str | None: ...
+
+    @property
+    def alpn(self) -> str | None: ...
+
+    @property
+    def peer_certificate(self) -> bytes | None: ...
+
+    @property
+    def peer_verified(self) -> bool: ...
+
+    def __getitem__(self, key: str, /) -> Any: ...
+
+    def __contains__(self, key: object, /) -> bool: ...
 
 
 class Session:
     """One client's connection, as the hooks see it.
 
     :ivar peer: the client's address: ``(host, port)`` for IPv4, ``(host, port, flow, scope)`` for IPv6, ``""`` for a
-        Unix socket.  Behind a trusted proxy it is the address the proxy vouches for.
-    :ivar proxy_peer: the proxy's own address, if there is one.
-    :ivar proxy_data: what the PROXY header said, if there was one.
-    :ivar xclient: what a trusted mail server said of the client with XCLIENT: attribute to value, ``None`` where it
+        Unix socket; ``None`` before there is a connection.  Behind a trusted proxy it is the address that the proxy
+        gives.
+    :ivar proxy_peer: the proxy's own address, if there is a proxy.
+    :ivar proxy_data: what the PROXY header said, if there was a header.
+    :ivar xclient: what a trusted mail server said about the client with XCLIENT: attribute to value, ``None`` where it
         said that it doesn't know.
-    :ivar xforward: the same with XFORWARD, for logs; it holds for one transaction.
-    :ivar ssl: what is known of TLS (a :class:`~twisted_smtpd.tls.TLSInfo`), or ``None`` in clear.
+    :ivar xforward: the same with XFORWARD, for logs; it is valid for one transaction.
+    :ivar ssl: what is known about TLS (a :class:`~twisted_smtpd.tls.TLSInfo`), or ``None`` in clear.
     :ivar tls: whether TLS protects the client's connection; a trusted proxy may vouch for it.
     :ivar host_name: the name given with HELO, EHLO or LHLO; ``None`` before.
     :ivar extended_smtp: whether it was EHLO or LHLO.
     :ivar authenticated: whether the client has authenticated.
-    :ivar auth_data: what the authenticator said of it.
+    :ivar auth_data: what the authenticator said about it.
     :ivar login_data: what an ``auth_*`` hook returned.
     :ivar loop: the running asyncio loop on the asyncio reactor, else ``None``.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        self.peer: Any = None
-        self.proxy_peer: Any = None
-        self.proxy_data: Any = None
+    def __init__(self, loop: AbstractEventLoop | None = None) -> None:
+        self.peer: Peer | None = None
+        self.proxy_peer: Peer | None = None
+        self.proxy_data: ProxyData | None = None
         self.xclient: dict[str, str | None] = {}
         self.xforward: dict[str, str | None] = {}
-        self.ssl: Any = None
+        self.ssl: TLSDetails | None = None
         self.tls: bool = False
         self.host_name: str | None = None
         self.extended_smtp: bool = False
@@ -61,7 +98,10 @@ class Session:
         return self._id
 
     def inherit(self, before: Session) -> None:
-        """Take over what is known of the connection itself, not from what was said on it."""
+        """Take over what is known about the connection itself, and nothing that the client said on it.
+
+        :param before: the session that this one replaces.
+        """
         self._id = before.id
         self.peer, self.proxy_peer, self.proxy_data = before.peer, before.proxy_peer, before.proxy_data
         self.ssl, self.tls = before.ssl, before.tls
@@ -94,9 +134,9 @@ class Envelope:
     :ivar rcpt_tos: the accepted recipients' addresses.
     :ivar rcpt_options: their parameters, all in one list.
     :ivar recipients: a :class:`Recipient` for each accepted RCPT.
-    :ivar submitter: the mailbox of whoever submitted the message, as an authenticated client says with ``AUTH=`` (RFC
-        4954 section 5); ``""`` if it says ``<>`` or isn't authenticated; ``None`` if it says nothing.
-    :ivar content: the message: bytes, or a ``str`` with ``decode_data``.
+    :ivar submitter: the mailbox that submitted the message, as an authenticated client says with ``AUTH=`` (RFC 4954
+        section 5); ``""`` if the client says ``<>`` or isn't authenticated; ``None`` if it says nothing.
+    :ivar content: the message: bytes, or a ``str`` with ``decode_data``; ``None`` before it has arrived.
     :ivar original_content: the message, always bytes.
     """
 
@@ -111,6 +151,18 @@ class Envelope:
         self.submitter: str | None = None
         self.content: str | bytes | None = None
         self.original_content: bytes | None = None
+
+    @property
+    def content_bytes(self) -> bytes:
+        """The message as bytes, whatever :attr:`content` is.
+
+        A ``str`` (``decode_data``, or a hook has put one there) is encoded as UTF-8, and what the server could not
+        decode becomes the bytes that it was.  It is ``b""`` while there is no content.
+        """
+        content = self.content
+        if isinstance(content, str):
+            return content.encode("utf-8", "surrogateescape")
+        return content or b""
 
     def __repr__(self) -> str:
         return f"<Envelope from={self.mail_from!r} to={self.rcpt_tos!r}>"

@@ -12,6 +12,7 @@ from twisted_smtpd.cli.server import named_by_flag
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.metrics.figures import Collect, Reading, snapshot
+from twisted_smtpd.runtime.exit_status import leave_with
 from twisted_smtpd.service import ServerService
 from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.workers.worker import WorkerService
@@ -50,7 +51,7 @@ def makeService(options: Options) -> IService:
 def _supervisor(options: Options) -> IService:
     """The service of a process that leaves the serving to workers."""
     # Imported here: one process without workers does not need it.
-    from twisted_smtpd.workers.service import SupervisorService, leave_with, twist_arguments
+    from twisted_smtpd.workers.service import SupervisorService, twist_arguments
     from twisted_smtpd.workers.supervisor import Supervisor
 
     assert options.binder is not None

@@ -83,7 +83,7 @@ class ExampleTests(ProgramCase):
 @skipUnless((PROJECT / "docs").is_dir(), "the documentation is not installed")
 class PageTests(ProgramCase):
     def test_the_examples_on_the_pages_are_right(self) -> None:
-        for page, at_least in (("controllers.rst", 30), ("migrating.rst", 6)):
+        for page, at_least in (("controllers.rst", 30), ("embedding.rst", 7), ("migrating.rst", 6)):
             path = str((PROJECT / "docs" / page).absolute())
             count = int(self.run_out("-c", DOCTEST, path).split()[-2])
             self.assertGreaterEqual(count, at_least, page)

@@ -8,7 +8,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.fakes import ENVELOPE, MESSAGE, Promises, Recorder, answering, codes, connect, hooks, last_line
-from twisted_smtpd.handlers import PASS, Chain, Debugging, Mailbox
+from tests.support.lives import INFO, Beside, Living
+from twisted_smtpd.handlers import PASS, Chain, Debugging, Mailbox, Sink
 from twisted_smtpd.handlers.registry import HandlerError, make_handler
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.runtime.awaiting import hook_names
@@ -267,3 +268,56 @@ class CommandLineTests(SynchronousTestCase):
         self.assertEqual([type(handler) for handler in chain.handlers], [Debugging, Mailbox])
         for wrong in ([], ["+"], ["sink", "+"], ["nobody"], ["sink", "x", "+", "sink"]):
             self.assertRaises(HandlerError, make_handler, "chain", wrong)
+
+
+class LifeTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.events: list[str] = []
+
+    def make(self, *names: str, **failing: Exception) -> Chain:
+        return Chain(*(Living(self.events, name, start=failing.get(name)) for name in names), Sink())
+
+    def run_to_end(self, coroutine: Any) -> Any:
+        return self.successResultOf(Deferred.fromCoroutine(coroutine))
+
+    def test_started_in_order_and_stopped_in_reverse(self) -> None:
+        chain = self.make("one", "two")
+        self.run_to_end(chain.start(INFO))
+        self.run_to_end(chain.stop())
+        self.assertEqual(self.events, ["one start", "two start", "two stop", "one stop"])
+
+    def test_it_can_be_started_again(self) -> None:
+        chain = self.make("one")
+        for _ in range(2):
+            self.run_to_end(chain.start(INFO))
+            self.run_to_end(chain.stop())
+        self.assertEqual(self.events, ["one start", "one stop"] * 2)
+
+    def test_if_one_can_not_start_those_before_it_are_stopped_again(self) -> None:
+        chain = self.make("one", "two", "three", "four", three=OSError("no"))
+        self.failureResultOf(Deferred.fromCoroutine(chain.start(INFO)), OSError)
+        self.assertEqual(self.events, ["one start", "two start", "three start", "two stop", "one stop"])
+        self.run_to_end(chain.stop())
+        self.assertEqual(len(self.events), 5)
+
+    def test_all_are_stopped_though_one_fails(self) -> None:
+        one = Living(self.events, "one")
+        chain = Chain(one, Living(self.events, "two", stop=ZeroDivisionError()))
+        self.run_to_end(chain.start(INFO))
+        self.run_to_end(chain.stop())
+        self.assertEqual(self.events[2:], ["two stop", "one stop"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_a_handler_that_two_chains_share_is_started_once(self) -> None:
+        shared = Living(self.events)
+        one, two = Chain(shared), Chain(shared)
+        for chain in (one, two):
+            self.run_to_end(chain.start(INFO))
+        for chain in (one, two):
+            self.run_to_end(chain.stop())
+        self.assertEqual(self.events, ["start", "stop"])
+
+    def test_the_services_of_all(self) -> None:
+        one, two = Beside([]), Beside([])
+        offers = [hooks(services=answering([one])), Sink(), hooks(services=answering(succeed([two])))]
+        self.assertEqual(self.run_to_end(Chain(*offers).services()), [one, two])

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
 from tests.support.fakes import codes
 from tests.support.next_host import CONTENT, EHLO, NextHostDouble, ProxyTestCase, transaction
 from twisted_smtpd.factory import SMTPFactory
+from twisted_smtpd.handlers import Proxy
+from twisted_smtpd.handlers.forwarding.client import CLOSE_TIMEOUT
 from twisted_smtpd.handlers.proxy import our_answer
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.wire.replies import Reply
@@ -277,6 +283,63 @@ class ConnectionTests(ProxyTestCase):
         self.join(factory).send(transaction())
         proxy.close()
         self.assertEqual(host.commands[-1], "QUIT")
+
+    def test_stop_ends_the_kept_connections_and_waits_until_they_are_closed(self) -> None:
+        host = NextHostDouble()
+        proxy = self.proxy(host)
+        self.stop(proxy)
+        factory = SMTPFactory(proxy, hostname="mx.example", clock=self.clock)
+        self.successResultOf(factory.start_handler())
+        for client in (self.join(factory), self.join(factory)):
+            client.send(b"MAIL FROM:<a@x.example>\r\n")
+        for line in host.lines:
+            line.client.transport.loseConnection = lambda: None
+        for client in factory.connections.open.copy():
+            client.connectionLost(Failure(ConnectionDone()))
+        stopped = factory.stop_handler()
+        self.assertEqual([line.commands[-1] for line in host.lines], ["QUIT", "QUIT"])
+        host.lines[0].hang_up()
+        self.assertNoResult(stopped)
+        host.lines[1].hang_up()
+        self.successResultOf(stopped)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_next_host_that_does_not_close_after_quit_is_cut_off(self) -> None:
+        host = NextHostDouble()
+        factory = self.serve(host)
+        self.successResultOf(factory.start_handler())
+        self.join(factory).send(transaction())
+        host.lines[0].client.transport.loseConnection = lambda: None
+        stopped = factory.stop_handler()
+        self.clock.advance(CLOSE_TIMEOUT - 1)
+        self.assertNoResult(stopped)
+        self.clock.advance(1)
+        self.successResultOf(stopped)
+
+    def test_a_message_that_waits_for_a_connection_at_the_stop_is_deferred(self) -> None:
+        host = NextHostDouble(MAIL=None)
+        proxy = self.proxy(host, max_connections=1)
+        factory = SMTPFactory(proxy, hostname="mx.example", clock=self.clock)
+        first, second = self.join(factory), self.join(factory)
+        for client in (first, second):
+            client.send(b"MAIL FROM:<a@x.example>\r\n")
+        self.stop(proxy)
+        self.assertEqual(second.read(), b"451 4.3.2 The server is shutting down, try again later\r\n")
+        self.assertEqual(codes(first.read()), [451])
+        self.assertTrue(host.lines[0].closed)
+
+    def test_after_a_stop_it_can_be_used_again(self) -> None:
+        host = NextHostDouble()
+        proxy = self.proxy(host)
+        factory = SMTPFactory(proxy, hostname="mx.example", clock=self.clock)
+        client = self.join(factory)
+        client.send(transaction())
+        self.stop(proxy)
+        self.assertEqual(codes(client.send(transaction()))[-1], 250)
+        self.assertEqual(len(host.lines), 2)
+
+    def stop(self, proxy: Proxy) -> None:
+        self.successResultOf(Deferred.fromCoroutine(proxy.stop()))
 
     def test_a_reset_there_that_fails_ends_the_connection(self) -> None:
         for answer in ("500 what", "421 bye", lambda line: line.hang_up()):

@@ -197,6 +197,39 @@ class RegistryTests(SynchronousTestCase):
         self.assertIn("handler own_o.Handler: nobody calls handle_RPCT: did you mean handle_RCPT?", said)
         self.assertEqual(self.warnings("own_o.Right"), [])
 
+    def test_a_start_or_a_stop_that_is_not_called_is_warned_of(self) -> None:
+        self.module(
+            "own_life",
+            """
+            class Base:
+                def handle_NOOP(self, server, session, envelope, arg):
+                    return "250 OK"
+
+            class Wrong(Base):
+                def start(self):
+                    pass
+
+                def stop(self):
+                    pass
+
+            class Right(Base):
+                def start(self, server):
+                    pass
+
+                def stop(self):
+                    pass
+            """,
+        )
+        self.assertEqual(
+            self.warnings("own_life.Wrong"),
+            [
+                "handler own_life.Wrong: start() is not called: write it as start(self, server), or declare IStartable",
+                "handler own_life.Wrong: stop() is not called: "
+                "it needs a start(self, server) beside it, or declare IStoppable",
+            ],
+        )
+        self.assertEqual(self.warnings("own_life.Right"), [])
+
     def test_a_handler_that_throws_all_mail_away_is_warned_of(self) -> None:
         self.module(
             "own_p",

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher, textFileLogObserver
@@ -236,6 +236,28 @@ class AgentTests(SynchronousTestCase):
             self.assertEqual(codes(client.read()), [expected])
             http.connectionLost(Failure(ConnectionRefusedError()))
             self.assertEqual(reactor.tcpClients, [])
+
+    def test_stop_closes_its_kept_connections(self) -> None:
+        reactor = ResolvingReactor()
+        webhook = Webhook("http://127.0.0.1:8080/in", reactor=reactor)
+        factory = SMTPFactory(webhook, hostname="mx.example", clock=reactor)
+        self.successResultOf(factory.start_handler())
+        client = Client(factory.buildProtocol(None))
+        client.send(MESSAGE)
+        http_factory = reactor.tcpClients.pop()[2]
+        http, transport = http_factory.buildProtocol(None), StringTransport()
+        http.makeConnection(transport)
+        http.dataReceived(b"HTTP/1.1 204 No Content\r\n\r\n")
+        self.assertEqual(codes(client.read()), [250])
+        self.assertFalse(transport.disconnecting)
+        stopped = factory.stop_handler()
+        self.assertTrue(transport.disconnecting)
+        http.connectionLost(Failure(ConnectionDone()))
+        self.successResultOf(stopped)
+
+    def test_stop_leaves_an_agent_that_was_given_alone(self) -> None:
+        webhook = Webhook("http://127.0.0.1:8080/in", agent=AgentDouble(), reactor=Clock())
+        self.successResultOf(Deferred.fromCoroutine(webhook.stop()))
 
 
 class CommandLineTests(SynchronousTestCase):

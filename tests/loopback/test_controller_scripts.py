@@ -64,6 +64,26 @@ class PlainScriptTests(ScriptCase):
         """)
         self.assertEqual(said, ["sent"] * 5 + ["2"])
 
+    def test_a_handler_is_started_and_stopped_each_time(self) -> None:
+        said = self.run_script("""
+            class Living(Handler):
+                async def start(self, server):
+                    await asyncio.sleep(0)
+                    print("start")
+                async def stop(self):
+                    await asyncio.sleep(0)
+                    print("stop")
+
+            handler = Living()
+            controller = Controller(handler, port=0)
+            for _ in range(2):
+                with controller:
+                    send(controller)
+            with Controller(handler, port=0), Controller(handler, port=0) as two:
+                send(two)
+        """)
+        self.assertEqual(said, ["start", "sent", "stop"] * 3)
+
     def test_a_port_that_was_given_is_kept_over_a_restart_and_one_that_was_found_is_not(self) -> None:
         self.run_script("""
             found = Controller(Handler(), port=0)

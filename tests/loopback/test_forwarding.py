@@ -253,7 +253,7 @@ class ForwardingTests(TestCase):
         number = self.listen(site).getHost().port
         webhook = Webhook(f"http://127.0.0.1:{number}/in?x=1", reactor=reactor)
         port = self.serve(webhook)
-        self.addCleanup(lambda: webhook._agent._pool.closeCachedConnections())
+        self.addCleanup(lambda: Deferred.fromCoroutine(webhook.stop()))
         for code, expected in ((200, 250), (422, 554), (503, 451)):
             resource.code = code
             replies = yield self.send(port)

@@ -14,9 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.workers_fakes import SHARED, Process, ProcessReactor
 from twisted_smtpd.metrics.figures import Reading
+from twisted_smtpd.runtime import exit_status
+from twisted_smtpd.runtime.exit_status import leave_with
 from twisted_smtpd.runtime.listeners import Listener
-from twisted_smtpd.workers import service as service_module
-from twisted_smtpd.workers.service import SupervisorService, leave_with
+from twisted_smtpd.workers.service import SupervisorService
 from twisted_smtpd.workers.shared_sockets import SharedSocket
 from twisted_smtpd.workers.supervisor import FIRST_DELAY, LONGEST_DELAY, MARGIN, MAX_LINE, PATIENCE, SETTLED, Supervisor
 
@@ -288,7 +289,7 @@ class SupervisorServiceTests(SynchronousTestCase):
         registered: list[Any] = []
         self.patch(atexit, "register", lambda *call: registered.append(call))
         statuses: list[int] = []
-        self.patch(service_module.os, "_exit", statuses.append)
+        self.patch(exit_status.os, "_exit", statuses.append)
         leave_with(64)
         self.assertEqual(statuses, [])
         ((function, status),) = registered

@@ -20,9 +20,9 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.workers_fakes import SHARED, Port, SocketReactor
+from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.handlers import Sink
 from twisted_smtpd.metrics.figures import snapshot
-from twisted_smtpd.runtime.connections import Connections
 from twisted_smtpd.runtime.listeners import Listener
 from twisted_smtpd.tap import Options, makeService
 from twisted_smtpd.workers import worker as worker_module
@@ -109,7 +109,7 @@ class WorkerTests(SynchronousTestCase):
 
         reactor.stop = stop
         self.patch(worker_module, "StandardIO", self.connect)
-        factory: Any = type("Factory", (), {"connections": Connections(Clock())})()
+        factory = SMTPFactory(Sink(), clock=Clock())
         port = Port()
         service = WorkerService(factory, [], reactor=reactor)
         service.startService()

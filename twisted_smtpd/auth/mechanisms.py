@@ -108,8 +108,10 @@ async def external(exchange: Exchange, args: list[str]) -> Any:
         return NOT_SAID
     if b"\0" in response:
         raise malformed()
-    server = exchange.server
-    return server._authenticate("EXTERNAL", ExternalIdentity(response, server.session.ssl.peer_certificate))
+    tls = exchange.server.session.ssl
+    # It is offered only to a client with a certificate that was verified.
+    assert tls is not None and tls.peer_certificate is not None
+    return exchange.server._authenticate("EXTERNAL", ExternalIdentity(response, tls.peer_certificate))
 
 
 async def xoauth2(exchange: Exchange, args: list[str]) -> Any:

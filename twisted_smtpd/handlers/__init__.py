@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted_smtpd.on_demand import on_demand
+from twisted_smtpd.runtime.lifecycle import HandlerStartError, ServerInfo
 
 if TYPE_CHECKING:
     from twisted_smtpd.handlers.chain import PASS, Chain
@@ -15,7 +16,19 @@ if TYPE_CHECKING:
     from twisted_smtpd.handlers.sink import Sink
     from twisted_smtpd.handlers.webhook import Webhook
 
-__all__ = ["PASS", "AsyncMessage", "Chain", "Debugging", "Mailbox", "Message", "Proxy", "Sink", "Webhook"]
+__all__ = [
+    "PASS",
+    "AsyncMessage",
+    "Chain",
+    "Debugging",
+    "HandlerStartError",
+    "Mailbox",
+    "Message",
+    "Proxy",
+    "ServerInfo",
+    "Sink",
+    "Webhook",
+]
 
 # A server has one handler, or few: the others (webhook brings twisted.web along) are not loaded.
 __getattr__ = on_demand(

@@ -5,53 +5,61 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from twisted.application.service import IService
 from twisted.logger import Logger
+from zope.interface import implementer
 
+from twisted_smtpd.interfaces import HookServer, IOffersServices, IStartable, IStoppable
 from twisted_smtpd.runtime.awaiting import MISSING, hook_names, takes_responses
+from twisted_smtpd.runtime.lifecycle import HandlerUse, ServerInfo, offered_services
+from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from twisted_smtpd.session import Envelope, Session
-
 __all__ = ["PASS", "Chain"]
 
 log = Logger()
 
-#: What a hook returns to leave the decision to the next handler of its chain, or to the server if there is none.
+#: What a hook returns to leave the decision to the next handler of its chain, or to the server after the last one.
 PASS = MISSING
 
-# Each handler has something of its own to tidy up.
+# Each handler may have something to tidy up.
 _HEARD_BY_ALL = frozenset({"RSET", "QUIT"})
 # They return true or false, and no status.
 _CONSENTS = frozenset({"STARTTLS", "PROXY"})
 
 
+@implementer(IStartable, IStoppable, IOffersServices)
 class Chain:
     """Asks handlers in turn; each may decide, or leave it to the next by returning :data:`PASS`.
 
     A handler without the hook passes on, too.  If all do, the server does what it does without the hook.
 
-    * ``handle_DATA``: each handler gets the message, until one refuses it, and that is the answer; else it is what the
-      last one said that did not pass on.
+    * ``handle_DATA``: each handler gets the message, until one refuses it.  The answer is the refusal, or else the last
+      answer that was not :data:`PASS`.
     * ``handle_EHLO``: each gets the lines that the one before has left, those with the fifth argument first.
     * ``handle_RSET``, ``handle_QUIT``, ``handle_DISCONNECT``: each is called; the first that decides is the answer.
-    * ``handle_STARTTLS``, ``handle_PROXY``: all have to agree; the first that does not is the last asked.
-    * ``auth_MECHANISM``: the first that has it does it, alone.
-    * All other hooks: the first that decides, yes or no, is the last asked.
+    * ``handle_STARTTLS``, ``handle_PROXY``: all have to agree; after a no, the others are not asked.
+    * ``auth_MECHANISM``: the first handler that has it does it, alone.
+    * All other hooks: after the first that decides, yes or no, the others are not asked.
+    * ``start``: the handlers are started in order.  If one fails, those before it are stopped again.
+    * ``stop``: they are stopped in reverse order.  An error is logged, and the others are stopped all the same.
+    * ``services``: the services of all.
 
     What a ``handle_MAIL`` or ``handle_RCPT`` that passes on has put into the envelope is taken out again.  An error in
     a hook ends the chain.
 
     :param handlers: the handlers, those that refuse before those that store.
-    :raises ValueError: if there is none, or if one reads the message as a stream and another one wants it as well.
+    :raises ValueError: without handlers, or if one reads the message as a stream and another one wants it as well.
     """
 
     def __init__(self, *handlers: object) -> None:
         if not handlers:
             raise ValueError("a chain has at least one handler")
         self.handlers = handlers
+        self._started: list[HandlerUse] = []
         names = {name for handler in handlers for name in hook_names(handler)}
         takers = [handler for handler in handlers if {"DATA", "DATA_STREAM"} & hook_names(handler)]
         if "DATA_STREAM" in names and len(takers) > 1:
@@ -86,6 +94,33 @@ class Chain:
         if not all(groups):
             parser.error("it takes handlers with a + between them: debugging stderr + mailbox FOLDER")
         return cls(*(make_handler(name, arguments) for name, *arguments in groups))
+
+    async def start(self, server: ServerInfo) -> None:
+        """Start the handlers, in order.
+
+        :raises Exception: what a handler's ``start`` raises; then the handlers before it have been stopped again.
+        """
+        try:
+            for handler in self.handlers:
+                use = HandlerUse(handler)
+                await use.start(server)
+                self._started.append(use)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop the handlers, in reverse order; an error is logged."""
+        while self._started:
+            use = self._started.pop()
+            try:
+                await use.stop()
+            except Exception:
+                log.failure("stop() of {handler} failed", handler=use.handler)
+
+    async def services(self) -> list[IService]:
+        """The services of all handlers, in order."""
+        return [service for handler in self.handlers for service in await offered_services(handler)]
 
     def _hook(self, name: str) -> Callable[..., Any]:
         """The chain's own hook of a name."""
@@ -131,9 +166,9 @@ def _first_hook(hooks: Hooks) -> Callable[..., Any]:
 def _connect_hook(hooks: Hooks) -> Callable[..., Any]:
     decide = _first_hook(hooks)
 
-    async def welcome(server: Any, *arguments: Any) -> Any:
+    async def welcome(server: HookServer, *arguments: Any) -> Any:
         status = await decide(server, *arguments)
-        # A handler that has this hook has to know what to say.
+        # The server does not greet by itself when there is this hook.
         return f"220 {server.hostname} {server.ident}" if status is PASS else status
 
     return welcome
@@ -162,19 +197,19 @@ def _consent_hook(hooks: Hooks) -> Callable[..., Any]:
 
 
 def _disconnect_hook(hooks: Hooks) -> Callable[..., Any]:
-    async def tell(server: Any, session: Session, *arguments: Any) -> None:
+    async def tell(server: HookServer, session: Session, *arguments: Any) -> None:
         for hook in hooks:
             try:
                 await _call(hook, server, session, *arguments)
             except Exception:
-                # The others have connections to close, too.
+                # The other handlers have to hear it all the same.
                 log.failure("{session.id}: handle_DISCONNECT failed", session=session)
 
     return tell
 
 
 def _mail_hook(hooks: Hooks) -> Callable[..., Any]:
-    async def decide(server: Any, session: Session, envelope: Envelope, *arguments: Any) -> Any:
+    async def decide(server: HookServer, session: Session, envelope: Envelope, *arguments: Any) -> Any:
         for hook in hooks:
             sender, options = envelope.mail_from, list(envelope.mail_options)
             status = await _call(hook, server, session, envelope, *arguments)
@@ -187,13 +222,13 @@ def _mail_hook(hooks: Hooks) -> Callable[..., Any]:
 
 
 def _rcpt_hook(hooks: Hooks) -> Callable[..., Any]:
-    async def decide(server: Any, session: Session, envelope: Envelope, *arguments: Any) -> Any:
+    async def decide(server: HookServer, session: Session, envelope: Envelope, *arguments: Any) -> Any:
         for hook in hooks:
             recipients, options = list(envelope.rcpt_tos), list(envelope.rcpt_options)
             status = await _call(hook, server, session, envelope, *arguments)
             if status is not PASS:
                 return status
-            # Added by one that passes on and by one that decides, the recipient would get two copies.
+            # If the handler that decides adds the recipient as well, it would get two copies.
             envelope.rcpt_tos[:], envelope.rcpt_options[:] = recipients, options
         return PASS
 
@@ -219,13 +254,13 @@ def _data_hook(hooks: Hooks) -> Callable[..., Any]:
 
 
 def _accepts(status: Any) -> bool:
-    """Whether a verdict is a yes for everybody."""
+    """Whether a verdict is a yes for all recipients."""
     statuses = status if isinstance(status, (list, tuple)) else (status,)
     return all(Reply.parse(one).code < 300 for one in statuses)
 
 
 def _ended_early(status: Any) -> Any:
-    """A verdict that keeps the message from the next handlers: for nobody can it be a yes."""
+    """A verdict that keeps the message from the next handlers, so it must not be a yes for any recipient."""
     if not isinstance(status, (list, tuple)):
         return status
     later = Reply(451, "4.3.0", ("Not accepted for all recipients, try again later",))
@@ -240,7 +275,7 @@ class _EHLOHook:
         self._pushing = [hook for hook in hooks if not takes_responses(hook)]
 
     async def __call__(
-        self, server: Any, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+        self, server: HookServer, session: Session, envelope: Envelope, hostname: str, responses: list[str]
     ) -> Any:
         session.host_name = hostname
         for hook in self._changing:
@@ -262,7 +297,7 @@ class _EHLOHook:
 
 
 class _ExceptionHook:
-    """``handle_exception``; where nobody decides, it is the server's own answer."""
+    """``handle_exception``; if no handler decides, the answer is the server's own."""
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_smtpd.interfaces import IDATAHandler
+from twisted_smtpd.interfaces import HookServer, IDATAHandler, IStartable
+from twisted_smtpd.runtime.lifecycle import ServerInfo
+from twisted_smtpd.session import Envelope, Session
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from twisted_smtpd.session import Envelope, Session
-
 __all__ = ["Debugging"]
+
+log = Logger()
 
 _BEGIN = "---------- MESSAGE FOLLOWS ----------"
 _END = "------------ END MESSAGE ------------"
 
-# Whoever sends a message must not be able to draw a frame: it would hide where this message ends, or invent another.
+# A sender must not be able to draw a frame: it would hide where this message ends, or invent another one.
 _FRAME = re.compile(f"^(?={re.escape(_BEGIN)}|{re.escape(_END)})", re.MULTILINE)
-# A terminal obeys what is in C0 and C1, and the bidirectional controls make it show something else than is there.
+# A terminal obeys the characters of C0 and C1, and bidirectional controls make it show another text than there is.
 _DANGEROUS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
@@ -38,11 +42,21 @@ def _harmless(text: str) -> str:
 
 
 def _word(text: object) -> str:
-    """Part of a line of the envelope: no line end in it."""
+    """A part of a line of the envelope, without line ends."""
     return _harmless(str(text)).replace("\n", "\\x0a")
 
 
-@implementer(IDATAHandler)
+def _goes_nowhere(stream: TextIO) -> bool:
+    if getattr(stream, "closed", False):
+        return True
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), os.stat(os.devnull))
+    except (AttributeError, OSError, ValueError):
+        # There is no file behind it, as with twistd's own stream, which writes to the log.
+        return False
+
+
+@implementer(IDATAHandler, IStartable)
 class Debugging:
     """Prints each message with its envelope.
 
@@ -50,7 +64,7 @@ class Debugging:
     not UTF-8 are shown as ``\\x1b`` or the like.  A line of the message that looks like the frame around it gets a dash
     and a blank before it.
 
-    :param stream: where to print; ``None`` is the standard output there is now.
+    :param stream: where to print; ``None`` is what the standard output is now.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -67,7 +81,13 @@ class Debugging:
             parser.error(f"it takes stdout or stderr, not {' '.join(args)!r}")
         return cls(sys.stderr if args == ("stderr",) else sys.stdout)
 
-    async def handle_DATA(self, server: Any, session: Session, envelope: Envelope) -> str:
+    def start(self, server: ServerInfo) -> None:
+        """Warn in the log if what is printed is lost."""
+        # Not earlier: twistd puts /dev/null in the place of the standard output when it leaves the terminal.
+        if _goes_nowhere(self.stream):
+            log.warn("WHAT IS PRINTED IS LOST: the debugging handler's output is closed, or /dev/null")
+
+    async def handle_DATA(self, server: HookServer, session: Session, envelope: Envelope) -> str:
         """Print a message.
 
         :returns: ``"250 OK"``.
@@ -85,7 +105,7 @@ class Debugging:
         encoding = getattr(self.stream, "encoding", None)
         if encoding:
             text = text.encode(encoding, "backslashreplace").decode(encoding)
-        # In one piece, so that nothing another thread prints comes to stand in the middle.
+        # In one piece, so that another thread can't print in the middle.
         self.stream.write(text)
         flush = getattr(self.stream, "flush", None)
         if flush is not None:
@@ -103,7 +123,7 @@ class Debugging:
         if [recipient.address for recipient in envelope.recipients] == envelope.rcpt_tos:
             lines += [line(f"RCPT TO:<{recipient.address}>", *recipient.options) for recipient in envelope.recipients]
         else:
-            # A handle_RCPT has put in other addresses than the client's: whose options these are is not known.
+            # A handle_RCPT has put in other addresses than the client's, so the options can't be assigned to them.
             lines += [line(f"RCPT TO:<{address}>") for address in envelope.rcpt_tos]
             if envelope.rcpt_options:
                 lines.append(line("rcpt options:", *envelope.rcpt_options))

@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_smtpd.handlers.message import Message, status_of
 from twisted_smtpd.handlers.trace import split_header, trace_header, trace_values
+from twisted_smtpd.interfaces import HookServer
 from twisted_smtpd.runtime.reactors import in_thread, wait_for
+from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.wire.replies import Reply
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -25,9 +28,6 @@ if TYPE_CHECKING:
     from email.policy import Policy
 
     from twisted.internet.defer import Deferred
-
-    from twisted_smtpd.session import Envelope, Session
-    from twisted_smtpd.wire.replies import Reply
 
 __all__ = ["Mailbox"]
 
@@ -87,7 +87,7 @@ class Mailbox(Message):
         """Remove all messages."""
         self.mailbox.clear()
 
-    async def handle_DATA(self, server: Any, session: Session, envelope: Envelope) -> str | Reply:
+    async def handle_DATA(self, server: HookServer, session: Session, envelope: Envelope) -> str | Reply:
         """Store a message.
 
         :returns: ``"250 OK"`` once it is on the disk, or what an overridden ``handle_message`` returned.
@@ -96,7 +96,9 @@ class Mailbox(Message):
         if not _is(self.handle_message, Mailbox.handle_message):
             return await super().handle_DATA(server, session, envelope)
         if self.message_class is None and self.policy is None and _is(self.prepare_message, Message.prepare_message):
-            await wait_for(in_thread(self._store_as_sent, trace_values(session, envelope), envelope.content))
+            if envelope.content is None:
+                raise TypeError("envelope.content is bytes or str, not NoneType")
+            await wait_for(in_thread(self._store_as_sent, trace_values(session, envelope), envelope.content_bytes))
         else:
             await wait_for(self.store(self.prepare_message(session, envelope)))
         return status_of(None)
@@ -115,11 +117,7 @@ class Mailbox(Message):
         """
         return in_thread(self._store_message, message)
 
-    def _store_as_sent(self, trace: dict[str, str], content: bytes | str | None) -> None:
-        if content is None:
-            raise TypeError("envelope.content is bytes or str, not NoneType")
-        if isinstance(content, str):
-            content = content.encode("utf-8", "surrogateescape")
+    def _store_as_sent(self, trace: dict[str, str], content: bytes) -> None:
         self._write([part.replace(b"\r\n", _LINE_END) for part in (trace_header(trace), *split_header(content))])
 
     def _store_message(self, message: email.message.Message) -> None:

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 from zope.interface import implementer
 
 from twisted_smtpd.handlers.trace import TRACE_HEADERS, split_header, trace_values
-from twisted_smtpd.interfaces import IDATAHandler
+from twisted_smtpd.interfaces import HookServer, IDATAHandler
+from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.replies import BadStatus, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from email.policy import Policy
-
-    from twisted_smtpd.session import Envelope, Session
 
 __all__ = ["AsyncMessage", "Message", "status_of"]
 
@@ -56,13 +55,13 @@ class Message(ABC):
         self.message_class = message_class
         self.policy = policy
 
-    async def handle_DATA(self, server: Any, session: Session, envelope: Envelope) -> str | Reply:
+    async def handle_DATA(self, server: HookServer, session: Session, envelope: Envelope) -> str | Reply:
         """Prepare the message and hand it over.
 
         :returns: the status that :meth:`handle_message` returned, else ``"250 OK"``.
         """
         result = self.handle_message(self.prepare_message(session, envelope))
-        # One written as `async def` by mistake would otherwise never run, and its message be lost.
+        # Without this, a handle_message written as `async def` by mistake would not run, and its message be lost.
         if inspect.isawaitable(result):
             result = await result
         return status_of(result)

@@ -18,9 +18,10 @@ from twisted_smtpd.handlers.forwarding.next_host import NextHost
 from twisted_smtpd.handlers.forwarding.parameters import check_message, lines_to_offer, mail_command, rcpt_command
 from twisted_smtpd.handlers.received import count_received, received_header
 from twisted_smtpd.handlers.trace import split_header
-from twisted_smtpd.interfaces import IDATAHandler, IMAILHandler, IRCPTHandler, IRSETHandler
+from twisted_smtpd.interfaces import HookServer, IDATAHandler, IMAILHandler, IRCPTHandler, IRSETHandler, IStoppable
 from twisted_smtpd.lmtp import LMTP
-from twisted_smtpd.runtime.awaiting import MISSING
+from twisted_smtpd.runtime.awaiting import MISSING, Missing
+from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.commands import parse_parameters
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
@@ -29,28 +30,26 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 
-    from twisted_smtpd.session import Envelope, Session
-
 __all__ = ["Proxy"]
 
 log = Logger()
 
-# To whom these are said is whoever logs in or looks for encryption: that is us, not our client.
+# These mean that the next host wants us to log in or to encrypt; our client can do nothing about that.
 _FOR_US = frozenset({530, 534, 535, 538})
 
 
 def our_answer(reply: Reply) -> Reply:
-    """What our client hears of the next host's reply.
+    """What our client hears for the next host's reply.
 
-    Code, enhanced code and text are the next host's, but for codes that mean the connection they are said on: 421 and
-    521 would close our client's, and a demand to authenticate would have it bounce what only we can put right.
+    Code, enhanced code and text are the next host's, except for codes that are about the connection to it: 421 and 521
+    would end our client's connection, and a demand to authenticate would make it bounce what only we can put right.
 
     :param reply: the next host's reply.
     """
     if reply.code == 421:
         return Reply(451, reply.enhanced, reply.lines)
     if reply.code == 521:
-        # RFC 7504 section 4.2: what an intermediate host says of one that takes no mail.
+        # RFC 7504 section 4.2: what a relay says about a host that takes no mail.
         return Reply(556, reply.enhanced, reply.lines)
     if reply.code in _FOR_US or reply.code // 100 == 3:
         return Reply(451, "4.3.5", ("The next host does not serve us, try again later",))
@@ -63,7 +62,7 @@ def our_answer(reply: Reply) -> Reply:
 class _Transaction:
     """What the next host knows of a message.
 
-    :ivar in_data: whether ``handle_DATA`` is at work on it; it is the one to end it then.
+    :ivar in_data: whether ``handle_DATA`` runs; then it ends the transaction.
     :ivar abandoned: whether our client has gone.
     """
 
@@ -74,7 +73,7 @@ class _Transaction:
     abandoned: bool = False
 
 
-@implementer(IMAILHandler, IRCPTHandler, IRSETHandler, IDATAHandler)
+@implementer(IMAILHandler, IRCPTHandler, IRSETHandler, IDATAHandler, IStoppable)
 class Proxy:
     """Forwards each message to another host, and answers what that host answers.
 
@@ -243,10 +242,15 @@ class Proxy:
         if self._next is not None:
             self._next.close()
 
+    async def stop(self) -> None:
+        """Close all connections; a message that waits for one is deferred (451)."""
+        if self._next is not None:
+            await self._next.end()
+
     # -- hooks ---------------------------------------------------------------------------------------------------------
 
     async def handle_EHLO(
-        self, server: Any, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+        self, server: HookServer, session: Session, envelope: Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
         """Offer what the next host, as last heard of, can do too."""
         self._end(session)
@@ -255,8 +259,8 @@ class Proxy:
         return responses if extensions is None else lines_to_offer(responses, extensions)
 
     async def handle_MAIL(
-        self, server: Any, session: Session, envelope: Envelope, address: str, mail_options: list[str]
-    ) -> Any:
+        self, server: HookServer, session: Session, envelope: Envelope, address: str, mail_options: list[str]
+    ) -> Reply | Missing:
         """Ask the next host about the sender.
 
         :returns: its answer.
@@ -279,8 +283,8 @@ class Proxy:
         return our_answer(reply)
 
     async def handle_RCPT(
-        self, server: Any, session: Session, envelope: Envelope, address: str, rcpt_options: list[str]
-    ) -> Any:
+        self, server: HookServer, session: Session, envelope: Envelope, address: str, rcpt_options: list[str]
+    ) -> Reply | Missing:
         """Ask the next host about a recipient.
 
         :returns: its answer.
@@ -290,7 +294,7 @@ class Proxy:
             return Reply(452, "4.5.3", (f"No more than {limit} per message, send another one",))
         transaction = self._transactions.get(session)
         if not self._verify_recipients or transaction is None or transaction.client is None:
-            # Somebody else has answered MAIL: the next host is asked when the message has arrived.
+            # Another handler has answered MAIL: the next host is asked when the message has arrived.
             return MISSING
         client = transaction.client
         try:
@@ -304,13 +308,15 @@ class Proxy:
             envelope.rcpt_options.extend(rcpt_options)
         return our_answer(reply)
 
-    async def handle_RSET(self, server: Any, session: Session, envelope: Envelope) -> str:
+    async def handle_RSET(self, server: HookServer, session: Session, envelope: Envelope) -> str:
         """Forget the message, here and there."""
         self._end(session)
         return "250 OK"
 
-    async def handle_DISCONNECT(self, server: Any, session: Session, envelope: Envelope, reason: Any) -> None:
-        """Our client is gone: a message whose end has not been sent on must not arrive, since it will come again."""
+    async def handle_DISCONNECT(
+        self, server: HookServer, session: Session, envelope: Envelope, reason: Exception
+    ) -> None:
+        """Our client is gone and will send the message again, so it must not arrive unless its end was sent on."""
         transaction = self._transactions.get(session)
         if transaction is None or not transaction.in_data:
             self._end(session)
@@ -323,7 +329,7 @@ class Proxy:
         elif client is not None:
             client.abort(ClientError("our client is gone"))
 
-    async def handle_DATA(self, server: Any, session: Session, envelope: Envelope) -> Any:
+    async def handle_DATA(self, server: HookServer, session: Session, envelope: Envelope) -> str | Reply | list[Reply]:
         """Send the message on.
 
         :returns: the next host's answer, or a list of its answers, one per recipient.
@@ -331,10 +337,7 @@ class Proxy:
         if not envelope.rcpt_tos:
             # Hooks that say 250 and append nothing have discarded each copy.
             return "250 OK"
-        content = envelope.content or b""
-        if isinstance(content, str):
-            content = content.encode("utf-8", "surrogateescape")
-        header, body = split_header(content)
+        header, body = split_header(envelope.content_bytes)
         if count_received(header) > self._max_hops:
             self._end(session)
             return Reply(554, "5.4.6", (f"Too many hops: the message has been through over {self._max_hops} hosts",))
@@ -342,7 +345,7 @@ class Proxy:
         try:
             answers = await self._forward(server, session, envelope, header, body)
         except ClientError as error:
-            answer: Any = self._failed(session, error)
+            answer: Reply | list[Reply] = self._failed(session, error)
         else:
             answer = self._verdict(envelope, answers)
         finally:
@@ -364,7 +367,7 @@ class Proxy:
 
     async def _begin(
         self,
-        server: Any,
+        server: HookServer,
         session: Session,
         transaction: _Transaction,
         parameters: Mapping[str, str | None],
@@ -400,7 +403,7 @@ class Proxy:
             return reply
 
     async def _forward(
-        self, server: Any, session: Session, envelope: Envelope, header: bytes, body: bytes
+        self, server: HookServer, session: Session, envelope: Envelope, header: bytes, body: bytes
     ) -> Sequence[Reply]:
         """Send the message on.
 
@@ -483,11 +486,11 @@ class Proxy:
         left = iter(given if self._lmtp else [*given] * len(envelope.rcpt_tos))
         return [refused.get(n) or next(left, lost) for n in range(len(envelope.rcpt_tos))]
 
-    def _verdict(self, envelope: Envelope, answers: Sequence[Reply]) -> Any:
+    def _verdict(self, envelope: Envelope, answers: Sequence[Reply]) -> Reply | list[Reply]:
         """Answers in a form that fits the accepted recipients."""
         if len(answers) == len(envelope.recipients) or len(answers) == 1:
             return list(answers) if len(answers) > 1 else answers[0]
-        # A hook has changed the recipients, so nobody knows whose answer is whose.
+        # A hook has changed the recipients, so the answers can't be assigned to them.
         if len({answer.code // 100 for answer in answers}) == 1:
             return answers[0]
         return Reply(451, "4.3.0", ("The next host accepts it for some recipients only, try again later",))

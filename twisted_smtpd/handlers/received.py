@@ -6,12 +6,10 @@ import re
 import time
 from datetime import datetime, timezone
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Any
 
+from twisted_smtpd.interfaces import HookServer
 from twisted_smtpd.lmtp import LMTP
-
-if TYPE_CHECKING:
-    from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.session import Envelope, Session
 
 __all__ = ["count_received", "received_header"]
 
@@ -42,7 +40,7 @@ def _origin(session: Session) -> str:
     return f"{name} ([{'IPv6:' if ':' in address else ''}{address}])"
 
 
-def _protocol(server: Any, session: Session, envelope: Envelope) -> str:
+def _protocol(server: HookServer, session: Session, envelope: Envelope) -> str:
     """The protocol's name (RFC 3848, RFC 6531 section 4.3)."""
     security = ("S" if session.tls else "") + ("A" if session.authenticated else "")
     lmtp = isinstance(server, LMTP)
@@ -53,7 +51,7 @@ def _protocol(server: Any, session: Session, envelope: Envelope) -> str:
     return "ESMTP" + security if session.extended_smtp else "SMTP"
 
 
-def received_header(server: Any, session: Session, envelope: Envelope, now: float | None = None) -> bytes:
+def received_header(server: HookServer, session: Session, envelope: Envelope, now: float | None = None) -> bytes:
     """Our ``Received`` header for a message.
 
     A recipient is named if it is the only one: several would tell each other who else had a blind copy.

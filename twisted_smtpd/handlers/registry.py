@@ -19,6 +19,7 @@ from twisted_smtpd import interfaces
 from twisted_smtpd.handlers.sink import Sink
 from twisted_smtpd.interfaces import IHandlerPlugin
 from twisted_smtpd.runtime.awaiting import hook_names
+from twisted_smtpd.runtime.lifecycle import ignored_methods
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ __all__ = ["HandlerError", "HandlerPlugin", "handler_names", "make_handler"]
 
 log = Logger()
 
-# The hooks there are: what the interfaces name, and handle_message, which is the Message handlers' own.
+# The hooks that the server calls, and handle_message, which the Message handlers call.
 _HOOKS = frozenset(
     hook
     for name in interfaces.__all__
@@ -36,10 +37,14 @@ _HOOKS = frozenset(
     if hook.startswith("handle_")
 )
 _OTHERS = frozenset({"handle_message"})
+_LIFE_HINTS = {
+    "start": "write it as start(self, server), or declare IStartable",
+    "stop": "it needs a start(self, server) beside it, or declare IStoppable",
+}
 
 
 class HandlerError(ValueError):
-    """A handler can't be made of what the command line says; the text is one line for whoever typed it."""
+    """A handler can't be made of what the command line says; the text is one line for the user."""
 
     def __init__(self, text: str) -> None:
         super().__init__(" ".join(text.split()))
@@ -120,7 +125,7 @@ def make_handler(name: str, arguments: Sequence[str]) -> Any:
         handler = known[name].handler
     if isinstance(handler, str):
         handler = _import(handler, name)
-        # What calling any other thing returns is no handler: os.getcwd would give a str, which has no hooks.
+        # Calling something else does not give a handler: os.getcwd() would give a str, which has no hooks.
         if not inspect.isclass(handler):
             raise HandlerError(f"handler {name} is not a class but {type(handler).__name__}")
     made = _construct(handler, name, arguments)
@@ -147,7 +152,7 @@ def _import_module(module_name: str, name: str) -> Any:
         return import_module(module_name)
     except KeyboardInterrupt:
         raise
-    # Whatever a stranger's module raises while it is imported: a script may even call sys.exit().
+    # Importing a user's module may raise anything: a script may even call sys.exit().
     except BaseException as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
             text = f"there is no module {error.name}: start in the folder it is in, or install it, or set PYTHONPATH"
@@ -210,6 +215,13 @@ def _warn_of_lost_hooks(handler: object, name: str) -> None:
     hooks = {f"handle_{hook}" for hook in hook_names(handler)}
     for hook in sorted(hooks - _HOOKS - _OTHERS):
         log.warn("handler {name}: nobody calls {hook}{hint}", name=name, hook=hook, hint=_nearest(hook))
+    for method in ignored_methods(handler):
+        log.warn(
+            "handler {name}: {method}() is not called: {hint}",
+            name=name,
+            method=method,
+            hint=_LIFE_HINTS[method],
+        )
     asked = hooks & _HOOKS or any(attribute.startswith("auth_") for attribute in dir(handler))
     if not asked and not isinstance(handler, Sink):
         log.warn("handler {name} has no hooks: ALL MAIL IS ACCEPTED AND THROWN AWAY", name=name)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from email.header import Header
-from typing import TYPE_CHECKING, AnyStr
+from typing import AnyStr
 
-if TYPE_CHECKING:
-    from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.session import Envelope, Session
 
 __all__ = ["TRACE_HEADERS", "split_header", "trace_header", "trace_values"]
 

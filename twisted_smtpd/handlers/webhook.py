@@ -21,7 +21,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer
 from zope.interface import implementer
 
-from twisted_smtpd.interfaces import IDATAHandler
+from twisted_smtpd.interfaces import HookServer, IDATAHandler, IStoppable
+from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.replies import Reply
 
 if TYPE_CHECKING:
@@ -29,16 +30,14 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IConsumer
 
-    from twisted_smtpd.session import Envelope, Session
-
 __all__ = ["Webhook"]
 
 log = Logger()
 
-# 408, 421, 425 and 429 say so themselves; 401, 404, 405 and 407 speak of the webhook, not of the message, and somebody
-# will put it right.
+# 408, 421, 425 and 429 mean "try again".  401, 404, 405 and 407 are about the webhook and not about the message: the
+# operator will put it right.
 _TRY_AGAIN = frozenset({401, 404, 405, 407, 408, 421, 425, 429})
-# Octets of a response's body that are read past; the connection of one that has more is closed.
+# Octets of a response's body that are skipped; after more, the connection is closed.
 MAX_RESPONSE = 65536
 # Seconds a connection is kept; web servers close theirs after 5 and more.
 KEEP = 4.0
@@ -100,11 +99,11 @@ class _ReadPast(Protocol):
             self.done.callback(None)
 
 
-@implementer(IDATAHandler)
+@implementer(IDATAHandler, IStoppable)
 class Webhook:
     """Posts each message with its envelope to a URL, and answers what the HTTP status says.
 
-    2xx is 250.  4xx is 554, but for 408, 421, 425 and 429, and for 401, 404, 405 and 407, which are no word about the
+    2xx is 250.  4xx is 554, except for 408, 421, 425 and 429, and for 401, 404, 405 and 407, which are not about the
     message.  These, everything else (redirects are not followed) and no response in time are 451.
 
     The body is a JSON object; the message is in it in Base64.  With a secret there are the headers ``webhook-id``,
@@ -142,6 +141,7 @@ class Webhook:
         self._max_connections = max_connections
         self._slots = DeferredSemaphore(max_connections)
         self._agent = agent
+        self._pool: HTTPConnectionPool | None = None
         self._reactor = reactor
 
     def __repr__(self) -> str:
@@ -163,7 +163,7 @@ class Webhook:
                 secret = file.readline().strip()
         return cls(options.url, secret=secret)
 
-    async def handle_DATA(self, server: Any, session: Session, envelope: Envelope) -> Reply:
+    async def handle_DATA(self, server: HookServer, session: Session, envelope: Envelope) -> Reply:
         """Post the message.
 
         :returns: what the response says.
@@ -176,7 +176,7 @@ class Webhook:
         except Exception as error:
             # The type only: the text may have the URL in it.
             log.warn("{session.id}: {hook}: {error}", session=session, hook=self, error=_kind(error))
-        # A response counts, whatever becomes of its body.
+        # The status decides, also if the rest of the response does not arrive.
         code = codes[0] if codes else 0
         log.info("{session.id}: {hook} says {code}", session=session, hook=self, code=code)
         return status_of_response(code)
@@ -189,17 +189,26 @@ class Webhook:
             self._reactor = reactor
         return self._reactor
 
+    def _own_agent(self) -> Agent:
+        if self._pool is None:
+            self._pool = HTTPConnectionPool(self._clock)
+            self._pool.maxPersistentPerHost = self._max_connections
+            self._pool.cachedConnectionTimeout = KEEP  # type: ignore[assignment]
+        return Agent(self._clock, connectTimeout=self._timeout, pool=self._pool)
+
+    async def stop(self) -> None:
+        """Close the connections that are kept for the next message; those of an ``agent`` that was given stay."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.closeCachedConnections()
+
     async def _post(self, body: bytes, codes: list[int]) -> None:
-        if self._agent is None:
-            pool = HTTPConnectionPool(self._clock)
-            pool.maxPersistentPerHost = self._max_connections
-            pool.cachedConnectionTimeout = KEEP  # type: ignore[assignment]
-            self._agent = Agent(self._clock, connectTimeout=self._timeout, pool=pool)
+        agent = self._agent or self._own_agent()
         headers = {"content-type": "application/json", "user-agent": "twisted-smtpd", **self._headers}
         if self._secret is not None:
             headers.update(_signature(self._secret, body))
         fields = Headers({name: [value] for name, value in headers.items()})
-        response = await self._agent.request(b"POST", self._url, fields, _Body(body))
+        response = await agent.request(b"POST", self._url, fields, _Body(body))
         codes.append(response.code)
         rest = _ReadPast()
         response.deliverBody(rest)
@@ -242,7 +251,7 @@ def _key(secret: str | bytes | None) -> bytes | None:
 
 
 def _signature(key: bytes, body: bytes) -> dict[str, str]:
-    """The headers that show who posts, and when."""
+    """The headers that prove the sender and the time."""
     name, moment = f"msg_{secrets.token_hex(12)}", str(int(time.time()))
     digest = hmac.digest(key, f"{name}.{moment}.".encode() + body, hashlib.sha256)
     signature = f"v1,{base64.b64encode(digest).decode()}"
@@ -256,9 +265,6 @@ def request_body(session: Session, envelope: Envelope) -> bytes:
     :param envelope: the message.
     """
     known = [recipient.address for recipient in envelope.recipients] == envelope.rcpt_tos
-    content = envelope.content or b""
-    if isinstance(content, str):
-        content = content.encode("utf-8", "surrogateescape")
     described = {
         "session": session.id,
         "peer": session.peer[0] if isinstance(session.peer, tuple) and session.peer else None,
@@ -273,4 +279,4 @@ def request_body(session: Session, envelope: Envelope) -> bytes:
         ],
     }
     # Base64 needs no escaping, and it may be large.
-    return json.dumps(described)[:-1].encode() + b', "message": "' + base64.b64encode(content) + b'"}'
+    return json.dumps(described)[:-1].encode() + b', "message": "' + base64.b64encode(envelope.content_bytes) + b'"}'

@@ -12,7 +12,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from twisted_smtpd.metrics.figures import Collect, Reading, exposition
-from twisted_smtpd.service import ServerService
+from twisted_smtpd.service import ListeningService
 
 __all__ = ["MetricsService", "metrics_site", "metrics_url"]
 
@@ -68,13 +68,10 @@ def metrics_site(collect: Collect, reactor: Any = None) -> Site:
     return site(root, timeout=IDLE, reactor=reactor)  # type: ignore[no-any-return]
 
 
-class MetricsService(ServerService):
-    """Listens for those who read the metrics; its parameters are those of :class:`ServerService`."""
+class MetricsService(ListeningService):
+    """Listens for those who read the metrics; its parameters are those of :class:`ListeningService`."""
 
-    async def _stop(self) -> None:
-        await self._close()
-
-    def _announce(self) -> None:
+    def _opened(self) -> None:
         for _, port in self.ports:
             self.log.info("Metrics are at {place}", place=metrics_url(port.getHost()))
 

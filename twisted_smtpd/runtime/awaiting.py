@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Gene
 from concurrent.futures import Future
 from contextvars import ContextVar
 from enum import Enum
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 
@@ -20,6 +20,7 @@ __all__ = [
     "MISSING",
     "NO_HOOK",
     "InputWait",
+    "Missing",
     "NeedsAsyncioReactor",
     "hook_names",
     "settle",
@@ -39,6 +40,8 @@ class _Missing(Enum):
 
 #: What a hook that does not exist "returned"; an ``auth_*`` hook returns it when the credentials are rejected.
 MISSING: Final = _Missing.MISSING
+#: The type of :data:`MISSING`.
+Missing: TypeAlias = Literal[_Missing.MISSING]
 
 #: What awaiting something raises that was cancelled: Twisted's and asyncio's.
 CANCELLED = (CancelledError, asyncio.CancelledError)

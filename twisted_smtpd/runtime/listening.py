@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, cast
@@ -31,8 +31,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_smtpd.runtime.connections import Connections, ICounted
+from twisted_smtpd.runtime.lifecycle import HandlerUse, ServerInfo
 from twisted_smtpd.runtime.reactors import LoopReactor
 from twisted_smtpd.runtime.twisted_private import keep_tls_on
+from twisted_smtpd.session import Peer
 
 try:
     from twisted.internet import unix
@@ -55,6 +57,10 @@ PORT_TRIES = 20
 class Binding(Protocol):
     """An address or a path that is bound; the server does not listen there yet."""
 
+    @property
+    def address(self) -> Peer:
+        """The place, as a socket has it."""
+
     def listen(self, reactor: Any, factory: IProtocolFactory) -> IListeningPort:
         """Listen."""
 
@@ -65,6 +71,7 @@ class Binding(Protocol):
 class _InetBinding:
     def __init__(self, bound: socket.socket) -> None:
         self._socket = bound
+        self.address: Peer = bound.getsockname()
 
     def listen(self, reactor: Any, factory: IProtocolFactory) -> IListeningPort:
         port: IListeningPort = reactor.adoptStreamPort(self._socket.fileno(), self._socket.family, factory)
@@ -166,6 +173,7 @@ if unix is not None:
 
 class _UnixBinding:
     def __init__(self, path: str, mode: int) -> None:
+        self.address: Peer = path
         self._path = path
         self._mode = mode
 
@@ -274,22 +282,31 @@ def _transport_on_loop(reactor: LoopReactor, make: Callable[..., Any], *argument
     return transport
 
 
+def _not_stopped(failure: Failure) -> None:
+    log.failure("the handler's stop() failed", failure)
+
+
 class RunningServer(ServerFactory):
     """An open server.
 
     :param make: makes the protocol for a connection.
     :param reactor: the reactor that it runs on.
     :param ssl_context: for implicit TLS: see :func:`twisted_smtpd.tls.connection_creator`; ``None`` for clear text.
+    :param handler: what is started by :meth:`start`, and stopped by :meth:`shut`.
     :ivar reactor: the reactor.
     :ivar ports: the listening ports.
     """
 
     noisy = False
 
-    def __init__(self, make: Callable[[], Any], reactor: Any, ssl_context: object = None) -> None:
+    def __init__(
+        self, make: Callable[[], Any], reactor: Any, ssl_context: object = None, handler: object = None
+    ) -> None:
         self.reactor = reactor
         self.connections = Connections(reactor)
         self.ports: list[Any] = []
+        self._use = HandlerUse(handler)
+        self._starting: Deferred[None] | None = None
         self._pid = os.getpid()
         self._make = make
         self._others: WeakSet[Any] = WeakSet()
@@ -304,13 +321,52 @@ class RunningServer(ServerFactory):
         """Whether clients can connect."""
         return bool(self.sockets)
 
-    def open(self, bindings: Iterable[Binding]) -> None:
-        """Make sure that the factory works, then listen.
+    def start(self, bindings: Sequence[Binding], options: Mapping[str, object]) -> Deferred[None]:
+        """Make sure that there is a protocol for a client, start the handler, then listen.
 
-        :raises Exception: what the factory raises, or listening does.
+        :param options: the options of the protocol, for the handler.
+        :returns: fires when clients can connect; or fails with whatever the factory or the handler raises, or
+            listening does.  Cancelling it cancels the start of the handler.
+        """
+        self._starting = Deferred.fromCoroutine(self._start(bindings, options))
+        return self._starting
+
+    async def _start(self, bindings: Sequence[Binding], options: Mapping[str, object]) -> None:
+        try:
+            protocol = self._protocol()
+            hostname = getattr(protocol, "hostname", None) or socket.getfqdn()
+            addresses = tuple(binding.address for binding in bindings)
+            await self._use.start(ServerInfo(hostname, addresses, self.reactor, options))
+        except BaseException:
+            for binding in bindings:
+                binding.close()
+            raise
+        try:
+            self.open(bindings, protocol)
+        except BaseException:
+            await self._use.stop()
+            raise
+
+    def give_up(self, bindings: Sequence[Binding]) -> None:
+        """End a start that takes too long; what has been started by then is stopped.
+
+        :param bindings: what :meth:`start` was called with, or would have been.
+        """
+        if self._starting is None:
+            for binding in bindings:
+                binding.close()
+            return
+        self._starting.cancel()
+        self._starting.addBoth(lambda _: self.shut(0)).addErrback(_not_stopped)
+
+    def open(self, bindings: Iterable[Binding], protocol: Any = None) -> None:
+        """Make sure that there is a protocol for a client, then listen.
+
+        :param protocol: such a protocol, if one was made.
+        :raises Exception: whatever the factory raises, or listening does.
         """
         try:
-            factory = self._with_tls(self._protocol())
+            factory = self._with_tls(self._protocol() if protocol is None else protocol)
             for binding in bindings:
                 port: Any = binding.listen(self.reactor, factory)
                 if isinstance(self.reactor, LoopReactor):
@@ -318,7 +374,7 @@ class RunningServer(ServerFactory):
                     port.transport = partial(_transport_on_loop, self.reactor, type(port).transport)
                 self.ports.append(port)
         except BaseException:
-            self.abandon()
+            self._close_ports()
             raise
         finally:
             for binding in bindings:
@@ -354,10 +410,11 @@ class RunningServer(ServerFactory):
         return protocol
 
     def shut(self, grace: float) -> Deferred[None]:
-        """Stop listening; end the connections as :meth:`twisted_smtpd.factory.SMTPFactory.drain` does.
+        """Stop listening; end the connections as ``SMTPFactory.drain`` does; stop the handler.
 
         :param grace: seconds that messages in progress have to finish.
-        :returns: fires when the last connection has ended.
+        :returns: fires when the last connection has ended and the handler has stopped; or fails with what the handler's
+            ``stop`` raised.
         """
         return Deferred.fromCoroutine(self._shut(grace))
 
@@ -369,6 +426,7 @@ class RunningServer(ServerFactory):
             if transport is not None:
                 transport.abortConnection()
         await self.connections.drain(grace)
+        await self._use.stop()
 
     @property
     def is_here(self) -> bool:
@@ -376,7 +434,17 @@ class RunningServer(ServerFactory):
         return self._pid == os.getpid()
 
     def abandon(self) -> None:
-        """Close the ports at once; for a reactor that does not run."""
+        """Close the ports at once; for a reactor that does not run.
+
+        A handler's ``stop`` that has to wait is cancelled, since there is nothing left that it could wait with.
+        """
+        self._close_ports()
+        if self.is_here:
+            stopping = Deferred.fromCoroutine(self._use.stop())
+            stopping.addErrback(_not_stopped)
+            stopping.cancel()
+
+    def _close_ports(self) -> None:
         for port in self.ports:
             if not self.is_here:
                 # Leave the reactor alone: its epoll object is the parent process's too.

@@ -48,6 +48,7 @@ __all__ = [
     "loop_of",
     "reactor_here",
     "release",
+    "run_on",
     "running_loop",
     "shared",
     "wait_for",
@@ -251,6 +252,23 @@ def call_in(reactor: Any, function: Callable[[], Any], timeout: float) -> Any:
             raise  # the function itself has raised it
         result.cancel()
         raise TimeoutError(f"no answer within {timeout:g} s: the server's thread is busy, or blocked") from None
+
+
+def run_on(loop: asyncio.AbstractEventLoop, function: Callable[[], Any], timeout: float) -> Any:
+    """Call a function on a loop that does not run, and run the loop until there is a result.
+
+    :param function: may return a Deferred.
+    :param timeout: seconds to wait.
+    :raises TimeoutError: if it takes longer; the Deferred is cancelled.
+    """
+
+    async def call() -> Any:
+        return await asyncio.wait_for(wait_for(maybeDeferred(function)), timeout)
+
+    try:
+        return loop.run_until_complete(call())
+    except asyncio.TimeoutError as error:
+        raise TimeoutError(str(error) or f"not done within {timeout:g} s") from None
 
 
 class LoopThread:

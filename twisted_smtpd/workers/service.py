@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
@@ -14,11 +12,11 @@ from twisted.application.reactors import getReactorTypes
 from twisted.internet.defer import Deferred, gatherResults
 
 from twisted_smtpd.runtime.listeners import Listener
-from twisted_smtpd.service import ServerService
+from twisted_smtpd.service import ListeningService
 from twisted_smtpd.workers.shared_sockets import Binder
 from twisted_smtpd.workers.supervisor import Supervisor
 
-__all__ = ["SupervisorService", "leave_with", "reactor_name", "twist_arguments"]
+__all__ = ["SupervisorService", "reactor_name", "twist_arguments"]
 
 
 def reactor_name(reactor: Any) -> str:
@@ -48,28 +46,13 @@ def twist_arguments(reactor: Any, top: Mapping[str, Any] | None, words: Sequence
     return [f"--reactor={reactor_name(reactor)}", *log, "smtpd", *words], relay
 
 
-def leave_with(status: int) -> None:
-    """Have this process end with a status once its reactor has stopped.
-
-    :param status: the exit status.
-    """
-    atexit.register(_leave, status)
-
-
-def _leave(status: int) -> None:
-    # A reactor has no exit status, and at this point nothing else changes the exit status of Python.
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(status)
-
-
-class SupervisorService(ServerService):
+class SupervisorService(ListeningService):
     """Binds the ports, and has workers serve while it runs.
 
     :param supervisor: the supervisor of the workers.
     :param binder: the reactor for the listeners' endpoints.
     :param listeners: where to listen.
-    :param reactor: see :class:`ServerService`.
+    :param reactor: see :class:`~twisted_smtpd.service.ListeningService`.
     :param grace: seconds that messages in progress have to finish in :meth:`stopService`.
     """
 
@@ -82,9 +65,9 @@ class SupervisorService(ServerService):
         reactor: Any,
         grace: float = 10.0,
     ) -> None:
-        factory: Any = supervisor
-        super().__init__(factory, listeners, reactor=reactor, grace=grace)
+        super().__init__(supervisor, listeners, reactor=reactor)
         self.supervisor = supervisor
+        self.grace = grace
         self._binder = binder
         self._former: Callable[[int, FrameType | None], Any] | int | None = None
 
@@ -106,5 +89,6 @@ class SupervisorService(ServerService):
         signal.signal(signal.SIGHUP, self._former)
         return super().stopService()
 
-    def _announce(self) -> None:
-        """Do nothing: the first worker announces the server when it serves."""
+    async def _stop(self) -> None:
+        await super()._stop()
+        await self.supervisor.drain(self.grace)

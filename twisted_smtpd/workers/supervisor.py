@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_smtpd.metrics.figures import Reading
+from twisted_smtpd.runtime.lifecycle import STOP_TIMEOUT
 from twisted_smtpd.workers.shared_sockets import SharedSocket
 from twisted_smtpd.workers.worker import Assignment, boot_arguments
 
@@ -32,8 +33,8 @@ LONGEST_DELAY = 30.0
 # After a worker has served for so many seconds, the delay is the first again.
 SETTLED = 60.0
 
-# Seconds that a worker has to end after the grace of its connections, until it is killed.
-MARGIN = 5.0
+# Seconds that a worker has beyond the grace of its connections, until it is killed: its handler has to stop, too.
+MARGIN = STOP_TIMEOUT + 5.0
 
 # Seconds that a worker has to answer with its metrics.
 PATIENCE = 2.0

@@ -101,14 +101,21 @@ def main() -> None:
 class WorkerService(ServerService):
     """The service of a worker; its parameters are those of :class:`ServerService`."""
 
+    _link: Link | None = None
+
     def startService(self) -> None:
-        """Listen on the inherited sockets, tell the parent, and obey the parent from then on."""
-        super().startService()
-        link = Link(self)
+        """Obey the parent from now on, and serve on the inherited sockets."""
         pipes: Any = StandardIO
         assert assigned is not None
-        pipes(link, assigned.hears, assigned.speaks, self.reactor)
-        self.reactor.callWhenRunning(self._take_signals, link)
+        self._link = Link(self)
+        pipes(self._link, assigned.hears, assigned.speaks, self.reactor)
+        self.reactor.callWhenRunning(self._take_signals, self._link)
+        super().startService()
+
+    def _serve(self) -> None:
+        super()._serve()
+        link = self._link
+        assert link is not None
         gatherResults(self._waiting).addCallback(lambda _: link.say(b"ready"))
 
     def _bound(self, listener: Listener, port: IListeningPort) -> None:

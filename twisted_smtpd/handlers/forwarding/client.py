@@ -12,7 +12,13 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IPushProducer, IReactorTime
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IOpenSSLClientConnectionCreator,
+    IPushProducer,
+    IReactorTime,
+    ITLSTransport,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -26,6 +32,9 @@ __all__ = ["ClientError", "ConnectionGone", "Credentials", "SMTPClient"]
 log = Logger()
 
 CHUNK = 65536
+
+# Seconds that the next host has to close its side after QUIT; with TLS the transport waits for it.
+CLOSE_TIMEOUT = 5.0
 
 
 class ClientError(Exception):
@@ -84,7 +93,8 @@ class _Content:
         self._paused = self.done = False
 
     def start(self) -> None:
-        self._client.transport.registerProducer(self, True)  # type: ignore[union-attr]
+        transport: Any = self._client.transport
+        transport.registerProducer(self, True)
         self.resumeProducing()
 
     def resumeProducing(self) -> None:
@@ -120,6 +130,8 @@ class SMTPClient(Protocol):
     :ivar in_transaction: whether it knows of a transaction that is not ended.
     """
 
+    transport: ITLSTransport
+
     def __init__(self, clock: IReactorTime, *, timeout: float, lmtp: bool = False) -> None:
         self._clock = clock
         self._timeout = timeout
@@ -131,13 +143,15 @@ class SMTPClient(Protocol):
         self._reader = ReplyReader()
         self._arrived: deque[Reply] = deque()
         self._waiting: deque[Deferred[Reply]] = deque()
-        self._timer: Any = None
+        self._timer: IDelayedCall | None = None
         self._limit = timeout
         self._content: _Content | None = None
         self._encrypted = False
         self._error: ClientError | None = None
-        #: Called once, when the connection can't be used any more.
+        #: Fires once, when the connection can't be used any more.
         self.on_end: Deferred[None] = Deferred()
+        #: Fires once, when it is closed.
+        self.closed: Deferred[None] = Deferred()
 
     @property
     def usable(self) -> bool:
@@ -165,7 +179,9 @@ class SMTPClient(Protocol):
         self._greeting = self._expect()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._stop_timer()
         self._fail(ConnectionGone(f"connection lost: {reason.getErrorMessage()}"))
+        self.closed.callback(None)
 
     def abort(self, error: ClientError | None = None) -> None:
         """End the connection at once; whoever waits for an answer gets an error."""
@@ -189,8 +205,9 @@ class SMTPClient(Protocol):
         if self.usable:
             self._error = ClientError("closed")
             self._stop_timer()
-            self.transport.write(b"QUIT\r\n")  # type: ignore[union-attr]
-            self.transport.loseConnection()  # type: ignore[union-attr]
+            self._timer = self._clock.callLater(CLOSE_TIMEOUT, self.transport.abortConnection)
+            self.transport.write(b"QUIT\r\n")
+            self.transport.loseConnection()
             self.on_end.callback(None)
 
     # -- answers -------------------------------------------------------------------------------------------------------
@@ -265,7 +282,7 @@ class SMTPClient(Protocol):
                 raise ValueError("a command with a line end in it")
         octets = "".join(f"{line}\r\n" for line in lines).encode()
         answers = [self._expect() for _ in lines]
-        self.transport.write(octets)  # type: ignore[union-attr]
+        self.transport.write(octets)
         return answers
 
     async def ask(self, line: str) -> Reply:
@@ -327,7 +344,7 @@ class SMTPClient(Protocol):
         if self._arrived or self._reader.pending:
             # Put there by somebody in the middle, to be taken for the answer to what is asked inside TLS.
             raise self._refused("more than the reply to STARTTLS", "4.7.5")
-        self.transport.startTLS(options)  # type: ignore[union-attr]
+        self.transport.startTLS(options)
         self._encrypted = True
         await self._hello(hostname)
 

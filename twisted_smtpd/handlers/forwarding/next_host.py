@@ -14,7 +14,12 @@ from twisted.python.failure import Failure
 from twisted_smtpd.handlers.forwarding.client import ClientError, Credentials, SMTPClient
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IReactorTime, IStreamClientEndpoint
+    from twisted.internet.interfaces import (
+        IDelayedCall,
+        IOpenSSLClientConnectionCreator,
+        IReactorTime,
+        IStreamClientEndpoint,
+    )
 
 __all__ = ["NextHost"]
 
@@ -22,13 +27,13 @@ log = Logger()
 
 
 class NextHost:
-    """Where messages go to.
+    """The host that messages are forwarded to.
 
     :param endpoint: how to connect.
     :param clock: the provider of time.
     :param lmtp: whether it speaks LMTP.
     :param start_tls: what verifies its certificate after STARTTLS; ``None`` for no STARTTLS.
-    :param credentials: whom to authenticate as, if anybody.
+    :param credentials: the user name and password to authenticate with, if any.
     :param timeout: seconds it may be silent, and that a connection may take to be made or to become free.
     :param max_connections: connections at the same time, the kept ones included.
     :param keep: seconds an unused connection is kept.
@@ -57,8 +62,9 @@ class NextHost:
         self._keep = keep
         self.extensions: dict[str, str] | None = None
         self._connections = 0
-        # The last used is used next, so that those which are not needed grow old.
-        self._kept: dict[SMTPClient, Any] = {}
+        self._open: set[SMTPClient] = set()
+        # The last used is used next, so that connections which are not needed expire.
+        self._kept: dict[SMTPClient, IDelayedCall] = {}
         self._waiting: deque[Deferred[None]] = deque()
 
     async def acquire(self, hostname: str) -> SMTPClient:
@@ -107,7 +113,9 @@ class NextHost:
                 raise
             detail = f"can't connect: {Failure(error).getErrorMessage()}"
             raise ClientError(detail, "4.4.1", "The next host can't be reached") from error
+        self._open.add(client)
         client.on_end.addCallback(lambda _: self._gone(client))
+        client.closed.addCallback(lambda _: self._open.discard(client))
         try:
             await client.greet(hostname)
             if self._start_tls is not None:
@@ -156,3 +164,18 @@ class NextHost:
         """Close the connections that are not in use."""
         for client in list(self._kept):
             client.quit()
+
+    async def end(self) -> None:
+        """Close all connections, and wait until they are closed.
+
+        Messages that wait for a connection get a :exc:`ClientError`.  A connection that is in use has been left behind
+        by a message that was cut off, so it is aborted.  A later :meth:`acquire` makes a new connection.
+        """
+        waiting, self._waiting = self._waiting, deque()
+        for turn in waiting:
+            turn.errback(ClientError("the server has stopped", "4.3.2", "The server is shutting down"))
+        self.close()
+        for client in tuple(self._open):
+            if client.usable:
+                client.abort(ClientError("the server has stopped"))
+            await client.closed
