@@ -33,8 +33,8 @@ _CONTROL = frozenset({"Cc", "Zl", "Zp"})
 _blanks = re.compile(r"[ \t]+")
 # RFC 5321 section 4.1.2, but "=" is let through in a value: VERP addresses have it, and some clients send ORCPT and
 # AUTH without encoding it.  The keyword ends at the first "=", so nothing becomes ambiguous.
-_parameter = re.compile("([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-~\x80-\U0010ffff]+))?")
-_xtext = re.compile("(?:[!-*,-~\x80-\U0010ffff]|\\+[0-9A-Fa-f]{2})*")
+_parameter = re.compile("([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00- \x7f]+))?")
+_xtext = re.compile("(?:[^\x00- +\x7f]|\\+[0-9A-Fa-f]{2})*")
 _hexchar = re.compile(rb"\+([0-9A-Fa-f]{2})")
 _not_xchar = re.compile(rb"[^!-*,-<>-~]")
 _size = re.compile(r"[0-9]{1,20}")
