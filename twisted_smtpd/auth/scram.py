@@ -30,12 +30,13 @@ ITERATIONS = 20_000
 MAX_ITERATIONS = 10_000_000
 SALT_OCTETS = 16
 
+# Strings: the re module compiles them when the first client uses SCRAM, and keeps them.
 _NAME = "(?:[^=,\0]|=2C|=3D)+"
-_FIRST = re.compile(
+_FIRST = (
     rf"(?P<header>(?P<flag>n|y|p=(?P<binding>[A-Za-z0-9.-]+)),(?:a=(?P<authzid>{_NAME}))?,)"
     rf"(?P<bare>n=(?P<name>{_NAME}),r=(?P<nonce>[!-+\--~]+)(?:,[A-Za-z]=[^,\0]+)*)"
 )
-_FINAL = re.compile(
+_FINAL = (
     r"(?P<bare>c=(?P<bound>[A-Za-z0-9+/=]+),r=(?P<nonce>[!-+\--~]+)(?:,[A-Za-z]=[^,\0]+)*),p=(?P<proof>[A-Za-z0-9+/=]+)"
 )
 # So that the salt of a user that does not exist stays the same from one attempt to the next.
@@ -121,7 +122,7 @@ class ScramServer:
         :returns: the user's name, prepared (RFC 4013).
         :raises ScramError: if it is malformed, wants to act as somebody else, or does not bind as it should.
         """
-        match = _FIRST.fullmatch(_text(message))
+        match = re.fullmatch(_FIRST, _text(message))
         if match is None:
             raise ScramError("malformed message", malformed=True)
         self._bound = match["header"].encode() + self._binding_data(match["flag"], match["binding"])
@@ -162,7 +163,7 @@ class ScramServer:
         :raises ScramError: if it is malformed, or belongs to another exchange or another connection.
         """
         assert self._keys is not None
-        match = _FINAL.fullmatch(_text(message))
+        match = re.fullmatch(_FINAL, _text(message))
         if match is None:
             raise ScramError("malformed message", malformed=True)
         bound, proof = _decode(match["bound"]), _decode(match["proof"])
