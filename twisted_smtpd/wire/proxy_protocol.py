@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, ClassVar
 
@@ -65,6 +66,7 @@ _ADDRESS_SIZE = {AF.INET: 12, AF.INET6: 36, AF.UNIX: 216}
 _FAMILY_V1 = {b"TCP4": AF.INET, b"TCP6": AF.INET6, b"UNKNOWN": AF.UNSPEC}
 
 
+@cache
 def _crc32c_table() -> tuple[int, ...]:
     table = []
     for crc in range(256):
@@ -74,12 +76,9 @@ def _crc32c_table() -> tuple[int, ...]:
     return tuple(table)
 
 
-_CRC32C = _crc32c_table()
-
-
 def crc32c(data: bytes) -> int:
     """The CRC32c of some octets (RFC 9260 appendix A)."""
-    table, crc = _CRC32C, 0xFFFFFFFF
+    table, crc = _crc32c_table(), 0xFFFFFFFF
     for byte in data:
         crc = crc >> 8 ^ table[(crc ^ byte) & 0xFF]
     return crc ^ 0xFFFFFFFF
