@@ -22,8 +22,6 @@ from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.metrics.figures import Collect, Reading, snapshot
 from twisted_smtpd.service import ServerService
 from twisted_smtpd.smtp import SMTP
-from twisted_smtpd.workers.service import SupervisorService, leave_with, twist_arguments
-from twisted_smtpd.workers.supervisor import Supervisor
 from twisted_smtpd.workers.worker import WorkerService
 
 __all__ = ["Options", "makeService"]
@@ -119,6 +117,10 @@ def _by_option(error: str, options: Options) -> str:
 
 def _supervisor(options: Options) -> IService:
     """The service of a process that has others serve."""
+    # Here, since most servers are one process.
+    from twisted_smtpd.workers.service import SupervisorService, leave_with, twist_arguments
+    from twisted_smtpd.workers.supervisor import Supervisor
+
     assert options.binder is not None
     reactor = options.reactor
     twist, relay = twist_arguments(reactor, getattr(options, "parent", None), options.words)

@@ -6,14 +6,11 @@ import os
 import sys
 from typing import Any, ClassVar
 
-from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin
 from twisted.logger import Logger
 from twisted.python import usage
 
-from twisted_smtpd.auth.authenticators import AcceptAnyone, CredAuthenticator
-from twisted_smtpd.auth.passwords import PasswordFile, PasswordFileError
 from twisted_smtpd.cli.groups import OptionGroup
 from twisted_smtpd.factory import SMTPFactory
 
@@ -53,6 +50,9 @@ class AuthOptions(AuthOptionMixin, OptionGroup):
 
     def addChecker(self, checker: Any) -> None:
         """Take a checker that ``--auth`` asks for."""
+        # Here and below, since most servers have no AUTH.
+        from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+
         if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
             # From the command line it gets str, which the octets that a client sends never equal.
             checker.users = {_octets(name): _octets(password) for name, password in checker.users.items()}
@@ -69,15 +69,22 @@ class AuthOptions(AuthOptionMixin, OptionGroup):
             for name in ("auth-mechanisms", "auth-without-tls"):
                 if self[name]:
                     raise usage.UsageError(f"--{name} needs --auth-file, --auth or --auth-any")
-        elif self["auth-any"]:
-            self.authenticator = AcceptAnyone()
-        elif "credCheckers" in self:
-            self.authenticator = CredAuthenticator(*self["credCheckers"])
         else:
-            try:
-                self.authenticator = PasswordFile(self["auth-file"])
-            except PasswordFileError as error:
-                raise usage.UsageError(f"--auth-file: {error}") from None
+            self.authenticator = self._authenticator()
+
+    def _authenticator(self) -> Any:
+        """The authenticator that an option asks for."""
+        from twisted_smtpd.auth.authenticators import AcceptAnyone, CredAuthenticator
+        from twisted_smtpd.auth.passwords import PasswordFile, PasswordFileError
+
+        if self["auth-any"]:
+            return AcceptAnyone()
+        if "credCheckers" in self:
+            return CredAuthenticator(*self["credCheckers"])
+        try:
+            return PasswordFile(self["auth-file"])
+        except PasswordFileError as error:
+            raise usage.UsageError(f"--auth-file: {error}") from None
 
     def server_options(self) -> dict[str, Any]:
         options = dict(super().server_options())
@@ -103,6 +110,8 @@ def announce(factory: SMTPFactory, tls: bool) -> None:
     settings = factory.settings
     if not settings.mechanisms:
         return
+    from twisted_smtpd.auth.authenticators import AcceptAnyone
+
     names = " ".join(settings.mechanisms)
     if isinstance(settings.values["authenticator"], AcceptAnyone):
         log.warn("AUTH {names}: ANY NAME WITH ANY PASSWORD IS LET IN.  Don't use this for real mail.", names=names)
