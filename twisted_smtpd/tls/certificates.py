@@ -17,34 +17,19 @@ from zope.interface import implementer
 
 from twisted_smtpd.tls.errors import TLSConfigurationError, openssl_reason
 from twisted_smtpd.tls.pem import Credentials, Path, generate, load_authorities, load_credentials
-from twisted_smtpd.tls.records import RecordConnection
+from twisted_smtpd.tls.records import ServerConnection
 
 if TYPE_CHECKING:
     from cryptography import x509
     from twisted.internet.interfaces import IReactorTime
     from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-__all__ = ["CertificateFiles", "SelfSigned", "ServerCertificates", "ServerConnection", "self_signed"]
+__all__ = ["CertificateFiles", "SelfSigned", "ServerCertificates", "self_signed"]
 
 _log = Logger()
 
 # Renegotiation let a client make the server work at no cost of its own; compression leaks secrets (CRIME).
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | getattr(SSL, "OP_NO_RENEGOTIATION", 0)
-
-
-class ServerConnection(RecordConnection):
-    """A server's connection.
-
-    :ivar peer_untrusted: whether the client sent a certificate that can't be verified.
-    """
-
-    peer_untrusted = False
-
-    def __init__(self, context: SSL.Context, origin: _Contexts) -> None:
-        super().__init__(context)
-        # OpenSSL calls the first context's SNI callback again after a HelloRetryRequest, when pyOpenSSL knows only the
-        # context chosen: were the first one gone with a reload in between, the call would go to freed memory.
-        self._origin = origin
 
 
 @dataclass(frozen=True)

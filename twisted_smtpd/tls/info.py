@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL, crypto
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
-from twisted_smtpd.tls.certificates import ServerConnection
 from twisted_smtpd.tls.contexts import SSLObjectConnection
 from twisted_smtpd.tls.errors import openssl_reason
+from twisted_smtpd.tls.records import ServerConnection
 
 __all__ = ["TLSInfo", "channel_binding", "describe", "explain"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from OpenSSL import SSL
 
-__all__ = ["RecordConnection"]
+__all__ = ["RecordConnection", "ServerConnection"]
 
 # A TLS record (RFC 8446 section 5.1): type and version, the length in two octets, and that many octets.
 _HEADER = 5
@@ -125,3 +125,20 @@ class RecordConnection(SSL.Connection):
     def _ask_openssl(self) -> None:
         self._readable = _UNKNOWN
         self._may_have_output = True
+
+
+class ServerConnection(RecordConnection):
+    """A connection with one of a server's certificates.
+
+    :param context: the context of the certificate that clients get at first.
+    :param origin: what holds the server's contexts.  The connection keeps it alive: after a HelloRetryRequest OpenSSL
+        calls the first context's SNI callback again, when pyOpenSSL holds only the context that was chosen.  If a
+        reload had removed the first one, the call would go to freed memory.
+    :ivar peer_untrusted: whether the client sent a certificate that can't be verified.
+    """
+
+    peer_untrusted = False
+
+    def __init__(self, context: SSL.Context, origin: object) -> None:
+        super().__init__(context)
+        self._origin = origin
