@@ -1,4 +1,4 @@
-"""What the rarer mechanisms give an authenticator: bearer tokens, certificates, CRAM-MD5's responses."""
+"""The credentials of less frequent mechanisms: bearer tokens, certificates, CRAM-MD5's responses."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["BearerToken", "CramMD5Response", "ExternalIdentity"]
 
 @dataclass(frozen=True)
 class BearerToken:
-    """What XOAUTH2 and OAUTHBEARER (RFC 7628) give an authenticator.
+    """The credentials of XOAUTH2 and OAUTHBEARER (RFC 7628).
 
-    :ivar login: whom the client wants to act as; OAUTHBEARER may leave it empty.
+    :ivar login: the user as whom the client wants to act; OAUTHBEARER may leave it empty.
     :ivar token: the access token; never shown.
-    :ivar host: the host the client meant to reach, if it says so.
-    :ivar port: the same for the port.
+    :ivar host: the host that the client wants to reach, if it names it.
+    :ivar port: the port that the client wants to reach, if it names it.
     """
 
     login: bytes
@@ -30,10 +30,10 @@ class BearerToken:
 
 @dataclass(frozen=True)
 class ExternalIdentity:
-    """What EXTERNAL (RFC 4422 appendix A) gives an authenticator.
+    """The credentials of EXTERNAL (RFC 4422 appendix A).
 
-    :ivar login: whom the client wants to act as; empty if that is to follow from its certificate.
-    :ivar certificate: the client's certificate, in DER; it has been verified.
+    :ivar login: the user as whom the client wants to act; if it is empty, the certificate decides.
+    :ivar certificate: the client's certificate in DER; it has been verified.
     """
 
     login: bytes
@@ -43,11 +43,11 @@ class ExternalIdentity:
 @implementer(IUsernameHashedPassword)
 @dataclass(frozen=True)
 class CramMD5Response:
-    """What CRAM-MD5 (RFC 2195) gives an authenticator; for ``twisted.cred`` it is an ``IUsernameHashedPassword``.
+    """The credentials of CRAM-MD5 (RFC 2195); for ``twisted.cred`` an ``IUsernameHashedPassword``.
 
     :ivar login: the user's name.
-    :ivar challenge: what the client was asked.
-    :ivar digest: what it answered, in hexadecimal.
+    :ivar challenge: the server's challenge.
+    :ivar digest: the client's response, in hexadecimal.
     """
 
     login: bytes
@@ -65,5 +65,5 @@ class CramMD5Response:
         return hmac.compare_digest(expected, self.digest)
 
     def checkPassword(self, password: bytes) -> bool:
-        """The same, as ``twisted.cred`` calls it."""
+        """The same as :meth:`check`, under the name that ``twisted.cred`` calls."""
         return self.check(password)

@@ -1,4 +1,4 @@
-"""SASLprep (RFC 4013): the same password typed on two systems is the same octets."""
+"""SASLprep (RFC 4013), so that a password typed on different systems becomes the same octets."""
 
 from __future__ import annotations
 
