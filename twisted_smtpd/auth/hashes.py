@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from types import ModuleType
 
 from twisted_smtpd.auth.scram import MAX_ITERATIONS, SCRAM_HASHES, ScramKeys
 
@@ -44,7 +44,7 @@ class _Kind:
     check: Callable[[str], object]
 
 
-def _library(name: str) -> Any:
+def _library(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ImportError:

@@ -33,9 +33,9 @@ class Worker:
     def __init__(self, defer: Callable[..., Deferred[Any]] = in_thread) -> None:
         self._defer = defer
         self._running = 0
-        self._waiting: deque[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._waiting: deque[tuple[Deferred[Any], Callable[..., Any], tuple[object, ...]]] = deque()
 
-    def run(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
+    def run(self, function: Callable[..., T], *arguments: object) -> Deferred[T]:
         """Run a function in a thread.
 
         A job that has begun goes on after its Deferred is cancelled, and counts until it is done: otherwise clients
@@ -60,7 +60,7 @@ class Worker:
             self._running += 1
             self._defer(function, *arguments).addBoth(self._done, outcome)
 
-    def _done(self, result: Any, outcome: Deferred[Any]) -> None:
+    def _done(self, result: object, outcome: Deferred[Any]) -> None:
         self._running -= 1
         self._start()
         if not outcome.called:

@@ -88,10 +88,10 @@ def _note_server_names(context: ssl.SSLContext) -> None:
 class _ServerNameNote:
     """An ``sni_callback`` that notes the name and then calls the user's own callback."""
 
-    def __init__(self, then: Callable[[Any, str | None, ssl.SSLContext], int | None] | None) -> None:
+    def __init__(self, then: Callable[[object, str | None, ssl.SSLContext], int | None] | None) -> None:
         self._then = then
 
-    def __call__(self, sslobject: Any, name: str | None, context: ssl.SSLContext) -> int | None:
+    def __call__(self, sslobject: object, name: str | None, context: ssl.SSLContext) -> int | None:
         if name is not None and isinstance(sslobject, ssl.SSLObject):
             _server_names[sslobject] = name
         return None if self._then is None else self._then(sslobject, name, context)
@@ -128,7 +128,7 @@ class SSLObjectConnection:
         self._no_more_input = False
         # Whether one side has sent close_notify or closed the connection.
         self._ending = False
-        self._app_data: Any = None
+        self._app_data: object = None
 
     # The handshake
 
@@ -231,11 +231,11 @@ class SSLObjectConnection:
 
     # Properties of the connection
 
-    def set_app_data(self, data: Any) -> None:
+    def set_app_data(self, data: object) -> None:
         """Store an object for :meth:`get_app_data`; Twisted stores the protocol."""
         self._app_data = data
 
-    def get_app_data(self) -> Any:
+    def get_app_data(self) -> object:
         """The object stored by :meth:`set_app_data`."""
         return self._app_data
 

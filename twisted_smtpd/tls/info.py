@@ -64,7 +64,7 @@ class TLSInfo(Mapping[str, Any]):
         return f"{self.version} {self.cipher} ({self.bits} bits)"
 
 
-def _connection(transport: Any) -> Any:
+def _connection(transport: object) -> SSL.Connection | SSLObjectConnection:
     """The connection of a transport; the argument may also be the connection itself."""
     if isinstance(transport, (SSL.Connection, SSLObjectConnection)):
         return transport
@@ -79,7 +79,7 @@ def _text(name: bytes | None) -> str | None:
     return name.decode("utf-8", "backslashreplace").translate(_CONTROL) if name else None
 
 
-def describe(transport: Any) -> TLSInfo:
+def describe(transport: object) -> TLSInfo:
     """Describe a finished handshake.
 
     :param transport: a transport with TLS, or the connection in it.
@@ -114,13 +114,13 @@ def describe(transport: Any) -> TLSInfo:
     )
 
 
-def _verified(connection: Any) -> bool:
+def _verified(connection: SSL.Connection | SSLObjectConnection) -> bool:
     if isinstance(connection, ServerConnection) and connection.peer_untrusted:
         return False
     return bool(connection.get_verify_mode() & SSL.VERIFY_PEER)
 
 
-def channel_binding(transport: Any, kind: str) -> bytes | None:
+def channel_binding(transport: object, kind: str) -> bytes | None:
     """The data that binds an authentication to this TLS connection.
 
     :param transport: a transport with TLS, or the connection in it, after the handshake.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 from OpenSSL import SSL
 
@@ -38,7 +37,7 @@ class RecordConnection(SSL.Connection):
         self._header = b""
         self._to_come = 0
 
-    def bio_write(self, buf: Any) -> int:
+    def bio_write(self, buf: bytes | bytearray | memoryview) -> int:
         """Take in octets from the network.
 
         :returns: how many were taken.
@@ -46,7 +45,7 @@ class RecordConnection(SSL.Connection):
         complete = not self._to_come and not self._header
         one = complete and len(buf) >= _HEADER and len(buf) == _HEADER + (buf[3] << 8 | buf[4])
         if not one:
-            self._find_records(buf)
+            self._find_records(bytes(buf))
         self._readable = _ONE_RECORD if one and self._readable == _NOTHING else _UNKNOWN
         return SSL.Connection.bio_write(self, buf)
 
@@ -84,7 +83,7 @@ class RecordConnection(SSL.Connection):
             self._may_have_output = True
         return data
 
-    def send(self, buf: Any, flags: int = 0) -> int:
+    def send(self, buf: bytes | bytearray | memoryview, flags: int = 0) -> int:
         """Encrypt octets.
 
         :returns: how many were taken.
