@@ -9,12 +9,35 @@ from importlib.metadata import PackageNotFoundError, version
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import twisted_smtpd
+from twisted_smtpd import auth, handlers, tls
+from twisted_smtpd.auth import results
 
 
 def loaded_by(statement: str) -> set[str]:
     """The modules that a fresh interpreter has loaded after a statement."""
     code = f"import sys; sys.path[:] = {sys.path!r}; {statement}; print(*sys.modules)"
     return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+
+
+# What few servers need: each of these takes milliseconds to load.
+SELDOM_USED = {
+    "email.policy",
+    "mailbox",
+    "stringprep",
+    "twisted.mail",
+    "twisted.web",
+    "twisted_smtpd.auth.authenticators",
+    "twisted_smtpd.auth.hashes",
+    "twisted_smtpd.auth.passwords",
+    "twisted_smtpd.handlers.maildir",
+    "twisted_smtpd.handlers.proxy",
+    "twisted_smtpd.handlers.webhook",
+    "twisted_smtpd.tls.certificates",
+    "twisted_smtpd.tls.pem",
+    "twisted_smtpd.workers.supervisor",
+}
+# The same for programs that have no command line.
+OF_COMMAND_LINE = {"argparse", "twisted.application.service", "twisted.cred.checkers", "twisted_smtpd.service"}
 
 
 class PackageTests(SynchronousTestCase):
@@ -47,19 +70,27 @@ class PackageTests(SynchronousTestCase):
         self.assertIn("twisted_smtpd.tap", modules)
         self.assertNotIn("twisted.internet.reactor", modules)
 
-    def test_what_only_some_command_lines_need_is_loaded_for_these_only(self) -> None:
-        modules = loaded_by("import twisted_smtpd.tap")
-        self.assertIn("twisted_smtpd.tap", modules)
-        needed_by_some = {
-            "twisted.web",
-            "twisted_smtpd.auth.passwords",
-            "twisted_smtpd.handlers.webhook",
-            "twisted_smtpd.metrics.page",
-            "twisted_smtpd.workers.supervisor",
-        }
-        self.assertEqual(needed_by_some & modules, set())
-
     def test_without_docstrings_the_server_can_be_imported(self) -> None:
         code = f"import sys; sys.path[:] = {sys.path!r}; from twisted_smtpd.smtp import SMTP; print(SMTP.__doc__)"
         run = subprocess.run([sys.executable, "-OO", "-c", code], check=True, capture_output=True, text=True)
         self.assertEqual(run.stdout, "None\n")
+
+    def test_a_controller_loads_nothing_that_few_servers_need(self) -> None:
+        modules = loaded_by("import twisted_smtpd.controller")
+        self.assertIn("twisted_smtpd.smtp", modules)
+        self.assertEqual(modules & (SELDOM_USED | OF_COMMAND_LINE), set())
+
+    def test_the_command_line_loads_nothing_that_few_servers_need(self) -> None:
+        modules = loaded_by(
+            "import twisted_smtpd.tap; twisted_smtpd.tap.Options().parseOptions(['--listen', '127.0.0.1:0'])"
+        )
+        self.assertIn("twisted_smtpd.handlers.debugging", modules)
+        self.assertEqual(modules & SELDOM_USED, set())
+
+    def test_a_name_that_is_loaded_late_is_there_and_listed(self) -> None:
+        for package in (auth, handlers, tls):
+            self.assertLessEqual(set(package.__all__), set(dir(package)))
+            for name in package.__all__:
+                self.assertIsNotNone(getattr(package, name), name)
+            self.assertRaises(AttributeError, getattr, package, "nonesuch")
+        self.assertIs(results.BearerToken, auth.BearerToken)

@@ -16,7 +16,6 @@ from twisted_smtpd.runtime.connections import Connections
 from twisted_smtpd.runtime.lifecycle import HandlerUse, ServerInfo
 from twisted_smtpd.session import Peer
 from twisted_smtpd.smtp import SMTP
-from twisted_smtpd.tls import connection_creator
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -114,6 +113,9 @@ class ImplicitTLS(ServerFactory):
 
     def __init__(self, factory: SMTPFactory, context: object) -> None:
         self.factory = factory
+        # Here, since most servers have no TLS.
+        from twisted_smtpd.tls import connection_creator
+
         self._creator = connection_creator(context)
 
     def doStart(self) -> None:

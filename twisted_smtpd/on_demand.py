@@ -1,7 +1,8 @@
-"""Names that a package has, but loads only when they are asked for."""
+"""Names that a module has, but loads only when they are asked for."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -9,17 +10,17 @@ from typing import Any
 __all__ = ["on_demand"]
 
 
-def on_demand(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's ``__getattr__`` (PEP 562).
+def on_demand(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's ``__getattr__`` (PEP 562).
 
-    :param package: its ``__name__``.
-    :param homes: the module below the package in which each name is, without the package's name.
-    :returns: gives a name's value.
+    :param module: its ``__name__``.
+    :param homes: for each name the module that it comes from, relative to the package.
+    :returns: a function that gives a name's value.
     """
 
     def getattribute(name: str) -> Any:
         if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{homes[name]}"), name)
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return getattr(import_module(f".{homes[name]}", sys.modules[module].__package__), name)
 
     return getattribute

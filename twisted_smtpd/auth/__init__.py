@@ -4,16 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_smtpd.auth.results import (
-    AuthResult,
-    BearerToken,
-    CramMD5Response,
-    ExternalIdentity,
-    Identity,
-    LoginPassword,
-    auth_mechanism,
-)
-from twisted_smtpd.auth.scram import ScramKeys
 from twisted_smtpd.on_demand import on_demand
 from twisted_smtpd.runtime.awaiting import MISSING
 
@@ -24,7 +14,10 @@ if TYPE_CHECKING:
         IAuthenticator,
         IScramAuthenticator,
     )
+    from twisted_smtpd.auth.credentials import BearerToken, CramMD5Response, ExternalIdentity
     from twisted_smtpd.auth.passwords import PasswordFile, PasswordFileError, set_password
+    from twisted_smtpd.auth.results import AuthResult, Identity, LoginPassword, auth_mechanism
+    from twisted_smtpd.auth.scram import ScramKeys
 
 __all__ = [
     "MISSING",
@@ -45,16 +38,28 @@ __all__ = [
     "set_password",
 ]
 
-# The server needs the names above, and most servers nothing of this.
+# Most servers need little of this.
 __getattr__ = on_demand(
     __name__,
     {
         "AcceptAnyone": "authenticators",
+        "AuthResult": "results",
+        "BearerToken": "credentials",
+        "CramMD5Response": "credentials",
         "CredAuthenticator": "authenticators",
+        "ExternalIdentity": "credentials",
         "IAuthenticator": "authenticators",
         "IScramAuthenticator": "authenticators",
+        "Identity": "results",
+        "LoginPassword": "results",
         "PasswordFile": "passwords",
         "PasswordFileError": "passwords",
+        "ScramKeys": "scram",
+        "auth_mechanism": "results",
         "set_password": "passwords",
     },
 )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,7 +9,8 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.logger import Logger
 from zope.interface import Attribute, Interface, implementer
 
-from twisted_smtpd.auth.results import AuthResult, CramMD5Response, Identity, LoginPassword
+from twisted_smtpd.auth.credentials import CramMD5Response
+from twisted_smtpd.auth.results import AuthResult, Identity, LoginPassword
 from twisted_smtpd.runtime.awaiting import settle, unfinished
 
 __all__ = ["AcceptAnyone", "CredAuthenticator", "IAuthenticator", "IScramAuthenticator"]

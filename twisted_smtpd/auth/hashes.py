@@ -11,19 +11,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from types import ModuleType
 
 from twisted_smtpd.auth.scram import MAX_ITERATIONS, SCRAM_HASHES, ScramKeys
 
 __all__ = ["KINDS", "HashError", "check_hash", "default_kind", "kind_of", "make_hash", "scram_keys", "verify"]
 
-# scrypt's cost (as a power of two), block size and lanes: 32 MiB, three times over.
+# scrypt's cost (the exponent of a power of two), block size and lanes: 32 MiB, three times.
 SCRYPT = (15, 8, 3)
 SCRYPT_OCTETS = 32
 MIN_OCTETS = 16
-# More than anybody needs, so that a slip of the pen in a hash does not take all memory.
+# Octets.  A mistake in a file's hash must not make scrypt use all memory.
 MAX_SCRYPT_MEMORY = 2**30
-# bcrypt looks at no more of a password.
+# bcrypt ignores all octets of a password after these.
 MAX_BCRYPT = 72
 
 _SCRYPT = re.compile(r"\$scrypt\$ln=([0-9]{1,2}),r=([0-9]{1,3}),p=([0-9]{1,3})\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)")
@@ -33,7 +33,7 @@ _BCRYPT = re.compile(r"\$2[aby]\$[0-3][0-9]\$[./A-Za-z0-9]{53}")
 
 
 class HashError(ValueError):
-    """A hash that can't be used; its text says why, and does not show it."""
+    """A hash can't be used; the text says why, without the hash."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class _Kind:
     check: Callable[[str], object]
 
 
-def _library(name: str) -> Any:
+def _library(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ImportError:
@@ -79,7 +79,8 @@ def _bcrypt_make(password: str) -> str:
 
 
 def _bcrypt_verify(hashed: str, password: bytes) -> bool:
-    # What bcrypt would not look at must not be taken for right; the work is done all the same.
+    # A longer password is never right, since bcrypt would ignore its end.  The hash is still computed, so that the time
+    # does not tell.
     fits = len(password) <= MAX_BCRYPT
     return _library("bcrypt").checkpw(password[:MAX_BCRYPT], hashed.encode()) is True and fits
 
@@ -141,7 +142,7 @@ def _scram_verify(hashed: str, password: bytes) -> bool:
 def scram_keys(hashed: str) -> tuple[str, ScramKeys]:
     """The mechanism and the keys in an entry for SCRAM (RFC 5803).
 
-    :raises HashError: if it isn't one.
+    :raises HashError: if the entry is malformed.
     """
     match = _SCRAM.fullmatch(hashed)
     if match is None:
@@ -174,7 +175,7 @@ KINDS = {
 
 
 def default_kind() -> str:
-    """argon2 where its library is installed, else scrypt."""
+    """argon2 if its library is installed, else scrypt."""
     try:
         _library("argon2")
     except HashError:
@@ -183,9 +184,9 @@ def default_kind() -> str:
 
 
 def kind_of(hashed: str) -> str:
-    """Which key of :data:`KINDS` made this.
+    """The kind of a hash: a key of :data:`KINDS`.
 
-    :raises HashError: if none did.
+    :raises HashError: if the kind is unknown.
     """
     for name, kind in KINDS.items():
         if hashed.startswith(kind.starts):
@@ -194,10 +195,10 @@ def kind_of(hashed: str) -> str:
 
 
 def check_hash(hashed: str) -> str:
-    """Check that a hash is well-formed, and its library there.
+    """Check that a hash is well-formed and that its library is installed.
 
     :returns: its kind.
-    :raises HashError: if not.
+    :raises HashError: if the hash can't be used.
     """
     kind = kind_of(hashed)
     KINDS[kind].check(hashed)
@@ -205,15 +206,18 @@ def check_hash(hashed: str) -> str:
 
 
 def make_hash(kind: str, password: str) -> str:
-    """Hash a password; this takes a while, on purpose.
+    """Hash a password; this is slow on purpose.
 
     :param kind: a key of :data:`KINDS`.
-    :param password: prepared, see :func:`twisted_smtpd.auth.prepare.prepare`.
-    :raises HashError: if it can't be.
+    :param password: the password, prepared by :func:`twisted_smtpd.auth.prepare.prepare`.
+    :raises HashError: if this kind can't hash the password, or its library is missing.
     """
     return KINDS[kind].make(password)
 
 
 def verify(hashed: str, password: bytes) -> bool:
-    """Whether this is the hash of this password; this takes a while, on purpose."""
+    """Whether a hash is that of a password; this is slow on purpose.
+
+    :raises HashError: if the hash can't be used.
+    """
     return KINDS[kind_of(hashed)].verify(hashed, password)

@@ -1,14 +1,14 @@
-"""A file of users and password hashes: reads it, checks passwords against it off the reactor's thread, writes it."""
+"""Files of users and password hashes: reads and writes them, and checks passwords in threads."""
 
 from __future__ import annotations
 
 import os
 import stat
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from twisted.logger import Logger
 
@@ -23,19 +23,23 @@ __all__ = ["PasswordFile", "PasswordFileError", "set_password"]
 
 log = Logger()
 
+T = TypeVar("T")
+
 MAX_OCTETS = 2**26
 
 
 class PasswordFileError(Exception):
-    """A password file can't be used; its text says why, and shows no hash."""
+    """A password file can't be used; the text says why, without any hash."""
 
 
 @dataclass(frozen=True)
 class _Users:
-    """What a password file says.
+    """The contents of a password file.
 
-    :ivar hashes: user to kind of hash to hash.
-    :ivar mark: tells whether the file has changed.
+    :ivar hashes: for each user, kind of hash to hash.
+    :ivar mark: another one means that the file has changed.
+    :ivar decoy: the hash that unknown users' passwords are checked with; ``None`` for a file without users.
+    :ivar iterations: for each SCRAM mechanism, how many iterations most users' keys have.
     """
 
     hashes: Mapping[str, Mapping[str, str]] = field(repr=False)
@@ -47,13 +51,12 @@ class _Users:
 class PasswordFile:
     """An authenticator for a file with a line ``user:hash`` for each user.
 
-    A user may have several hashes, separated by blanks: one for PLAIN and LOGIN (argon2, bcrypt or scrypt; a file that
-    ``htpasswd -B`` has written will do), and keys for SCRAM-SHA-256 and SCRAM-SHA-1.  Empty lines, and lines that begin
-    with ``#``, don't count.  The file is read again when it has changed; when it can't be, what was read before goes on
-    to hold.
+    A user may have several hashes, separated by blanks: one for PLAIN and LOGIN (argon2, bcrypt or scrypt; files
+    written by ``htpasswd -B`` work), and keys for SCRAM-SHA-256 and SCRAM-SHA-1.  Empty lines and lines that begin with
+    ``#`` are ignored.  The file is read again when it has changed; if that fails, the users read before stay valid.
 
-    Each password takes a hash in a thread, and an unknown user takes one as well: neither the answer nor the time it
-    takes tells whether there is such a user.
+    Each check of a password computes a hash in a thread, even for an unknown user: neither the answer nor its time
+    tells whether the user exists.
 
     :param path: the file.
     :param worker: runs the hashes.
@@ -68,32 +71,34 @@ class PasswordFile:
 
     @property
     def mechanisms(self) -> frozenset[str]:
-        """What can be offered: SCRAM only if there are keys for it."""
+        """The mechanisms that can be offered: SCRAM only if there are keys for it."""
         found = {kind for hashes in self._users.hashes.values() for kind in hashes if kind in SCRAM_HASHES}
         return frozenset({"PLAIN", "LOGIN", *found, *(f"{kind}-PLUS" for kind in found)})
 
     async def __call__(
-        self, server: Any, session: Any, envelope: Any, mechanism: str, auth_data: LoginPassword
+        self, server: object, session: object, envelope: object, mechanism: str, auth_data: LoginPassword
     ) -> AuthResult:
         """Check a password."""
         if await self._run(self._check, auth_data.login, auth_data.password):
             return AuthResult(success=True, auth_data=Identity(auth_data.login))
         return AuthResult(success=False, handled=False)
 
-    async def scram_keys(self, server: Any, session: Any, envelope: Any, mechanism: str, login: bytes) -> ScramKeys:
-        """The keys of a user, or some that fit no password."""
-        return await self._run(self._keys, mechanism, login)  # type: ignore[no-any-return]
+    async def scram_keys(
+        self, server: object, session: object, envelope: object, mechanism: str, login: bytes
+    ) -> ScramKeys:
+        """The keys of a user; for an unknown user, keys that fit no password."""
+        return await self._run(self._keys, mechanism, login)
 
-    async def _run(self, function: Any, *arguments: Any) -> Any:
+    async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         try:
             return await self._worker.run(function, *arguments)
         except Busy:
             raise SMTPReplyError(454, "4.7.0", "Too busy to authenticate, try again later") from None
 
-    # In a thread from here.
+    # The methods below run in a thread.
 
     def _current(self) -> _Users:
-        """The users; a file that can't be read any more changes nothing."""
+        """The users, read again if the file has changed and can be read."""
         try:
             if _mark(os.stat(self.path)) != self._users.mark:
                 self._users = _read(self.path)
@@ -114,7 +119,7 @@ class PasswordFile:
         try:
             password = prepare(password).encode()
         except ValueError:
-            # No user can have it, but that must not be said any faster.
+            # No user can have this password, but the answer must take as long as any other.
             hashed = None
         if hashed is None:
             if users.decoy is not None:
@@ -134,12 +139,12 @@ def _verify_quietly(hashed: str, password: bytes) -> bool:
     try:
         return verify(hashed, password)
     except ValueError:
-        # Such as SCRAM's for a password that can't be one, or bcrypt's for one with a NUL.
+        # For example SCRAM refuses characters that no password may have, and bcrypt a NUL.
         return False
 
 
 def _for_password(hashes: Mapping[str, str]) -> str:
-    """The hash that a password is checked with, of those a user has."""
+    """The one of a user's hashes with which a password is checked."""
     return next((h for kind, h in hashes.items() if kind not in SCRAM_HASHES), None) or next(iter(hashes.values()))
 
 
@@ -187,7 +192,7 @@ def _parse(line: str) -> tuple[str, dict[str, str]]:
 
 
 def _decoy(users: Mapping[str, Mapping[str, str]]) -> str | None:
-    """A hash that takes as long as most: an unknown user's password is checked with it, and never right."""
+    """A hash of the most frequent kind.  An unknown user's password is checked with it, but is never accepted."""
     chosen = [_for_password(hashes) for hashes in users.values()]
     usual = Counter(check_hash(hashed) for hashed in chosen).most_common(1)
     return next((hashed for hashed in chosen if check_hash(hashed) == usual[0][0]), None)
@@ -209,16 +214,17 @@ def set_password(
 ) -> None:
     """Add a user to a password file, change a password, or remove a user.
 
-    The file is replaced as a whole: a server that reads it at the same time sees the old one or the new one.  A new
-    file can be read by its owner only.
+    The file is replaced as a whole: a server that reads it at the same time sees the old one or the new one.  If the
+    file is new, only its owner can read it.
 
-    :param login: the user's name: no colon, not empty.
+    :param path: the file; it is made if it does not exist.
+    :param login: the user's name, not empty and without a colon.
     :param password: the password, or ``None`` to remove the user.
-    :param kind: ``argon2``, ``bcrypt`` or ``scrypt``; by default the first for which the library is there.
-    :param scram: whether to add keys for SCRAM-SHA-256 and SCRAM-SHA-1: a password that is stolen from the file is
-        easier to guess with them.
-    :raises PasswordFileError: if the file can't be read or written, if there is no such user to remove, or if the name
-        or the password has characters that aren't allowed (RFC 4013).
+    :param kind: ``argon2``, ``bcrypt`` or ``scrypt``; by default argon2 if its library is installed, else scrypt.
+    :param scram: whether to add keys for SCRAM-SHA-256 and SCRAM-SHA-1.  With them, passwords are easier to guess for a
+        thief of the file.
+    :raises PasswordFileError: if the file can't be read or written, if the user to be removed does not exist, or if the
+        name or the password has characters that are not allowed (RFC 4013).
     """
     path = Path(path)
     try:
@@ -244,7 +250,7 @@ def set_password(
 
 
 def _replace(path: Path, name: str, entry: str | None) -> None:
-    # A file made anew can't be opened by anybody before its mode is right, and it keeps a second writer out.
+    # The new file is private from the start, and as long as it exists no second writer can make it.
     path = path.resolve()
     new = path.with_name(f"{path.name}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

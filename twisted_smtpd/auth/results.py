@@ -1,18 +1,17 @@
-"""What passes between mechanisms and authenticators: credentials, verdicts, the names of aiosmtpd's API."""
+"""Credentials for authenticators, and their results; the names are those of aiosmtpd's API."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from twisted.cred.credentials import IUsernameHashedPassword
-from zope.interface import implementer
-
+from twisted_smtpd.on_demand import on_demand
 from twisted_smtpd.options.table import AuthCallbackType, AuthenticatorType
+
+if TYPE_CHECKING:
+    from twisted_smtpd.auth.credentials import BearerToken, CramMD5Response, ExternalIdentity
 
 __all__ = [
     "AuthCallbackType",
@@ -28,6 +27,11 @@ __all__ = [
     "loggable",
 ]
 
+# Loaded late: they need twisted.cred, and few servers offer their mechanisms.
+__getattr__ = on_demand(
+    __name__, {"BearerToken": "credentials", "CramMD5Response": "credentials", "ExternalIdentity": "credentials"}
+)
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: ``auth_MECHANISM(server, args)``.
@@ -35,18 +39,18 @@ AuthMechanismType = Callable[[Any, list[str]], Any]
 
 # RFC 4422 section 3.1.
 MECHANISM_NAME = re.compile(r"[A-Z0-9_-]{1,20}")
-# What of a user's name is put in a log line.
+# How many characters of a user's name are logged.
 LOGGED_LOGIN = 64
 
 
 @dataclass(kw_only=True)
 class AuthResult:
-    """What an authenticator, or an ``auth_*`` hook, says of a client.
+    """The result of an authenticator or of an ``auth_*`` hook.
 
-    :param success: whether the client is who it says it is; only ``True`` itself lets it in.
-    :param handled: whether a client that is not let in has been answered already.  If it hasn't in fact, it hears 535.
-    :param message: the status for the client, if not the usual one.
-    :param auth_data: becomes ``session.auth_data``; its ``login`` attribute, if it has one, ``session.login_data``.
+    :param success: whether the client is authenticated; only ``True`` itself counts as yes.
+    :param handled: without success, whether the client has had its reply.  If in fact it has not, it gets 535.
+    :param message: the status for the client, instead of the usual one.
+    :param auth_data: becomes ``session.auth_data``; its attribute ``login``, if any, becomes ``session.login_data``.
     """
 
     success: bool
@@ -56,7 +60,7 @@ class AuthResult:
 
 
 class LoginPassword(NamedTuple):
-    """What PLAIN and LOGIN give an authenticator.
+    """The credentials of PLAIN and LOGIN.
 
     :ivar login: the user's name.
     :ivar password: the password; never shown.
@@ -74,78 +78,21 @@ class LoginPassword(NamedTuple):
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a client is, without the secret that it proved it with.
+    """A client's identity, without its secret.
 
     :ivar login: the user's name.
     """
 
     login: bytes
-
-
-@dataclass(frozen=True)
-class BearerToken:
-    """What XOAUTH2 and OAUTHBEARER (RFC 7628) give an authenticator.
-
-    :ivar login: whom the client wants to act as; OAUTHBEARER may leave it empty.
-    :ivar token: the access token; never shown.
-    :ivar host: the host the client meant to reach, if it says so.
-    :ivar port: the same for the port.
-    """
-
-    login: bytes
-    token: str = field(repr=False)
-    host: str | None = None
-    port: int | None = None
-
-
-@dataclass(frozen=True)
-class ExternalIdentity:
-    """What EXTERNAL (RFC 4422 appendix A) gives an authenticator.
-
-    :ivar login: whom the client wants to act as; empty if that is to follow from its certificate.
-    :ivar certificate: the client's certificate, in DER; it has been verified.
-    """
-
-    login: bytes
-    certificate: bytes = field(repr=False)
-
-
-@implementer(IUsernameHashedPassword)
-@dataclass(frozen=True)
-class CramMD5Response:
-    """What CRAM-MD5 (RFC 2195) gives an authenticator; for ``twisted.cred`` it is an ``IUsernameHashedPassword``.
-
-    :ivar login: the user's name.
-    :ivar challenge: what the client was asked.
-    :ivar digest: what it answered, in hexadecimal.
-    """
-
-    login: bytes
-    challenge: bytes = field(repr=False)
-    digest: bytes = field(repr=False)
-
-    @property
-    def username(self) -> bytes:
-        """The same as ``login``."""
-        return self.login
-
-    def check(self, password: bytes) -> bool:
-        """Whether the client has this password."""
-        expected = hmac.new(password, self.challenge, hashlib.md5).hexdigest().encode()
-        return hmac.compare_digest(expected, self.digest)
-
-    def checkPassword(self, password: bytes) -> bool:
-        """The same, as ``twisted.cred`` calls it."""
-        return self.check(password)
 
 
 def auth_mechanism(actual_name: str) -> Callable[[F], F]:
-    """Decorate an ``auth_*`` hook with the name of its mechanism, where that can't be told from its own.
+    """Name the mechanism of an ``auth_*`` hook (a decorator).
 
-    Without it ``auth_SCRAM__SHA__1`` is ``SCRAM-SHA-1``.
+    Without it the hook's name tells: ``auth_SCRAM__SHA__1`` is ``SCRAM-SHA-1``.
 
     :param actual_name: 1 to 20 letters, digits, hyphens and underscores; case does not matter.
-    :raises ValueError: if it can't be a mechanism's name (RFC 4422 section 3.1).
+    :raises ValueError: if a mechanism can't have this name (RFC 4422 section 3.1).
     """
     name = actual_name.upper()
     if MECHANISM_NAME.fullmatch(name) is None:
@@ -159,7 +106,7 @@ def auth_mechanism(actual_name: str) -> Callable[[F], F]:
 
 
 def loggable(login: object) -> str:
-    """A user's name in quotes, in ASCII, without anything that could end a log line or steer a terminal."""
+    """A user's name for the log: quoted, in ASCII, without line ends and other control characters."""
     if isinstance(login, (bytes, bytearray)):
         login = bytes(login).decode("utf-8", "backslashreplace")
     text = str(login)

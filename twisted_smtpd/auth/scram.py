@@ -1,7 +1,7 @@
-"""SCRAM (RFC 5802, RFC 7677), the server's half: bytes in, bytes out.
+"""The server's side of SCRAM (RFC 5802, RFC 7677): bytes in, bytes out.
 
-The libraries there are don't know ``tls-exporter``, the channel binding of TLS 1.3 (RFC 9266): a client that binds to
-its connection as it should would always be refused.
+Existing libraries do not support ``tls-exporter``, the channel binding of TLS 1.3 (RFC 9266), so they would refuse
+every client that uses it.
 """
 
 from __future__ import annotations
@@ -25,27 +25,28 @@ SCRAM_HASHES = {"SCRAM-SHA-1": "sha1", "SCRAM-SHA-256": "sha256"}
 #: The channel bindings a client may choose from (RFC 9266, RFC 5929).
 BINDINGS = ("tls-exporter", "tls-unique", "tls-server-end-point")
 
-#: RFC 7677 section 4 asks for 4096 at least; each doubling doubles the client's work as well as a thief's.
+#: RFC 7677 section 4 asks for 4096 at least.  Twice as many mean twice the work for a thief, and for clients.
 ITERATIONS = 20_000
 MAX_ITERATIONS = 10_000_000
 SALT_OCTETS = 16
 
+# Not compiled here: the re module compiles them when the first client uses SCRAM, and keeps the result.
 _NAME = "(?:[^=,\0]|=2C|=3D)+"
-_FIRST = re.compile(
+_FIRST = (
     rf"(?P<header>(?P<flag>n|y|p=(?P<binding>[A-Za-z0-9.-]+)),(?:a=(?P<authzid>{_NAME}))?,)"
     rf"(?P<bare>n=(?P<name>{_NAME}),r=(?P<nonce>[!-+\--~]+)(?:,[A-Za-z]=[^,\0]+)*)"
 )
-_FINAL = re.compile(
+_FINAL = (
     r"(?P<bare>c=(?P<bound>[A-Za-z0-9+/=]+),r=(?P<nonce>[!-+\--~]+)(?:,[A-Za-z]=[^,\0]+)*),p=(?P<proof>[A-Za-z0-9+/=]+)"
 )
-# So that the salt of a user that does not exist stays the same from one attempt to the next.
+# With it an unknown user gets the same salt in each attempt, as a real user does.
 _decoy_secret = os.urandom(32)
 
 
 class ScramError(Exception):
-    """The client's message is malformed, or asks for what can't be.
+    """The client's message is malformed, or asks for something impossible.
 
-    :ivar malformed: whether it is no SCRAM message at all.
+    :ivar malformed: whether it is malformed.
     """
 
     def __init__(self, text: str, malformed: bool = False) -> None:
@@ -55,12 +56,12 @@ class ScramError(Exception):
 
 @dataclass(frozen=True)
 class ScramKeys:
-    """What the server knows instead of a password (RFC 5802 section 3).
+    """The keys that the server stores instead of a password (RFC 5802 section 3).
 
     :ivar salt: random octets.
-    :ivar iterations: of PBKDF2.
-    :ivar stored_key: tells whether the client has the password.
-    :ivar server_key: proves to the client that the server knows it.
+    :ivar iterations: how many iterations PBKDF2 made.
+    :ivar stored_key: with it the server checks that the client knows the password.
+    :ivar server_key: with it the server proves to the client that it has the user's keys.
     """
 
     salt: bytes
@@ -75,8 +76,10 @@ class ScramKeys:
         """The keys for a password.
 
         :param mechanism: a key of :data:`SCRAM_HASHES`.
+        :param password: the password.
+        :param salt: by default random octets.
         :param iterations: 4096 to 10,000,000.
-        :raises ValueError: if the password has characters that none may have (RFC 4013).
+        :raises ValueError: if the password has characters that are not allowed (RFC 4013).
         """
         algorithm = SCRAM_HASHES[mechanism]
         salt = os.urandom(SALT_OCTETS) if salt is None else salt
@@ -87,19 +90,19 @@ class ScramKeys:
 
     @classmethod
     def decoy(cls, mechanism: str, login: bytes, iterations: int = ITERATIONS) -> ScramKeys:
-        """Keys for a user that does not exist, so that nobody can tell: no password fits them."""
+        """Keys for an unknown user: they look like real ones, but no password fits them."""
         octets = hashlib.new(SCRAM_HASHES[mechanism]).digest_size
         salt = hmac.digest(_decoy_secret, mechanism.encode() + login, "sha256")[:SALT_OCTETS]
         return cls(salt, iterations, os.urandom(octets), os.urandom(octets))
 
 
 class ScramServer:
-    """One exchange: :meth:`first`, :meth:`challenge`, :meth:`final`.
+    """One exchange: call :meth:`first`, :meth:`challenge` and :meth:`final` in this order.
 
-    :param mechanism: its name, ``-PLUS`` included.
-    :param binding: gives the channel binding data of a kind, or ``None`` where there is none.
-    :param plus_offered: whether the client could have chosen ``-PLUS``: then one that believes it could not has been
-        lied to by somebody in between (RFC 5802 section 6).
+    :param mechanism: its name, with ``-PLUS`` if that was chosen.
+    :param binding: returns the channel binding data of a kind, or ``None`` if it is unavailable.
+    :param plus_offered: whether ``-PLUS`` was offered.  A client that says it was not has received a forged offer from
+        a third party (RFC 5802 section 6).
     :param nonce: the server's part of the nonce, for tests.
     """
 
@@ -119,9 +122,9 @@ class ScramServer:
         """Read the client's first message.
 
         :returns: the user's name, prepared (RFC 4013).
-        :raises ScramError: if it is malformed, wants to act as somebody else, or does not bind as it should.
+        :raises ScramError: if it is malformed, names another user to act as, or has the wrong channel binding.
         """
-        match = _FIRST.fullmatch(_text(message))
+        match = re.fullmatch(_FIRST, _text(message))
         if match is None:
             raise ScramError("malformed message", malformed=True)
         self._bound = match["header"].encode() + self._binding_data(match["flag"], match["binding"])
@@ -149,7 +152,7 @@ class ScramServer:
         return data
 
     def challenge(self, keys: ScramKeys) -> bytes:
-        """The server's first message, once the user's keys are known."""
+        """The server's first message, for the user's keys."""
         self._keys = keys
         message = f"r={self._nonce},s={base64.b64encode(keys.salt).decode()},i={keys.iterations}"
         self._transcript += f",{message}"
@@ -158,11 +161,11 @@ class ScramServer:
     def final(self, message: bytes) -> bytes | None:
         """Read the client's final message.
 
-        :returns: the server's final message, or ``None`` if the client does not have the password.
-        :raises ScramError: if it is malformed, or belongs to another exchange or another connection.
+        :returns: the server's final message, or ``None`` if the client does not know the password.
+        :raises ScramError: if it is malformed, or from another exchange or another connection.
         """
         assert self._keys is not None
-        match = _FINAL.fullmatch(_text(message))
+        match = re.fullmatch(_FINAL, _text(message))
         if match is None:
             raise ScramError("malformed message", malformed=True)
         bound, proof = _decode(match["bound"]), _decode(match["proof"])

@@ -1,4 +1,4 @@
-"""Runs what takes long, a password hash say, in threads: few at a time, and not without bound."""
+"""Runs slow functions, such as password hashes, in threads: a few at a time, with a queue of limited length."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ __all__ = ["Busy", "Worker"]
 
 T = TypeVar("T")
 
-# A hash takes a processor and 64 MiB: more at a time would only be slower.
+# A hash takes a processor and 64 MiB: with more at a time each would only be slower.
 MAX_RUNNING = 4
 MAX_WAITING = 200
 
 
 class Busy(Exception):
-    """Too many jobs wait already."""
+    """Too many jobs are waiting."""
 
 
 class Worker:
     """Runs functions in threads.
 
-    :param defer: starts a thread: called with the function and its arguments, gives a Deferred of the result; by
-        default :func:`twisted_smtpd.runtime.reactors.in_thread`.
+    :param defer: runs a function in a thread: it is called with the function and its arguments, and returns a Deferred
+        of the result; by default :func:`twisted_smtpd.runtime.reactors.in_thread`.
     """
 
     def __init__(self, defer: Callable[..., Deferred[Any]] = in_thread) -> None:
         self._defer = defer
         self._running = 0
-        self._waiting: deque[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._waiting: deque[tuple[Deferred[Any], Callable[..., Any], tuple[object, ...]]] = deque()
 
-    def run(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
+    def run(self, function: Callable[..., T], *arguments: object) -> Deferred[T]:
         """Run a function in a thread.
 
-        A job that has begun goes on when its Deferred is cancelled, and counts until it is done: a client that hangs up
-        must not make room for the next.
+        A job that has begun goes on after its Deferred is cancelled, and counts until it is done: otherwise clients
+        that hang up could make the server run any number of jobs.
 
-        :raises Busy: too many jobs wait already.
+        :returns: fires with the function's result.
+        :raises Busy: if too many jobs are waiting.
         """
         if len(self._waiting) >= MAX_WAITING:
             raise Busy("too many passwords are being checked")
@@ -59,7 +60,7 @@ class Worker:
             self._running += 1
             self._defer(function, *arguments).addBoth(self._done, outcome)
 
-    def _done(self, result: Any, outcome: Deferred[Any]) -> None:
+    def _done(self, result: object, outcome: Deferred[Any]) -> None:
         self._running -= 1
         self._start()
         if not outcome.called:

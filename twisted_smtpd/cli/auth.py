@@ -6,7 +6,6 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin
 from twisted.logger import Logger
@@ -49,6 +48,9 @@ class AuthOptions(AuthOptionMixin, OptionGroup):
 
     def addChecker(self, checker: Any) -> None:
         """Take a checker that ``--auth`` asks for."""
+        # Here and below, since most servers have no AUTH.
+        from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+
         if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
             # The command line gives it str, but a client sends octets, and the two are never equal.
             checker.users = {_octets(name): _octets(password) for name, password in checker.users.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.logger import Logger
 from twisted.python import usage
@@ -12,7 +12,9 @@ from twisted_smtpd.cli.groups import flag_row, parameter_row
 from twisted_smtpd.cli.listening import ListenOptions
 from twisted_smtpd.options.reference import flag_text
 from twisted_smtpd.options.table import TABLE
-from twisted_smtpd.tls import SelfSigned, ServerCertificates, TLSConfigurationError, self_signed
+
+if TYPE_CHECKING:
+    from twisted_smtpd.tls import SelfSigned, ServerCertificates
 
 __all__ = ["TLSOptions"]
 
@@ -100,6 +102,9 @@ class TLSOptions(ListenOptions):
         return self._certificates("smtpscert", [(cert, key)])
 
     def _certificates(self, option: str, files: list[tuple[str, str | None]]) -> ServerCertificates:
+        # Here and below, since most servers have no TLS.
+        from twisted_smtpd.tls import ServerCertificates, TLSConfigurationError
+
         try:
             certificates = ServerCertificates(files, client_ca=self["tls-client-ca"])
         except TLSConfigurationError as error:
@@ -108,6 +113,8 @@ class TLSOptions(ListenOptions):
         return certificates
 
     def _self_signed(self) -> SelfSigned:
+        from twisted_smtpd.tls import TLSConfigurationError, self_signed
+
         try:
             made = self_signed(self["hostname"] or "localhost")
         except TLSConfigurationError as error:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
-
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from typing import TYPE_CHECKING, Any
 
 from twisted_smtpd.options.networks import Everyone, Networks
 from twisted_smtpd.options.table import PROXY_TIMEOUT
-from twisted_smtpd.tls import connection_creator
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 
 __all__ = ["Security"]
 
@@ -53,6 +53,9 @@ def _creator(name: str, values: Mapping[str, Any]) -> IOpenSSLServerConnectionCr
     context = values[name]
     if context is None:
         return None
+    # Here, since most servers have no TLS.
+    from twisted_smtpd.tls import connection_creator
+
     try:
         return connection_creator(context)
     except (TypeError, ValueError) as error:

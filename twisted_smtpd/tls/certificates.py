@@ -1,4 +1,4 @@
-"""Certificates in files, reloaded when they change and chosen by the name the client asks for; or a throw-away one."""
+"""Certificates from files, which are reloaded and chosen by the name that a client asks for; self-signed ones."""
 
 from __future__ import annotations
 
@@ -17,39 +17,24 @@ from zope.interface import implementer
 
 from twisted_smtpd.tls.errors import TLSConfigurationError, openssl_reason
 from twisted_smtpd.tls.pem import Credentials, Path, generate, load_authorities, load_credentials
-from twisted_smtpd.tls.records import RecordConnection
+from twisted_smtpd.tls.records import ServerConnection
 
 if TYPE_CHECKING:
     from cryptography import x509
     from twisted.internet.interfaces import IReactorTime
     from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-__all__ = ["CertificateFiles", "SelfSigned", "ServerCertificates", "ServerConnection", "self_signed"]
+__all__ = ["CertificateFiles", "SelfSigned", "ServerCertificates", "self_signed"]
 
 _log = Logger()
 
-# Renegotiation let a client make the server work at no cost of its own; compression leaks secrets (CRIME).
+# With renegotiation clients can make the server work hard at little cost; compression leaks secrets (CRIME).
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | getattr(SSL, "OP_NO_RENEGOTIATION", 0)
-
-
-class ServerConnection(RecordConnection):
-    """A server's connection.
-
-    :ivar peer_untrusted: whether the client sent a certificate that can't be verified.
-    """
-
-    peer_untrusted = False
-
-    def __init__(self, context: SSL.Context, origin: _Contexts) -> None:
-        super().__init__(context)
-        # OpenSSL calls the first context's SNI callback again after a HelloRetryRequest, when pyOpenSSL knows only the
-        # context chosen: were the first one gone with a reload in between, the call would go to freed memory.
-        self._origin = origin
 
 
 @dataclass(frozen=True)
 class _Policy:
-    """What all certificates of one server have in common."""
+    """The settings that all certificates of a server share."""
 
     minimum_version: ssl.TLSVersion
     ciphers: str | None
@@ -57,13 +42,13 @@ class _Policy:
     session_id: bytes
 
 
-def _note_untrusted(connection: Any, certificate: Any, error: int, depth: int, ok: int) -> bool:
-    """Let an optional certificate pass that can't be verified, but remember it.
+def _note_untrusted(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
+    """Accept a certificate that can't be verified, where certificates are optional, and note that on the connection.
 
-    Mail servers present the certificate they have to whoever asks (RFC 7672 section 3.1.3 has them not refuse for it):
-    refusing it would refuse their mail.
+    Mail servers send whatever certificate they have when they are asked for one: a server that refused it would refuse
+    their mail.
     """
-    if not ok:
+    if not ok and isinstance(connection, ServerConnection):
         connection.peer_untrusted = True
     return True
 
@@ -76,9 +61,9 @@ def _context(credentials: Credentials, policy: _Policy, authorities: Sequence[x5
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(policy.minimum_version)
     context.set_options(_OPTIONS)
-    # Tickets need no memory here and serve both TLS versions; a cache would hold 20,480 sessions.
+    # Tickets need no memory here and work with both versions of TLS; a cache would hold 20,480 sessions.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    # No other server's sessions are taken; OpenSSL wants one, too, where clients are asked for certificates.
+    # Other servers' sessions are refused.  Also, OpenSSL needs an id if clients are asked for certificates.
     context.set_session_id(policy.session_id)
     if policy.ciphers is not None:
         try:
@@ -98,13 +83,13 @@ def _context(credentials: Credentials, policy: _Policy, authorities: Sequence[x5
 
 
 def _ask_for_certificates(context: SSL.Context, policy: _Policy, authorities: Sequence[x509.Certificate]) -> None:
-    """Have clients asked for a certificate of these authorities."""
+    """Ask clients for a certificate of these authorities."""
     store = context.get_cert_store()
     assert store is not None
     for authority in authorities:
         store.add_cert(crypto.X509.from_cryptography(authority))
         context.add_client_ca(authority)
-    # A resumed session doesn't verify again, so what _note_untrusted noted would be forgotten.
+    # A resumed session is not verified again, so _note_untrusted would not be called.
     context.set_options(SSL.OP_NO_TICKET)
     if policy.require_client_certificate:
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
@@ -113,7 +98,7 @@ def _ask_for_certificates(context: SSL.Context, policy: _Policy, authorities: Se
 
 
 class _Contexts:
-    """The contexts of one load: the first certificate's is the default, the others are found by name."""
+    """The contexts of a set of certificates: the first one is the default, the others are found by name."""
 
     def __init__(
         self, loaded: Sequence[Credentials], policy: _Policy, authorities: Sequence[x509.Certificate] = ()
@@ -131,7 +116,7 @@ class _Contexts:
         return ServerConnection(self._default, self)
 
     def _choose(self, connection: SSL.Connection) -> None:
-        """Switch to the certificate for the name the client asked for (RFC 6066 section 3), if there is one."""
+        """Switch to the certificate for the name that the client asks for (RFC 6066 section 3), if there is one."""
         name = (connection.get_servername() or b"").lower().rstrip(b".")
         # RFC 6125 section 6.4.3: the wildcard stands for exactly the leftmost label.
         context = self._by_name.get(name) or self._by_name.get(b"*." + name.partition(b".")[2])
@@ -143,23 +128,23 @@ class _Contexts:
 class ServerCertificates:
     """TLS for a server from PEM files: TLS 1.2 and newer, OpenSSL's own choice of ciphers.
 
-    The first certificate serves clients that name no server, or one that no certificate is for.  When a file has
-    changed, new connections get the new certificate; if it can't be used, they get the old one, and the log says why,
-    once.  Established connections go on as they are.
+    The first certificate is for clients that name no server, or a server for which there is no certificate.  When a
+    file has changed, new connections get the new certificate.  If it can't be used, they get the old one, and the log
+    says why, once.  Established connections are not affected.
 
-    :param certificates: ``(certificate file, key file)`` pairs.  The certificate file holds the server's own
-        certificate first, then those of the authorities between it and the root; the key may be in it as well, then
-        the key file is ``None``.  A third entry is a file with the rest of the chain.
-    :param client_ca: a file with the certificates of the authorities whose clients are known; without it, no client is
-        asked for a certificate.
-    :param require_client_certificate: whether a client without a valid certificate is turned away.  If not, one that
-        can't be verified is let in, and :attr:`TLSInfo.peer_verified <twisted_smtpd.tls.TLSInfo>` is false.
+    :param certificates: ``(certificate file, key file)`` pairs.  The certificate file holds the server's certificate
+        first, then those of the authorities between it and the root.  If it holds the key as well, the key file is
+        ``None``.  A third entry is a file with the rest of the chain.
+    :param client_ca: a file with the certificates of the authorities for clients; without it, clients are not asked for
+        certificates.
+    :param require_client_certificate: whether clients without a valid certificate are refused.  If not, a client whose
+        certificate can't be verified is let in, and :attr:`TLSInfo.peer_verified <twisted_smtpd.tls.TLSInfo>` is false.
     :param minimum_version: TLS 1.2 or TLS 1.3.  Older versions (RFC 8996) need an ``ssl.SSLContext`` of your own.
     :param ciphers: an OpenSSL cipher list for TLS 1.2, instead of OpenSSL's default.
-    :param check_interval: how often the files are looked at, at most, in seconds; 0 is at each connection.  They are
-        looked at when a connection is made.
-    :param clock: where the time comes from; the reactor, or a ``Clock``.
-    :raises TLSConfigurationError: if a file or an argument can't be used; it names the first one found.
+    :param check_interval: seconds between two checks of the files, at least; 0 for a check at each connection.  Files
+        are checked only when a connection is made.
+    :param clock: where the time comes from: the reactor, or a ``Clock``.
+    :raises TLSConfigurationError: if a file or an argument can't be used; it names the first one.
     """
 
     def __init__(
@@ -184,13 +169,13 @@ class ServerCertificates:
         self._policy = _Policy(minimum_version, ciphers, require_client_certificate, secrets.token_bytes(16))
         self._seconds = time.monotonic if clock is None else clock.seconds
         self._check_interval = check_interval
-        # Looked at before they are read, so that a change in between is seen the next time.
+        # Before the files are read, so that the next check sees a change in between.
         self._seen = self._look()
         self._next_check = self._seconds() + check_interval
         self._contexts = self._load()
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """A connection with the certificates as they are now; called by Twisted for each new one."""
+        """A connection with the current certificates; Twisted calls this for each new connection."""
         now = self._seconds()
         if now >= self._next_check:
             self._next_check = now + self._check_interval
@@ -203,7 +188,7 @@ class ServerCertificates:
     def reload(self) -> bool:
         """Read the files now, whether they have changed or not (for SIGHUP).
 
-        :returns: whether they could be used; if not, the log says why and the old ones stay in use.
+        :returns: whether they can be used; if not, the log says why and the old ones stay in use.
         """
         self._seen = self._look()
         return self._replace()
@@ -222,7 +207,7 @@ class ServerCertificates:
         return _Contexts([load_credentials(*files) for files in self._certificates], self._policy, authorities)
 
     def _look(self) -> list[tuple[int, ...] | None]:
-        """What tells that a file has changed."""
+        """The marks of the files, which differ when a file has changed."""
         files = {
             file: None for entry in (*self._certificates, (self._client_ca,)) for file in entry if file is not None
         }
@@ -234,7 +219,7 @@ def _stat(file: Path) -> tuple[int, ...] | None:
         status = os.stat(file)
     except (OSError, ValueError):
         return None
-    # st_ctime tells of changed permissions as well: a file that could not be read is tried again.
+    # With st_ctime a change of permissions counts as well: a file that could not be read is tried again.
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
 
 
@@ -242,7 +227,7 @@ class CertificateFiles(ServerCertificates):
     """TLS for a server with one certificate; :class:`ServerCertificates` has the details.
 
     :param cert_path: a PEM file with the server's certificate, and the rest of its chain after it.
-    :param key_path: a PEM file with its key, if that is not in ``cert_path``.
+    :param key_path: a PEM file with its key, if the key is not in ``cert_path``.
     :param chain: a PEM file with the rest of the chain, if that is not in ``cert_path``.
     :param options: the keyword arguments of :class:`ServerCertificates`.
     :raises TLSConfigurationError: if a file or an argument can't be used.
@@ -254,10 +239,11 @@ class CertificateFiles(ServerCertificates):
 
 @implementer(IOpenSSLServerConnectionCreator)
 class SelfSigned:
-    """TLS with a certificate that nobody vouches for, made anew each time: for trying things out.
+    """TLS with a new self-signed certificate: for trying things out.
 
     :param hostname: the server's name.
-    :ivar certificate_pem: the certificate, for clients that are to trust it.
+    :ivar certificate_pem: the certificate in PEM, for clients that shall trust it.
+    :raises TLSConfigurationError: if the host name can't be in a certificate.
     """
 
     def __init__(self, hostname: str) -> None:
@@ -267,15 +253,16 @@ class SelfSigned:
         self._contexts = _Contexts([credentials], policy)
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """A connection with this certificate; called by Twisted for each new one."""
+        """A connection with this certificate; Twisted calls this for each new connection."""
         return self._contexts.connection()
 
 
 def self_signed(hostname: str) -> SelfSigned:
-    """Make a throw-away certificate for ``hostname``, ``localhost``, ``127.0.0.1`` and ``::1``, valid for 90 days.
+    """Make a self-signed certificate for ``hostname``, ``localhost``, ``127.0.0.1`` and ``::1``, valid for 90 days.
 
-    It is kept in memory only.  Clients that check certificates refuse it, unless given its ``certificate_pem``.
+    It is kept in memory only.  Clients that check certificates refuse it, unless they are given its
+    ``certificate_pem``.
 
-    :raises TLSConfigurationError: if the host name can't stand in a certificate.
+    :raises TLSConfigurationError: if the host name can't be in a certificate.
     """
     return SelfSigned(hostname)

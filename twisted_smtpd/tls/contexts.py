@@ -1,4 +1,4 @@
-"""A standard library ``ssl.SSLContext`` where Twisted's TLS layer expects pyOpenSSL's ``Connection``."""
+"""Connection creators from contexts; a standard library ``ssl.SSLContext`` is adapted to pyOpenSSL's ``Connection``."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ _server_names: WeakKeyDictionary[ssl.SSLObject, str] = WeakKeyDictionary()
 
 
 def connection_creator(context: object) -> IOpenSSLServerConnectionCreator:
-    """Make a connection creator for TLS servers of what the user gave.
+    """Make a connection creator for a TLS server from a context.
 
     :param context: a standard library :class:`ssl.SSLContext` for servers, a provider of Twisted's
-        ``IOpenSSLServerConnectionCreator`` (``CertificateOptions``, :class:`~twisted_smtpd.tls.ServerCertificates`:
-        returned as it is), a provider of ``IOpenSSLContextFactory``, or a ``OpenSSL.SSL.Context``.
+        ``IOpenSSLServerConnectionCreator`` (``CertificateOptions``, :class:`~twisted_smtpd.tls.ServerCertificates`; it
+        is returned as it is), a provider of ``IOpenSSLContextFactory``, or an ``OpenSSL.SSL.Context``.
     :returns: a provider of ``IOpenSSLServerConnectionCreator``, which ``transport.startTLS``,
         ``TLSMemoryBIOFactory`` and endpoints take.
-    :raises TLSConfigurationError: if the context is one for clients only.
+    :raises TLSConfigurationError: if the context is for clients only.
     :raises TypeError: if it is none of these.
 
-    An ``ssl.SSLContext`` gets an ``sni_callback`` that notes the name the client asks for and then calls the one it
-    had; an ``sni_callback`` set later takes its place, and :attr:`TLSInfo.server_name` stays ``None``.
+    An ``ssl.SSLContext`` gets an ``sni_callback`` that notes the name that the client asks for, and then calls the
+    context's own callback.  A callback that the user sets later replaces it, and then :attr:`TLSInfo.server_name` stays
+    ``None``.
     """
     if isinstance(context, ssl.SSLContext):
         return _ServerContext(context)
@@ -72,12 +73,12 @@ class _ServerContext:
         _note_server_names(context)
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        # It has all that Twisted uses of a Connection, and shares nothing with the class.
+        # It has all methods that Twisted calls, but is not a subclass.
         return cast("SSL.Connection", SSLObjectConnection(self._context))
 
 
 def _note_server_names(context: ssl.SSLContext) -> None:
-    """Have the names clients ask for noted, since an ``SSLObject`` can't be asked for it on a server."""
+    """Note the names that clients ask for, since an ``SSLObject`` of a server does not tell them."""
     theirs: Any = context.sni_callback
     if isinstance(theirs, _ServerNameNote):
         return
@@ -85,21 +86,21 @@ def _note_server_names(context: ssl.SSLContext) -> None:
 
 
 class _ServerNameNote:
-    """An ``sni_callback`` that notes the name, then does what the user's own callback does."""
+    """An ``sni_callback`` that notes the name and then calls the user's own callback."""
 
-    def __init__(self, then: Callable[[Any, str | None, ssl.SSLContext], int | None] | None) -> None:
+    def __init__(self, then: Callable[[object, str | None, ssl.SSLContext], int | None] | None) -> None:
         self._then = then
 
-    def __call__(self, sslobject: Any, name: str | None, context: ssl.SSLContext) -> int | None:
+    def __call__(self, sslobject: object, name: str | None, context: ssl.SSLContext) -> int | None:
         if name is not None and isinstance(sslobject, ssl.SSLObject):
             _server_names[sslobject] = name
         return None if self._then is None else self._then(sslobject, name, context)
 
 
 def _raise_as_pyopenssl(error: ssl.SSLError) -> NoReturn:
-    """Raise the error of pyOpenSSL that stands for an error of the ``ssl`` module.
+    """Raise pyOpenSSL's counterpart of an error of the ``ssl`` module.
 
-    :raises OpenSSL.SSL.Error: always; with an error queue of one entry, where Twisted looks for the reason.
+    :raises OpenSSL.SSL.Error: always; Twisted finds the reason in its error queue, which has one entry.
     """
     if isinstance(error, ssl.SSLWantReadError):
         raise SSL.WantReadError from None
@@ -114,7 +115,7 @@ def _raise_as_pyopenssl(error: ssl.SSLError) -> NoReturn:
 
 
 class SSLObjectConnection:
-    """What Twisted's TLS layer uses of ``OpenSSL.SSL.Connection``, on the server's side of an ``ssl.SSLObject``.
+    """The methods of ``OpenSSL.SSL.Connection`` that Twisted's TLS layer calls, for a server's ``ssl.SSLObject``.
 
     :param context: the user's context.
     """
@@ -125,9 +126,9 @@ class SSLObjectConnection:
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._handshake_done = False
         self._no_more_input = False
-        # Whether either side has said that it has said all.
+        # Whether one side has sent close_notify or closed the connection.
         self._ending = False
-        self._app_data: Any = None
+        self._app_data: object = None
 
     # The handshake
 
@@ -135,9 +136,9 @@ class SSLObjectConnection:
         """Nothing to do: this is a server's connection from the start."""
 
     def do_handshake(self) -> None:
-        """Go on with the handshake.
+        """Continue the handshake.
 
-        :raises OpenSSL.SSL.WantReadError: if it needs more from the client.
+        :raises OpenSSL.SSL.WantReadError: if it needs more octets from the client.
         :raises OpenSSL.SSL.Error: if it failed.
         """
         try:
@@ -149,14 +150,14 @@ class SSLObjectConnection:
     # Plain text
 
     def recv(self, bufsiz: int) -> bytes:
-        """Decrypt what has arrived.
+        """Decrypt octets that have arrived.
 
-        :param bufsiz: how many octets at most.
-        :raises OpenSSL.SSL.WantReadError: if there is nothing.
+        :param bufsiz: how many octets to return at most.
+        :raises OpenSSL.SSL.WantReadError: if there are none.
         :raises OpenSSL.SSL.ZeroReturnError: after the client's close_notify.
         """
         if not (self._incoming.pending or self._ssl.pending() or self._ending):
-            # To let OpenSSL say so costs as much as to decrypt something.
+            # OpenSSL would say the same, but that costs as much as decrypting.
             raise SSL.WantReadError
         try:
             data = self._ssl.read(bufsiz)
@@ -167,9 +168,10 @@ class SSLObjectConnection:
         return data
 
     def send(self, buf: bytes) -> int:
-        """Encrypt octets; returns how many were taken.
+        """Encrypt octets.
 
-        :raises OpenSSL.SSL.WantReadError: if the handshake is not done.
+        :returns: how many were taken.
+        :raises OpenSSL.SSL.WantReadError: if the handshake is not finished.
         """
         try:
             return self._ssl.write(buf)
@@ -179,14 +181,17 @@ class SSLObjectConnection:
     # Cipher text
 
     def bio_write(self, buf: bytes) -> int:
-        """Take in octets from the network; returns how many."""
+        """Take in octets from the network.
+
+        :returns: how many were taken.
+        """
         return self._incoming.write(buf)
 
     def bio_read(self, bufsiz: int) -> bytes:
-        """All octets that wait for the network.
+        """All octets that are to be sent.
 
-        :param bufsiz: not looked at: Twisted asks once for 32 KiB after each step, and what a longer flight (a
-            client CA list) left behind would stay here while the client waits for it.
+        :param bufsiz: ignored.  Twisted asks once for 32 KiB after each step: the rest of a longer flight (with a
+            client CA list) would stay here while the client waits for it.
         :raises OpenSSL.SSL.WantReadError: if there are none.
         """
         data = self._outgoing.read()
@@ -195,7 +200,7 @@ class SSLObjectConnection:
         return data
 
     def bio_shutdown(self) -> None:
-        """Nothing more will arrive from the network."""
+        """Note that nothing more will arrive from the network."""
         self._no_more_input = self._ending = True
         self._incoming.write_eof()
 
@@ -204,14 +209,15 @@ class SSLObjectConnection:
     def shutdown(self) -> bool:
         """Send close_notify.
 
-        :returns: whether the client's has come as well.
-        :raises OpenSSL.SSL.Error: in the middle of the handshake.
+        :returns: whether the client's close_notify has arrived as well.
+        :raises OpenSSL.SSL.Error: during the handshake.
         """
         self._ending = True
         if self._no_more_input:
             return False
-        # SSLObject.unwrap looks for the client's close_notify at once, and fails for good when it meets data the
-        # client sent before it knew.  Such data is still to be delivered, so unwrap must not see it.
+        # SSLObject.unwrap looks for the client's close_notify at once.  It fails for good if it finds data instead,
+        # which the client may have sent before it got ours.  That data must still be delivered, so unwrap must not
+        # see it.
         unread = self._incoming.read()
         try:
             self._ssl.unwrap()
@@ -223,35 +229,35 @@ class SSLObjectConnection:
             self._incoming.write(unread)
         return True
 
-    # What is known
+    # Properties of the connection
 
-    def set_app_data(self, data: Any) -> None:
-        """Keep an object for :meth:`get_app_data`; Twisted keeps the protocol here."""
+    def set_app_data(self, data: object) -> None:
+        """Store an object for :meth:`get_app_data`; Twisted stores the protocol."""
         self._app_data = data
 
-    def get_app_data(self) -> Any:
-        """The object kept."""
+    def get_app_data(self) -> object:
+        """The object stored by :meth:`set_app_data`."""
         return self._app_data
 
     def get_context(self) -> ssl.SSLContext:
-        """The context in use, which the user's ``sni_callback`` may have changed."""
+        """The context in use; the user's ``sni_callback`` may have changed it."""
         return self._ssl.context
 
     def get_ssl_object(self) -> ssl.SSLObject:
-        """The ``ssl.SSLObject`` below."""
+        """The ``ssl.SSLObject`` that does the work."""
         return self._ssl
 
     def get_peer_certificate(self) -> crypto.X509 | None:
-        """The client's certificate, if it was asked for one and has one."""
+        """The client's certificate; ``None`` if it was not asked for one or has none."""
         der = self._ssl.getpeercert(binary_form=True) if self._handshake_done else None
         return crypto.load_certificate(crypto.FILETYPE_ASN1, der) if der else None
 
     def get_alpn_proto_negotiated(self) -> bytes:
-        """The protocol agreed on with ALPN (RFC 7301), or ``b""``."""
+        """The protocol chosen with ALPN (RFC 7301), or ``b""``."""
         return (self._ssl.selected_alpn_protocol() or "").encode("ascii")
 
     def get_servername(self) -> bytes | None:
-        """The name the client asked for (RFC 6066 section 3), if any."""
+        """The name that the client asked for (RFC 6066 section 3), if any."""
         name = _server_names.get(self._ssl)
         return None if name is None else name.encode("utf-8", "surrogateescape")
 
@@ -260,15 +266,15 @@ class SSLObjectConnection:
         return self._ssl.version() or "Unknown"
 
     def get_cipher_name(self) -> str | None:
-        """The cipher in use, or ``None`` before the handshake is done."""
+        """OpenSSL's name of the cipher, or ``None`` before the end of the handshake."""
         cipher = self._ssl.cipher()
         return cipher[0] if cipher else None
 
     def get_cipher_bits(self) -> int | None:
-        """The secret bits of the cipher in use."""
+        """The secret bits of the cipher, or ``None`` before the end of the handshake."""
         cipher = self._ssl.cipher()
         return cipher[2] if cipher else None
 
     def get_verify_mode(self) -> int:
-        """As pyOpenSSL: ``VERIFY_NONE`` or ``VERIFY_PEER``.  The ``ssl`` module keeps no unverified certificate."""
+        """``VERIFY_NONE`` or ``VERIFY_PEER``, as in pyOpenSSL.  The ``ssl`` module keeps verified certificates only."""
         return SSL.VERIFY_NONE if self._ssl.context.verify_mode == ssl.CERT_NONE else SSL.VERIFY_PEER

@@ -1,4 +1,4 @@
-"""What came of a handshake: its outcome for ``session.ssl``, channel binding data for SASL, or why it failed."""
+"""The result of a handshake: a description for ``session.ssl``, channel binding data for SASL, or why it failed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL, crypto
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
-from twisted_smtpd.tls.certificates import ServerConnection
 from twisted_smtpd.tls.contexts import SSLObjectConnection
 from twisted_smtpd.tls.errors import openssl_reason
 from twisted_smtpd.tls.private import session_reused
+from twisted_smtpd.tls.records import ServerConnection
 
 __all__ = ["TLSInfo", "channel_binding", "describe", "explain"]
 
@@ -26,21 +26,21 @@ _CONTROL = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "?")
 class TLSInfo(Mapping[str, Any]):
     """A finished handshake.
 
-    It is a mapping as well, with the keys asyncio's transports give: ``cipher`` (name, version, bits),
-    ``compression``, ``peercert``, and for a standard library context ``ssl_object`` and ``sslcontext``; handlers
-    written for aiosmtpd look there.  ``peercert`` is what ``ssl.SSLObject.getpeercert()`` says with a standard
-    library context, and missing with any other.
+    For handlers written for aiosmtpd it is also a mapping with the keys of asyncio's transports: ``cipher`` (name,
+    version, bits) and ``compression``, and with a standard library context ``peercert`` (the result of
+    ``ssl.SSLObject.getpeercert()``), ``ssl_object`` and ``sslcontext``.
 
     :ivar version: ``TLSv1.3`` or ``TLSv1.2``, or an older one if the context allows it.
     :ivar cipher: OpenSSL's name of the cipher.
     :ivar bits: the secret bits of the cipher.
-    :ivar server_name: the name the client asked for (RFC 6066 section 3), in lower case; ``None`` if it did not.  It is
-        whatever the client likes it to be, but for control characters, which are ``?``.
-    :ivar alpn: the protocol agreed on with ALPN (RFC 7301), or ``None``.
-    :ivar peer_certificate: the client's certificate in DER, or ``None``.  Without :attr:`peer_verified` it proves
-        nothing.
-    :ivar peer_verified: whether the client's certificate was verified.  For a context of the user's own it is what
-        that context's rules say: a verification callback that takes anything makes everything verified.
+    :ivar server_name: the name that the client asked for (RFC 6066 section 3), in lower case; ``None`` if it named
+        none.  A client can send any text; only control characters are replaced, by ``?``.
+    :ivar alpn: the protocol chosen with ALPN (RFC 7301), or ``None``.
+    :ivar peer_certificate: the client's certificate in DER, or ``None``.  Unless :attr:`peer_verified` is true it
+        proves nothing.
+    :ivar peer_verified: whether the client's certificate was verified.  With a context of the user's own, that
+        context's rules decide: with a verification callback that accepts everything, every certificate counts as
+        verified.
     """
 
     version: str
@@ -65,8 +65,8 @@ class TLSInfo(Mapping[str, Any]):
         return f"{self.version} {self.cipher} ({self.bits} bits)"
 
 
-def _connection(transport: Any) -> Any:
-    """The connection of a transport, or what was given if it is one."""
+def _connection(transport: object) -> SSL.Connection | SSLObjectConnection:
+    """The connection of a transport; the argument may also be the connection itself."""
     if isinstance(transport, (SSL.Connection, SSLObjectConnection)):
         return transport
     get_handle = getattr(transport, "getHandle", None)
@@ -80,8 +80,8 @@ def _text(name: bytes | None) -> str | None:
     return name.decode("utf-8", "backslashreplace").translate(_CONTROL) if name else None
 
 
-def describe(transport: Any) -> TLSInfo:
-    """Tell what a finished handshake came to.
+def describe(transport: object) -> TLSInfo:
+    """Describe a finished handshake.
 
     :param transport: a transport with TLS, or the connection in it.
     :raises TypeError: if there is no TLS on it.
@@ -115,20 +115,20 @@ def describe(transport: Any) -> TLSInfo:
     )
 
 
-def _verified(connection: Any) -> bool:
+def _verified(connection: SSL.Connection | SSLObjectConnection) -> bool:
     if isinstance(connection, ServerConnection) and connection.peer_untrusted:
         return False
     return bool(connection.get_verify_mode() & SSL.VERIFY_PEER)
 
 
-def channel_binding(transport: Any, kind: str) -> bytes | None:
-    """The data that ties an authentication to this TLS connection.
+def channel_binding(transport: object, kind: str) -> bytes | None:
+    """The data that binds an authentication to this TLS connection.
 
     :param transport: a transport with TLS, or the connection in it, after the handshake.
     :param kind: ``tls-unique`` or ``tls-server-end-point`` (RFC 5929), ``tls-exporter`` (RFC 9266).
-    :returns: ``None`` where it is not defined or can't be had: ``tls-unique`` with TLS 1.3 (RFC 9266 section 3),
-        ``tls-exporter`` with TLS 1.2 (it needs an extended master secret, which OpenSSL has no way to ask for here),
-        all but ``tls-unique`` with a standard library context, any other kind, or a connection without TLS.
+    :returns: the data, or ``None`` if it is undefined or unavailable: ``tls-unique`` with TLS 1.3 (RFC 9266 section 3),
+        ``tls-exporter`` with TLS 1.2 (it needs an extended master secret, and OpenSSL does not tell whether there is
+        one), all but ``tls-unique`` with a standard library context, other kinds, and connections without TLS.
     """
     try:
         connection = _connection(transport)
@@ -150,7 +150,7 @@ def channel_binding(transport: Any, kind: str) -> bytes | None:
 
 
 def _first_finished(connection: SSL.Connection | SSLObjectConnection) -> bytes | None:
-    """The first Finished message of the handshake: the client's, or the server's if a session was resumed."""
+    """The handshake's first Finished message: the client's, or the server's if a session was resumed."""
     if isinstance(connection, SSLObjectConnection):
         return connection.get_ssl_object().get_channel_binding("tls-unique")
     resumed = session_reused(connection)
@@ -170,7 +170,7 @@ def _end_point(connection: SSL.Connection) -> bytes | None:
     except UnsupportedAlgorithm:
         return None
     if algorithm is None:
-        # Ed25519 and the like have no hash function of their own; the RFC leaves the binding undefined.
+        # Signatures such as Ed25519 have no separate hash function: the RFC leaves the binding undefined for them.
         return None
     if isinstance(algorithm, (hashes.MD5, hashes.SHA1)):
         algorithm = hashes.SHA256()
@@ -193,9 +193,9 @@ _REASONS = {
 
 
 def explain(error: BaseException) -> str:
-    """Say in a line why a handshake failed, for the log.
+    """Explain in one line why a handshake failed, for the log.
 
-    :param error: what ``connectionLost`` got: the value of its failure.
+    :param error: the value of the failure that ``connectionLost`` got.
     """
     if isinstance(error, (SSL.SysCallError, ConnectionDone, ConnectionLost)):
         return "the client hung up during the TLS handshake"

@@ -1,4 +1,4 @@
-"""Certificates and keys: read from PEM files, with errors that tell a person what is wrong; or generated."""
+"""Certificates and keys: reads them from PEM files, with errors that say what is wrong, or generates them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Credentials", "Path", "generate", "load_authorities", "load_credenti
 Path = Union[str, "os.PathLike[str]"]
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
-# A chain is some kilobytes, a bundle of all the authorities there are some hundred.
+# Octets.  A chain has some kilobytes; a bundle of all public authorities has some hundred kilobytes.
 MAX_FILE = 4 * 1024 * 1024
 
 _KEY = re.compile(rb"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
@@ -47,8 +47,10 @@ _SIGNS_HANDSHAKES = x509.KeyUsage(
 class Credentials:
     """A server's certificate with its key.
 
-    :ivar chain: the authorities' certificates after it.
-    :ivar source: what to call it in errors: its file.
+    :ivar certificate: the certificate.
+    :ivar key: its private key.
+    :ivar chain: the authorities' certificates that follow it.
+    :ivar source: its name in errors: the file.
     """
 
     certificate: x509.Certificate
@@ -58,7 +60,7 @@ class Credentials:
 
     @property
     def names(self) -> set[bytes]:
-        """The DNS names it is for, in lower case (RFC 6125 section 6.4.4: the common name only if there are none)."""
+        """Its DNS names in lower case; the common name only if it has no DNS names (RFC 6125 section 6.4.4)."""
         try:
             alternatives = self.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
             names = alternatives.get_values_for_type(x509.DNSName)
@@ -145,7 +147,7 @@ def load_credentials(cert_path: Path, key_path: Path | None = None, chain_path: 
     :param cert_path: a PEM file: the server's certificate, then its chain.
     :param key_path: a PEM file with the key; ``cert_path`` if ``None``.
     :param chain_path: a PEM file with the rest of the chain, if it is not in ``cert_path``.
-    :raises TLSConfigurationError: if a file can't be read or used, or the key is not the certificate's.
+    :raises TLSConfigurationError: if a file can't be read or used, or the key does not match the certificate.
     """
     data = _read(cert_path)
     certificates = _certificates(cert_path, data)
@@ -155,7 +157,7 @@ def load_credentials(cert_path: Path, key_path: Path | None = None, chain_path: 
     _check_match(cert_path, key_path, certificates, key)
     chain = certificates[1:]
     if chain_path is not None:
-        # Some issue a chain file with the server's certificate in it; sent twice, it would break the chain.
+        # Some authorities put the server's certificate into the chain file; sent twice it would break the chain.
         rest = _certificates(chain_path, _read(chain_path))
         chain += [certificate for certificate in rest if certificate != certificates[0]]
     return Credentials(certificates[0], key, tuple(chain), os.fspath(cert_path))
@@ -164,16 +166,16 @@ def load_credentials(cert_path: Path, key_path: Path | None = None, chain_path: 
 def load_authorities(path: Path) -> list[x509.Certificate]:
     """Read the certificates of authorities from a PEM file.
 
-    :raises TLSConfigurationError: if it can't be read or holds none.
+    :raises TLSConfigurationError: if it can't be read or has no certificate.
     """
     return _certificates(path, _read(path))
 
 
 def generate(hostname: str) -> Credentials:
-    """Make a key and a self-signed certificate for this host, valid for 90 days from yesterday on.
+    """Make a key and a self-signed certificate for a host, valid from yesterday on for 91 days.
 
-    :param hostname: a host name, Unicode allowed, or an IP address.
-    :raises TLSConfigurationError: if it can't stand in a certificate.
+    :param hostname: a host name, which may have Unicode characters, or an IP address.
+    :raises TLSConfigurationError: if it can't be in a certificate.
     """
     names: list[x509.GeneralName] = [x509.DNSName("localhost")]
     names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
@@ -182,7 +184,7 @@ def generate(hostname: str) -> Credentials:
         names.append(own)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "twisted-smtpd self-signed, for tests only")])
-    # Clocks differ: a certificate made this second is not yet valid for half of the clients.
+    # Clocks differ: to clients whose clock is slow, a certificate made this second is not yet valid.
     start = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
     key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     certificate = (
@@ -196,7 +198,7 @@ def generate(hostname: str) -> Credentials:
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        # Clients that verify strictly insist on these (RFC 5280 section 4.2.1), Python's from 3.13 on among them.
+        # Clients that verify strictly require these (RFC 5280 section 4.2.1), for example Python from 3.13 on.
         .add_extension(key_id, critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id), critical=False)
         .add_extension(_SIGNS_HANDSHAKES, critical=True)

@@ -1,4 +1,4 @@
-"""A pyOpenSSL connection that knows when OpenSSL has nothing to say, without asking it."""
+"""A pyOpenSSL connection that knows, without calling OpenSSL, when there is nothing to read or to send."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Any
 
 from OpenSSL import SSL
 
-__all__ = ["RecordConnection"]
+__all__ = ["RecordConnection", "ServerConnection"]
 
 # A TLS record (RFC 8446 section 5.1): type and version, the length in two octets, and that many octets.
 _HEADER = 5
 
-# What may be there to be read: nothing, one record, or nobody knows.
+# What there is to be read.
 _NOTHING, _ONE_RECORD, _UNKNOWN = range(3)
 
 
 class RecordConnection(SSL.Connection):
     """A server's end of a connection.
 
-    Each time something has arrived, Twisted reads until pyOpenSSL raises ``WantReadError``, and then asks for what is
-    to be sent until it raises that again.  The two exceptions take as long as all that is needed.  Most of what clients
-    send are single records, and when one has been read that arrived alone, there is nothing to read any more, and
-    nothing to send but what is sent by :meth:`send`.
+    After each arrival Twisted reads until pyOpenSSL raises ``WantReadError``, and then fetches the octets to be sent
+    until it raises that again.  The two exceptions take as long as all the useful work.  Clients mostly send single
+    records.  Once such a record has been read, there is nothing more to read, and nothing to send except by
+    :meth:`send`: then this class raises the exception itself.
 
-    Whatever is not that simple is left to OpenSSL.  (The base class is called by its name: ``super()`` costs a tenth of
-    what it calls.)
+    In all other cases it asks OpenSSL.  (The base class is called by its name, since ``super()`` adds a tenth to the
+    cost of a call.)
 
     :param context: the context.
     """
@@ -34,21 +34,24 @@ class RecordConnection(SSL.Connection):
         super().__init__(context, None)
         self._readable = _UNKNOWN
         self._may_have_output = True
-        # Of the record that has arrived in part: its header, if that isn't complete, and how many octets are to come.
+        # If a record has arrived in part: its header, if that is incomplete, or else how many octets are missing.
         self._header = b""
         self._to_come = 0
 
-    def bio_write(self, buf: Any) -> int:
-        """Take in octets from the network; returns how many."""
+    def bio_write(self, buf: bytes | bytearray | memoryview) -> int:
+        """Take in octets from the network.
+
+        :returns: how many were taken.
+        """
         complete = not self._to_come and not self._header
         one = complete and len(buf) >= _HEADER and len(buf) == _HEADER + (buf[3] << 8 | buf[4])
         if not one:
-            self._find_records(buf)
+            self._find_records(bytes(buf))
         self._readable = _ONE_RECORD if one and self._readable == _NOTHING else _UNKNOWN
         return SSL.Connection.bio_write(self, buf)
 
     def _find_records(self, buf: bytes) -> None:
-        """Note where the record ends that `buf` ends in."""
+        """Note how much is missing of the last record in `buf`."""
         if self._header:
             buf, self._header = self._header + buf, b""
         at = self._to_come
@@ -60,10 +63,10 @@ class RecordConnection(SSL.Connection):
             self._to_come = at - len(buf)
 
     def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
-        """Decrypt what has arrived.
+        """Decrypt octets that have arrived.
 
-        :param bufsiz: how many octets at most.
-        :raises OpenSSL.SSL.WantReadError: if there is nothing.
+        :param bufsiz: how many octets to return at most.
+        :raises OpenSSL.SSL.WantReadError: if there are none.
         """
         if self._readable == _NOTHING:
             raise SSL.WantReadError
@@ -71,7 +74,7 @@ class RecordConnection(SSL.Connection):
         try:
             data = SSL.Connection.recv(self, bufsiz, flags)
         except SSL.WantReadError:
-            # What it has found instead, such as a new key, may have to be answered.
+            # OpenSSL may have found something that it has to answer, such as a new key.
             self._may_have_output = True
             self._readable = _NOTHING
             raise
@@ -81,18 +84,21 @@ class RecordConnection(SSL.Connection):
             self._may_have_output = True
         return data
 
-    def send(self, buf: Any, flags: int = 0) -> int:
-        """Encrypt octets; returns how many were taken."""
+    def send(self, buf: bytes | bytearray | memoryview, flags: int = 0) -> int:
+        """Encrypt octets.
+
+        :returns: how many were taken.
+        """
         self._may_have_output = True
         return SSL.Connection.send(self, buf, flags)
 
     def bio_read(self, bufsiz: int) -> bytes:
-        """All octets that wait for the network.
+        """All octets that are to be sent.
 
-        Twisted asks once for 32 KiB after each step; what a longer flight (names of client authorities) left behind
+        Twisted asks once for 32 KiB after each step: the rest of a longer flight (with the names of client authorities)
         would stay here while the client waits for it.
 
-        :param bufsiz: how many are asked for at a time.
+        :param bufsiz: how many octets to ask OpenSSL for at a time.
         :raises OpenSSL.SSL.WantReadError: if there are none.
         """
         if not self._may_have_output:
@@ -137,15 +143,35 @@ class RecordConnection(SSL.Connection):
             raise
 
     def shutdown(self) -> bool:
-        """Send close_notify; returns whether the client's has come as well."""
+        """Send close_notify.
+
+        :returns: whether the client's close_notify has arrived as well.
+        """
         self._ask_openssl()
         return super().shutdown()
 
     def bio_shutdown(self) -> None:
-        """Nothing more will arrive from the network."""
+        """Note that nothing more will arrive from the network."""
         self._ask_openssl()
         super().bio_shutdown()
 
     def _ask_openssl(self) -> None:
         self._readable = _UNKNOWN
         self._may_have_output = True
+
+
+class ServerConnection(RecordConnection):
+    """A connection with one of a server's certificates.
+
+    :param context: the context of the certificate that clients get at first.
+    :param origin: what holds the server's contexts.  The connection keeps it alive: after a HelloRetryRequest OpenSSL
+        calls the first context's SNI callback again, when pyOpenSSL holds only the context that was chosen.  If a
+        reload had removed the first one, the call would go to freed memory.
+    :ivar peer_untrusted: whether the client sent a certificate that can't be verified.
+    """
+
+    peer_untrusted = False
+
+    def __init__(self, context: SSL.Context, origin: object) -> None:
+        super().__init__(context)
+        self._origin = origin

@@ -1,8 +1,8 @@
-"""Paths and mailboxes: the grammar of RFC 5321 section 4.1.2 and 4.1.3, widened to UTF-8 by RFC 6531 section 3.3.
+"""Paths and mailboxes: the grammar of RFC 5321 sections 4.1.2 and 4.1.3, with UTF-8 as RFC 6531 section 3.3 adds it.
 
-Beyond the ASCII grammar, a mailbox may have any Unicode character but controls, surrogates, spaces and separators, and
-format characters (category Cf: invisible, and the bidirectional ones make one address look like another).  The two
-joiners U+200C and U+200D are let through, since Persian and Indic labels need them.  No normalization is asked for.
+A mailbox may have any character beyond ASCII except controls, surrogates, spaces, separators, and format characters
+(category Cf: they are invisible, and the bidirectional ones make one address look like another).  The two joiners
+U+200C and U+200D are allowed, since Persian and Indic labels need them.  Addresses need not be normalized.
 """
 
 from __future__ import annotations
@@ -19,26 +19,30 @@ __all__ = ["has_hidden_characters", "needs_smtputf8", "parse_mailbox", "parse_pa
 MAX_MAILBOX = 254
 # RFC 5321 section 4.5.3.1.2.
 MAX_DOMAIN = 255
-# RFC 1035 section 2.3.4; the A-label's octets, if the label is not ASCII (RFC 5890 section 2.3.2.1).
+# RFC 1035 section 2.3.4.  For a label that is not ASCII it limits the A-label (RFC 5890 section 2.3.2.1).
 MAX_LABEL = 63
 
-_UTF8 = "\x80-\U0010ffff"
-# Each expression can match a text in one way only, so a text that fails is given up in linear time.
-_ATOM = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{_UTF8}-]+"
+# Each expression can match a text in one way only, so the time for a text that does not match is linear.
+# The classes list the ASCII characters that they exclude, so that they include all of Unicode beyond ASCII.  The other
+# way round, with "\x80-\U0010ffff" in a class, Python would need milliseconds to compile each of them.
+_ATOM = r"""[^\x00- "(),.:;<>@\[\\\]\x7f]+"""
+_QUOTED_TEXT = r'[^\x00-\x1f"\\\x7f]*'
+# RFC 5321 has no underscore here, but there are hosts with one in their names, and they send legitimate mail.
+_LETTERS = r"[^\x00-/:-@\[-^`{-\x7f]+"
 _DOT_STRING = rf"{_ATOM}(?:\.{_ATOM})*"
-_QUOTED = rf'"[ !#-\[\]-~{_UTF8}]*(?:\\[ -~][ !#-\[\]-~{_UTF8}]*)*"'
-# The underscore is not in RFC 5321's grammar, but hosts named with one send mail that is worth having.
-_LETTERS = rf"[A-Za-z0-9_{_UTF8}]+"
+_QUOTED = rf'"{_QUOTED_TEXT}(?:\\[ -~]{_QUOTED_TEXT})*"'
 _LABEL = rf"{_LETTERS}(?:-+{_LETTERS})*"
 _DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
 _LITERAL = r"\[[!-Z^-~]+\]"
 _ROUTE = rf"@{_DOMAIN}(?:,@{_DOMAIN})*:"
 _MAILBOX = rf"(?P<local>{_DOT_STRING}|{_QUOTED})(?:@(?P<domain>{_DOMAIN}|{_LITERAL}))?"
 
-_plain_paths = {
-    keyword: re.compile(rf"{keyword}[ \t]*<({_DOT_STRING}@{_DOMAIN})>(?:[ \t]+(.*))?".replace(_UTF8, ""))
-    for keyword in ("FROM:", "TO:")
-}
+# The same for ASCII only.
+_PLAIN_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_PLAIN_LABEL = r"[A-Za-z0-9_]+(?:-+[A-Za-z0-9_]+)*"
+_PLAIN_PATH = rf"<({_PLAIN_ATOM}(?:\.{_PLAIN_ATOM})*@{_PLAIN_LABEL}(?:\.{_PLAIN_LABEL})*)>"
+
+_plain_paths = {keyword: re.compile(rf"{keyword}[ \t]*{_PLAIN_PATH}(?:[ \t]+(.*))?") for keyword in ("FROM:", "TO:")}
 _path = re.compile(rf"<(?P<route>{_ROUTE})?{_MAILBOX}>(?:[ \t]+(?P<rest>.*))?")
 _bare_path = re.compile(rf"{_MAILBOX}(?:[ \t]+(?P<rest>.*))?")
 _dot_string = re.compile(_DOT_STRING)
@@ -48,19 +52,19 @@ _tagged_literal = re.compile(r"([A-Za-z0-9-]*[A-Za-z0-9]):(.+)")
 
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
 _JOINERS = frozenset("\u200c\u200d")
-# ASCII but letters, digits, hyphen and underscore; and the ideographic full stop, which IDNA reads as a dot.
+# All of ASCII except letters, digits, hyphen and underscore; and the ideographic full stop, which IDNA reads as a dot.
 _delimiter = re.compile(r"[\x00-,./:-@\[-^`{-\x7f\u3002]")
 
 
 def has_hidden_characters(text: str) -> bool:
-    """Whether a text has controls, surrogates, format characters but the joiners, or spaces other than U+0020."""
+    """Whether a text has controls, surrogates, spaces except U+0020, or format characters except the joiners."""
     if text.isprintable():
         return False
     return any(unicodedata.category(c) in _HIDDEN and c not in _JOINERS and c != " " for c in text)
 
 
 def needs_smtputf8(address: str) -> bool:
-    """Whether an address may only be used with SMTPUTF8 (RFC 6531).
+    """Whether an address needs SMTPUTF8 (RFC 6531).
 
     :param address: a mailbox, as the parsers here return it.
     """
@@ -68,12 +72,12 @@ def needs_smtputf8(address: str) -> bool:
 
 
 def plain_path(argument: str | None, keyword: str, local_part_limit: int = 0) -> tuple[str, str] | None:
-    """Read the argument of MAIL or RCPT in the form in which nearly all clients send it.
+    """Read the argument of MAIL or RCPT if it has the form that nearly all clients send.
 
     :param argument: the keyword, a path, and what follows it.
     :param keyword: ``"FROM:"`` or ``"TO:"``.
-    :param local_part_limit: see :func:`parse_path`; with one, there is no plain path.
-    :returns: what :func:`parse_path` returns; ``None`` if it has to look at the path more closely.
+    :param local_part_limit: see :func:`parse_path`; with a limit the result is always ``None``.
+    :returns: the same as :func:`parse_path`, or ``None`` for an argument that only :func:`parse_path` can read.
     """
     if argument is None or local_part_limit:
         return None
@@ -97,16 +101,16 @@ def parse_path(
 ) -> tuple[str, str]:
     """Read the path that follows ``FROM:`` or ``TO:`` (RFC 5321 section 4.1.2).
 
-    Blanks before it are skipped, and the angle brackets may be missing around one mailbox without blanks: devices send
-    both.  A source route is checked and dropped (RFC 5321 appendix C).
+    Blanks before the path are skipped, and a mailbox without blanks may come without its angle brackets, since devices
+    send both.  A source route is checked and dropped (RFC 5321 appendix C).
 
     :param text: the path and what follows it.
     :param null: whether ``<>`` is allowed.
-    :param bare_local_part: whether local parts other than ``postmaster`` may stand without a domain.
-    :param sender: whether it is the reverse-path; it chooses the enhanced code, 5.1.7 for a sender, else 5.1.3.
-    :param local_part_limit: the most octets a local part may have; 0 is no limit but that of the path.
+    :param bare_local_part: whether other local parts than ``postmaster`` may come without a domain.
+    :param sender: whether it is the reverse-path; the enhanced code of an error is 5.1.7 then, else 5.1.3.
+    :param local_part_limit: the most octets that a local part may have; 0 for no limit other than the path's.
     :returns: the mailbox in its shortest spelling (``""`` for ``<>``), and what follows the path.
-    :raises SMTPReplyError: 501 for what is no path, 553 for a missing domain.
+    :raises SMTPReplyError: 501 for a malformed path, 553 for a missing domain.
     """
     text = text.strip(" \t")
     if null and text.startswith("<>") and text[2:3] in ("", " ", "\t"):
@@ -115,14 +119,14 @@ def parse_path(
 
 
 def parse_mailbox(text: str, *, bare_local_part: bool = False, sender: bool = False, local_part_limit: int = 0) -> str:
-    """Read a text that is one mailbox and nothing else, with or without angle brackets around it.
+    """Read a text that is a single mailbox, with or without angle brackets.
 
     :param text: the mailbox; blanks around it are skipped.
     :param bare_local_part: see :func:`parse_path`.
     :param sender: see :func:`parse_path`.
     :param local_part_limit: see :func:`parse_path`.
     :returns: the mailbox in its shortest spelling.
-    :raises SMTPReplyError: 501 for what is no mailbox, 553 for a missing domain.
+    :raises SMTPReplyError: 501 for a malformed mailbox, 553 for a missing domain.
     """
     address, rest = _read(text.strip(" \t"), bare_local_part, sender, local_part_limit)
     if rest:
@@ -173,7 +177,7 @@ def _octets(text: str) -> int:
 
 
 def _requote(quoted: str) -> str:
-    """The shortest spelling of a quoted string, so that one mailbox has one (RFC 5321 section 4.1.2)."""
+    """The shortest spelling of a quoted string, so that a mailbox has only one (RFC 5321 section 4.1.2)."""
     content = _quoted_pair.sub(r"\1", quoted[1:-1])
     if _dot_string.fullmatch(content):
         return content
@@ -181,7 +185,10 @@ def _requote(quoted: str) -> str:
 
 
 def _is_domain(domain: str) -> bool:
-    """Whether a text the grammar takes for a domain has no label that is too long, or that IDNA would split."""
+    """Whether a domain is short enough, and has no label that is too long or that IDNA would split.
+
+    :param domain: matches the grammar.
+    """
     if domain.isascii():
         return len(domain) <= MAX_DOMAIN and all(len(label) <= MAX_LABEL for label in domain.split("."))
     if has_hidden_characters(domain) or _octets(domain) > MAX_DOMAIN:
@@ -192,8 +199,8 @@ def _is_domain(domain: str) -> bool:
 def _is_label(label: str) -> bool:
     if label.isascii():
         return len(label) <= MAX_LABEL
-    # A full-width dot or solidus becomes a real one when the name is looked up: a handler that judged the address by
-    # its domain would have judged another one.
+    # A full-width dot or solidus becomes an ASCII one when the name is looked up: the mail would go to another domain
+    # than the one that a handler has checked.
     if _delimiter.search(unicodedata.normalize("NFKC", label)):
         return False
     return len("xn--") + len(label.encode("punycode")) <= MAX_LABEL
@@ -207,7 +214,7 @@ def _is_literal(literal: str) -> bool:
         if tagged is None:
             ipaddress.IPv4Address(content)
         elif tagged[1].lower() == "ipv6":
-            # A scope belongs to one host's interfaces; it is not in the grammar.
+            # The grammar has no scope: it would name an interface of one host.
             return ipaddress.IPv6Address(tagged[2]).scope_id is None
     except ValueError:
         return False

@@ -1,6 +1,6 @@
 """Command lines: verb and argument, ESMTP parameters, and the small grammars of their values.
 
-Paths and mailboxes are in :mod:`twisted_smtpd.wire.addresses`; they can be imported from here as well.
+The functions for paths and mailboxes are in :mod:`twisted_smtpd.wire.addresses` and can be imported from here too.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = [
 # RFC 5321 section 4.5.3.1.2.
 MAX_HELO_NAME = 255
 
-# What ends a line or steers a terminal somewhere, if not on the wire.
+# Some software takes these for the end of a line, and terminals obey them.
 _CONTROL = frozenset({"Cc", "Zl", "Zp"})
 
 _blanks = re.compile(r"[ \t]+")
-# RFC 5321 section 4.1.2, but "=" is let through in a value: VERP addresses have it, and some clients send ORCPT and
-# AUTH without encoding it.  The keyword ends at the first "=", so nothing becomes ambiguous.
-_parameter = re.compile("([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-~\x80-\U0010ffff]+))?")
-_xtext = re.compile("(?:[!-*,-~\x80-\U0010ffff]|\\+[0-9A-Fa-f]{2})*")
+# RFC 5321 section 4.1.2 has no "=" in a value, but VERP addresses have it, and some clients send ORCPT and AUTH without
+# encoding it.  It is allowed here: the keyword ends at the first "=", so nothing becomes ambiguous.
+_parameter = re.compile("([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00- \x7f]+))?")
+_xtext = re.compile("(?:[^\x00- +\x7f]|\\+[0-9A-Fa-f]{2})*")
 _hexchar = re.compile(rb"\+([0-9A-Fa-f]{2})")
 _not_xchar = re.compile(rb"[^!-*,-<>-~]")
 _size = re.compile(r"[0-9]{1,20}")
@@ -44,10 +44,11 @@ def parse_command(line: bytes, known: Container[str] = ()) -> tuple[str, str | N
     """Split a command line into verb and argument.
 
     :param line: the line without its CRLF.
-    :param known: verbs, in upper case, that are known to be some: that saves looking at each character.
-    :returns: the verb in upper case; the argument without the blanks around it, or ``None`` if there is none.
-    :raises SMTPReplyError: 500 5.5.2 if the verb is not made of ASCII letters and digits, if there is a control
-        character other than a tab (a bare CR or LF may be a line end to the next host), or if it is not UTF-8.
+    :param known: verbs in upper case; their characters need not be checked, which saves time.
+    :returns: the verb in upper case; the argument without the blanks around it, or ``None`` for no argument.
+    :raises SMTPReplyError: 500 5.5.2 if the verb has other characters than ASCII letters and digits, if the line has a
+        control character other than a tab (the next host may take a bare CR or LF for the end of the line), or if it
+        is not UTF-8.
     """
     try:
         text = line.decode()
@@ -56,7 +57,7 @@ def parse_command(line: bytes, known: Container[str] = ()) -> tuple[str, str | N
     if not text.isprintable():
         if any(unicodedata.category(c) in _CONTROL and c != "\t" for c in text):
             raise SMTPReplyError(500, "5.5.2", "A command line has no control characters")
-        # Only the blank behind the verb: in a quoted string a tab is an error, not a space.
+        # Only the blanks behind the verb: a tab in a quoted string is an error and must not become a space.
         text = _blanks.sub(" ", text, count=1)
     verb, _, argument = text.partition(" ")
     if verb not in known:
@@ -70,9 +71,9 @@ def parse_parameters(text: str) -> tuple[list[str], dict[str, str | None]]:
     """Read the ESMTP parameters behind a path (RFC 5321 section 4.1.2, RFC 6531 section 3.3).
 
     :param text: words ``KEYWORD`` or ``KEYWORD=value`` between blanks.
-    :returns: the words as sent and a mapping of keyword to value (``None`` where there is none), both with the keyword
-        in upper case.
-    :raises SMTPReplyError: 501 5.5.4 for a word that is no parameter, or a keyword that comes twice.
+    :returns: the words as sent, and a mapping of keyword to value (``None`` for a keyword without a value); keywords
+        are in upper case in both.
+    :raises SMTPReplyError: 501 5.5.4 for a malformed word, or a keyword that comes twice.
     """
     words: list[str] = []
     parameters: dict[str, str | None] = {}
@@ -93,11 +94,13 @@ def parse_parameters(text: str) -> tuple[list[str], dict[str, str | None]]:
 def parse_helo_name(argument: str | None) -> str:
     """Check the name a client gives with HELO, EHLO or LHLO.
 
-    Only what could harm a log line or a header is refused: RFC 5321 section 4.1.4 forbids more.
+    Only a name that could harm a log line or a header is refused: RFC 5321 section 4.1.4 forbids servers to refuse
+    more.
 
     :param argument: the command's argument.
     :returns: the name as given.
-    :raises SMTPReplyError: 501 5.5.4 if there is no name, or it is over 255 octets, or not one word of printable ASCII.
+    :raises SMTPReplyError: 501 5.5.4 if the name is missing, has over 255 octets, or is not one word of printable
+        ASCII.
     """
     if not argument:
         raise SMTPReplyError(501, "5.5.4", "Your host name is needed")
@@ -122,7 +125,7 @@ def xtext_encode(data: str | bytes) -> str:
     """Encode a value as xtext (RFC 3461 section 4).
 
     :param data: the value; a ``str`` is encoded as UTF-8 first.
-    :raises SMTPReplyError: 501 5.5.4 for a ``str`` with surrogates, which is no text.
+    :raises SMTPReplyError: 501 5.5.4 for a ``str`` with surrogates, which can't be encoded.
     """
     if isinstance(data, str):
         try:
@@ -135,13 +138,13 @@ def xtext_encode(data: str | bytes) -> str:
 def xtext_decode(text: str) -> str:
     """Decode xtext (RFC 3461 section 4).
 
-    Hexadecimal digits in lower case, a bare ``=`` and characters other than ASCII are let through: see
+    Hexadecimal digits in lower case, a bare ``=`` and characters beyond ASCII are allowed, as in
     :func:`parse_parameters`.
 
     :param text: the value of a parameter.
-    :returns: the text that was encoded, which is UTF-8.
-    :raises SMTPReplyError: 501 5.5.4 if it is not xtext, not UTF-8, or hides a control or format character: decoded and
-        written to a header, a line end would forge one.
+    :returns: the decoded text.
+    :raises SMTPReplyError: 501 5.5.4 if it is not xtext, if the decoded octets are not UTF-8, or if the decoded text
+        has control or format characters: a line end that a program writes into a header would forge another header.
     """
     if _xtext.fullmatch(text) is None:
         raise SMTPReplyError(501, "5.5.4", "The value is not xtext")

@@ -1,9 +1,10 @@
 """Content on its way in: incremental readers for DATA (RFC 5321 section 4.5.2) and BDAT (RFC 3030).
 
-Only CRLF ends a line and only CRLF.CRLF ends DATA, matched on the octets as they came: what any other server takes for
-an end of data (``LF.LF``, ``LF.CRLF``, ``CR.CR`` ...) is content here, so no second message can be smuggled in.
+Only CRLF ends a line and only CRLF.CRLF ends DATA, and both are looked for in the octets as they arrived.  Other
+sequences that some servers take for an end of data (``LF.LF``, ``LF.CRLF``, ``CR.CR`` ...) are content here, so a
+client can't smuggle in a second message.
 
-Whatever is wrong with the content, a reader goes on to the real end.  There is no Python step per line: each piece that
+After an error in the content a reader goes on to the real end.  No Python code runs for each line: each piece that
 arrives is searched and checked as a whole.
 """
 
@@ -22,26 +23,26 @@ _DOT = ord(".")
 _LINE_DOT = b"\r\n."
 _END_OF_DATA = b"\r\n.\r\n"
 
-# What may turn out to be the start of an end of data when more arrives; the longest first.
+# A piece that ends with one of these may end in the middle of an end of data; the longest comes first.
 _UNDECIDED = tuple(_END_OF_DATA[:length] for length in (4, 3, 2, 1))
 
 _BARE_NEWLINE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
-# Lines shorter than this are not worth being treated as equal.
+# For shorter lines the search for lines of equal length costs more than it saves.
 _EQUAL_LINE = 16
 
-# A piece shorter than this is gathered with its neighbours, or a client that sends one octet at a time makes the server
-# hold an object for each; and this many octets are gathered.
+# Pieces shorter than _SMALL are joined until they have _GATHERED octets.  Otherwise a client that sends one octet at a
+# time would make the server hold an object for each octet.
 _SMALL = 4096
 _GATHERED = 65536
-# What nearly all messages gather, which are taken in at once; it is never written to.
+# Most messages arrive in one piece and gather nothing.  They share this object, which is never changed.
 _NOTHING = bytearray()
 
 _UNLIMITED = sys.maxsize
 
 
 def _has_bare_newline(piece: bytes) -> bool:
-    """Whether there is a CR or LF that is no part of a CRLF."""
+    """Whether there is a CR or LF that is not part of a CRLF."""
     # The decoder notes which kinds of line end it saw: one pass in C, faster than counting or translate().
     decoder = IncrementalNewlineDecoder(None, False)
     decoder.decode(piece.decode("latin-1"), True)
@@ -49,12 +50,13 @@ def _has_bare_newline(piece: bytes) -> bool:
 
 
 def _find_equal_lines(piece: bytes) -> tuple[int, int, int]:
-    """Find lines of a piece that have the same length, as those of base64 have; the first ones, or those in the middle.
+    """Find lines of equal length (as in base64) at the start of a piece or in its middle.
 
-    That they all end with CRLF and have no other CR or LF is known in a fraction of the time that
-    :func:`_has_bare_newline` takes: every so many octets there is a CR and a LF, and without these, there is neither.
+    For such lines it takes a fraction of the time of :func:`_has_bare_newline` to make sure that each ends with CRLF
+    and has no other CR or LF: every n-th octet is a CR, the one after it a LF, and the remaining octets have neither.
 
-    :returns: where they start, behind a CRLF, and stop, and how long each is with its CRLF; zeros if there are none.
+    :returns: where the lines start (behind a CRLF) and stop, and the length of each with its CRLF; zeros if no such
+        lines were found.
     """
     nothing = 0, 0, 0
     for end in piece.find(b"\n"), piece.find(b"\n", len(piece) // 2):
@@ -76,7 +78,7 @@ def _find_equal_lines(piece: bytes) -> tuple[int, int, int]:
 
 
 def _run(octets: bytes, octet: bytes) -> int:
-    """How often an octet stands at the start."""
+    """How many times an octet is repeated at the start."""
     size = len(octets)
     # Stripping takes thirty times as long as comparing.
     return size if octets == octet * size else size - len(octets.lstrip(octet))
@@ -92,8 +94,8 @@ def _find_end_of_data(data: bytes) -> tuple[int, bool]:
 
     :returns: its index, or -1; and whether there may be stuffed dots before it.
     """
-    # One octet is found many times as fast as three, and base64 has no dots but those of the header before it; and
-    # from the right bytes is searched (and split) faster than from the left.
+    # The search for one octet is many times as fast as for three, and base64 has no dots, only the header before it
+    # has.  bytes is searched, and split, faster from the right than from the left.
     dot = data.rfind(b".")
     if dot < 0 or (last := data.rfind(_LINE_DOT, 0, dot + 1)) < 0:
         return -1, False
@@ -107,18 +109,18 @@ def _find_end_of_data(data: bytes) -> tuple[int, bool]:
 
 
 class ContentReader(ABC):
-    """What the readers have in common: the newline policy, the limits, and keeping what was read.
+    """The base of the readers: it applies the newline policy and the limits, and keeps the content.
 
-    :param size_limit: the most octets of content, counted as kept (dots un-stuffed, newlines normalised); ``None`` or 0
+    :param size_limit: the most octets of content, counted as kept (dots un-stuffed, newlines normalized); ``None`` or 0
         for no limit.
     :param line_length_limit: the most octets of a line, counted as kept, its CRLF included; ``None`` or 0 for no limit.
-    :param bare_newline: what becomes of a CR or LF that is no part of a CRLF: ``"normalize"`` makes it a CRLF,
+    :param bare_newline: how a CR or LF that is not part of a CRLF is treated: ``"normalize"`` makes it a CRLF,
         ``"reject"`` makes it an error.
     :raises ValueError: if `bare_newline` is neither.
 
-    :ivar error: the first violation: ``"size"``, ``"line"`` or ``"newline"``; ``None`` while there is none.  From then
-        on nothing is kept.
-    :ivar size: how many octets were kept until now or, after :attr:`error` or :meth:`discard`, until then.
+    :ivar error: the first violation: ``"size"``, ``"line"`` or ``"newline"``; ``None`` before the first one.  After it
+        nothing is kept.
+    :ivar size: how many octets have been kept; it no longer grows after :attr:`error` or :meth:`discard`.
     """
 
     __slots__ = (
@@ -136,7 +138,7 @@ class ContentReader(ABC):
         "size",
     )
 
-    # What a reader is to see before what arrives; it is no content.
+    # Octets that the reader searches before the first ones that arrive; they are not content.
     _lead: ClassVar[bytes] = b""
 
     def __init__(
@@ -168,18 +170,18 @@ class ContentReader(ABC):
         """Read on.
 
         :param data: what arrived.
-        :returns: ``None`` while more is wanted, else what follows the end.
+        :returns: ``None`` before the end, else the octets that follow it.
         """
 
     def take(self) -> list[bytes]:
-        """What was read since the last call, in pieces; the reader forgets it."""
+        """The content read since the last call, in pieces; the reader forgets it."""
         if self._gathered:
             self._close_gathered()
         chunks, self._chunks = self._chunks, []
         return chunks
 
     def getvalue(self) -> bytes:
-        """What was read since the last :meth:`take`, or from the start, in one piece."""
+        """The content read since the last :meth:`take`, or from the start, in one piece."""
         if self._gathered:
             self._close_gathered()
         if len(self._chunks) > 1:
@@ -187,13 +189,13 @@ class ContentReader(ABC):
         return self._chunks[0] if self._chunks else b""
 
     def discard(self) -> None:
-        """Forget what was read and keep nothing from now on; the end is found all the same, limits don't matter."""
+        """Forget the content and keep nothing more; the end is still found, and limits no longer apply."""
         self._dropping = True
         self._chunks = []
         self._gathered = _NOTHING
 
     def _accept(self, piece: bytes) -> None:
-        """Check and keep a piece of content, un-stuffed, that no CRLF crosses the ends of."""
+        """Check and keep a piece of content that is un-stuffed and does not start or end in the middle of a CRLF."""
         if len(piece) >= _SMALL and self._is_faultless(piece):
             self.size += len(piece)
             self._keep(piece)
@@ -205,7 +207,7 @@ class ContentReader(ABC):
             else:
                 error = "newline"
                 piece = piece[: next(_BARE_NEWLINE.finditer(piece)).start()]
-        # Each check cuts the piece off at its violation, so that the next one can only find an earlier one.
+        # Each check cuts the piece off at the violation it finds, so that the next check can only find an earlier one.
         if self.size + len(piece) > self._size_limit:
             error = "size"
             piece = piece[: self._size_limit - self.size]
@@ -220,7 +222,7 @@ class ContentReader(ABC):
             self.discard()
 
     def _is_faultless(self, piece: bytes) -> bool:
-        """Whether it can be told soon that a piece violates nothing, since most of its lines have the same length."""
+        """Whether a piece has no violation, if that can be found out fast because most lines have the same length."""
         if not self._textual or self.size + len(piece) > self._size_limit:
             return False
         start, stop, length = _find_equal_lines(piece)
@@ -231,7 +233,7 @@ class ContentReader(ABC):
             return False
         if not self._line_length_limit:
             return True
-        # Once the head is known to fit, it may be measured again without what came before it.
+        # If the head fits, _find_overlong may measure it again without the part of its line that came before it.
         return not (
             length > self._line_length_limit or self._find_overlong(head) >= 0 or self._find_overlong(tail) >= 0
         )
@@ -246,8 +248,8 @@ class ContentReader(ABC):
             if newline < 0:
                 return start + limit
             start = newline + 1
-        # From line end to line end, each time the last one that the limit allows: it is linear in the octets, since
-        # two steps get further than the limit.
+        # Go from line end to line end, each time to the last one within the limit.  That is linear in the octets, since
+        # two steps always get further than the limit.
         while size - start > limit:
             newline = rfind(b"\n", start, start + limit)
             if newline < 0:
@@ -258,7 +260,7 @@ class ContentReader(ABC):
         return -1
 
     def _keep(self, piece: bytes) -> None:
-        # A short message is one piece, mostly: it isn't worth gathering.
+        # Most short messages are one piece, which need not be gathered.
         if len(piece) < _SMALL and self._chunks:
             if self._gathered:
                 self._gathered += piece
@@ -286,7 +288,7 @@ class DotReader(ContentReader):
 
     __slots__ = ()
 
-    # The first line starts after the CRLF of the DATA command, so to say: it is searched like any other.
+    # With the CRLF of the DATA command before it, the first line is searched like any other.
     _lead = _CRLF
 
     def feed(self, data: bytes) -> bytes | None:
@@ -299,7 +301,7 @@ class DotReader(ContentReader):
             if self._take_short(data):
                 return b""
             if data and data[0] != _DOT:
-                # The lead is for a dot at the very start; without one, the copies that it costs can be saved.
+                # The lead is needed for a dot at the very start only; without a dot the copies that it costs are saved.
                 self._held, self._lead_left = b"", 0
         if self._held:
             data = self._held + data
@@ -319,9 +321,9 @@ class DotReader(ContentReader):
         return None if end < 0 else data[end + len(_END_OF_DATA) :]
 
     def _take_short(self, data: bytes) -> bool:
-        """Take a whole message that is short and without any fault or dot to be un-stuffed, as many are.
+        """Take a message that is whole, short, and without errors or stuffed dots, as many are.
 
-        :returns: whether it is one; if not, nothing has changed.
+        :returns: whether it was taken; if not, nothing has changed.
         """
         size = len(data) - len(".\r\n")
         if size > _SMALL or size > self._size_limit or 0 < self._line_length_limit < size or self._dropping:
@@ -337,11 +339,11 @@ class DotReader(ContentReader):
 
 
 class ChunkReader(ContentReader):
-    """The content of one message's BDAT chunks (RFC 3030 section 2): counted octets, dots and all.
+    """The content of one message's BDAT chunks (RFC 3030 section 2): octets are counted, and dots are not stuffed.
 
-    Lines go on from chunk to chunk, and a CRLF may be split between two.
+    A line, and even a CRLF, may be divided between two chunks.
 
-    :param binary: BODY=BINARYMIME (RFC 3030 section 3): no newline policy, no limit on lines.
+    :param binary: whether the message is BODY=BINARYMIME (RFC 3030 section 3): no newline policy, no limit on lines.
 
     The other parameters are those of :class:`ContentReader`.
     """
@@ -388,7 +390,7 @@ class ChunkReader(ContentReader):
         return None if self._left else rest
 
     def finish(self) -> None:
-        """Settle what was held back, after the LAST chunk: a CR at the very end is a bare one."""
+        """Take in the CR that was held back, if any, after the LAST chunk: it is a bare CR."""
         held, self._held = self._held, b""
         if not self._dropping:
             self._accept(held)

@@ -1,7 +1,8 @@
-"""The PROXY protocol, versions 1 and 2: what a load balancer says about the client it connects.
+"""The PROXY protocol, versions 1 and 2: a load balancer's header that says for which client it connects.
 
-The specification is HAProxy's ``proxy-protocol.txt``; its sections 2.1 and 2.2 are meant by *section* here.  Whether a
-header may be believed at all is not decided here: read one only from peers known to be proxies, and demand one there.
+The specification is HAProxy's ``proxy-protocol.txt``, and "section" here means one of its sections.  This module does
+not decide whether a header can be trusted: read headers only from peers that are known to be proxies, and require one
+there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, ClassVar
 
@@ -17,9 +19,10 @@ __all__ = ["AF", "PROTO", "V2_CMD", "ProxyData", "ProxyError", "ProxyReader", "P
 
 V2_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 V2_FIXED_SIZE = 16
-# Section 2.1: CRLF is within the first 107 octets, or it is no header.
+# Section 2.1: a header has its CRLF within the first 107 octets.
 V1_MAX_SIZE = 107
-# Section 2.2 means a header to fit a segment of 536 octets; a client certificate in the SSL vector needs more.
+# Section 2.2 expects a header to fit a segment of 536 octets; one with a client certificate (in the SSL vector) is
+# longer.
 DEFAULT_MAX_LENGTH = 4096
 # Section 2.2.5.
 MAX_UNIQUE_ID = 128
@@ -29,12 +32,12 @@ _CLIENT_CERTIFICATE = 0x02 | 0x04
 _SSL_FIXED_SIZE = 5
 
 _PORT = re.compile(rb"0|[1-9][0-9]{0,4}")
-# No percent sign: ipaddress takes a zone, which names an interface of another host.
+# There is no percent sign: ipaddress would accept a zone, which names an interface of another host.
 _ADDRESS_CHARACTERS = {b"TCP4": b"0123456789.", b"TCP6": b"0123456789abcdefABCDEF:."}
 
 
 class ProxyError(ValueError):
-    """What was received is not a PROXY header: abort the connection, there is nobody to answer."""
+    """The octets received are not a PROXY header: abort the connection, without a reply."""
 
 
 class V2_CMD(IntEnum):
@@ -65,6 +68,7 @@ _ADDRESS_SIZE = {AF.INET: 12, AF.INET6: 36, AF.UNIX: 216}
 _FAMILY_V1 = {b"TCP4": AF.INET, b"TCP6": AF.INET6, b"UNKNOWN": AF.UNSPEC}
 
 
+@cache
 def _crc32c_table() -> tuple[int, ...]:
     table = []
     for crc in range(256):
@@ -74,12 +78,9 @@ def _crc32c_table() -> tuple[int, ...]:
     return tuple(table)
 
 
-_CRC32C = _crc32c_table()
-
-
 def crc32c(data: bytes) -> int:
     """The CRC32c of some octets (RFC 9260 appendix A)."""
-    table, crc = _CRC32C, 0xFFFFFFFF
+    table, crc = _crc32c_table(), 0xFFFFFFFF
     for byte in data:
         crc = crc >> 8 ^ table[(crc ^ byte) & 0xFF]
     return crc ^ 0xFFFFFFFF
@@ -91,7 +92,7 @@ def _vectors(raw: bytes) -> Iterator[tuple[int, int, bytes]]:
     while end < len(raw):
         start = end + 3
         end = start + int.from_bytes(raw[start - 2 : start], "big")
-        # The first catches one or two octets that are no vector, whatever length they look like.
+        # The first condition is for one or two octets at the end, which are too few for a type and a length.
         if start > len(raw) or end > len(raw):
             raise ProxyError(f"the TLV at octet {start - 3} runs over the end of the header")
         yield start, raw[start - 3], raw[start:end]
@@ -100,7 +101,8 @@ def _vectors(raw: bytes) -> Iterator[tuple[int, int, bytes]]:
 def _by_name(vectors: Iterable[tuple[int, bytes]], names: dict[int, str]) -> dict[str, bytes]:
     """Values by the names of their types.
 
-    :raises ProxyError: if a registered type is there twice: two readers could take one each, two names for one client.
+    :raises ProxyError: if a registered type comes twice: two programs could each read another value, and so see
+        different clients.
     """
     named: dict[str, bytes] = {}
     for kind, value in vectors:
@@ -113,14 +115,15 @@ def _by_name(vectors: Iterable[tuple[int, bytes]], names: dict[int, str]) -> dic
 
 @dataclass(frozen=True)
 class ProxySSL:
-    """What the proxy says of TLS between the client and itself (section 2.2.6).
+    """What the proxy says about TLS between the client and itself (section 2.2.6).
 
-    The values are the octets received: a common name is chosen by whoever has the certificate, and need not be UTF-8.
+    The values are the octets received.  They need not be UTF-8: the owner of a certificate chooses its common name.
 
     :ivar client: the flags; 1: TLS was used, 2: the client has shown a certificate on this connection, 4: in this TLS
         session.
     :ivar verify: 0 if the certificate was found good; see :attr:`verified`.
-    :ivar version: the version of TLS, such as ``b"TLSv1.3"``; this and what follows is ``None`` where it was not sent.
+    :ivar version: the version of TLS, such as ``b"TLSv1.3"``; this and the next ones are ``None`` if they were not
+        sent.
     :ivar cn: the common name of the client's certificate.
     :ivar cipher: the name of the cipher.
     :ivar sig_alg: the algorithm that signed the proxy's certificate.
@@ -156,12 +159,12 @@ class ProxySSL:
 
     @property
     def used(self) -> bool:
-        """Whether the client came over TLS.  HAProxy sends the vector for a client in clear as well."""
+        """Whether the client uses TLS.  HAProxy sends this vector for clients without TLS as well."""
         return bool(self.client & _CLIENT_SSL)
 
     @property
     def verified(self) -> bool:
-        """Whether the client has shown a certificate, and it was good: OpenSSL's result for none at all is 0, too."""
+        """Whether the client has shown a certificate and it was good.  (Without one OpenSSL's result is 0 as well.)"""
         return self.used and bool(self.client & _CLIENT_CERTIFICATE) and self.verify == 0
 
     @classmethod
@@ -181,10 +184,10 @@ class ProxySSL:
 class ProxyTLV(dict[str, Any]):
     """The type-length-value vectors of a version 2 header (section 2.2), by name.
 
-    The names are ``ALPN``, ``AUTHORITY``, ``CRC32C``, ``UNIQUE_ID``, ``NETNS``, ``SSL``, and ``xEA`` (the type in
-    hexadecimal) for any other, whose last one counts if there are several; each value is the octets received.  With
-    ``SSL``, which is ``True``, come ``SSL_CLIENT`` and ``SSL_VERIFY`` (numbers) and the vectors inside it.  ``NOOP`` is
-    left out.  A name is an attribute as well, ``None`` if it is not there.
+    The names are ``ALPN``, ``AUTHORITY``, ``CRC32C``, ``UNIQUE_ID``, ``NETNS`` and ``SSL``; any other type is named by
+    its number in hexadecimal, as ``xEA``, and the last of several such vectors counts.  A value is the octets received,
+    but ``SSL`` is ``True``, and with it come the numbers ``SSL_CLIENT`` and ``SSL_VERIFY`` and the vectors inside it.
+    ``NOOP`` is left out.  Each name is an attribute as well: ``None`` for a vector that was not sent.
 
     :ivar ssl: what is in the SSL vector, or ``None``.
     :ivar vectors: every vector: type and value, in order.
@@ -200,7 +203,7 @@ class ProxyTLV(dict[str, Any]):
         **ProxySSL.NAMES,
         0x30: "NETNS",
     }
-    # A vector that means something inside SSL only must not look like one that was inside.
+    # Types that have a meaning inside SSL only: outside they must not get the same names.
     _OUTER: ClassVar[dict[int, str]] = {t: n for t, n in PP2_TYPENAME.items() if not n.startswith("SSL_")}
     _ATTRIBUTES: ClassVar[frozenset[str]] = frozenset({*PP2_TYPENAME.values(), "SSL_CLIENT", "SSL_VERIFY"})
 
@@ -246,22 +249,22 @@ class ProxyTLV(dict[str, Any]):
 
 @dataclass(frozen=True, kw_only=True)
 class ProxyData:
-    """What a PROXY header says.  True if it is a valid one.
+    """What a PROXY header says.  It is true if the header is valid.
 
     :ivar version: 1 or 2.
     :ivar command: the command; ``None`` in version 1.
     :ivar family: the address family.
     :ivar protocol: the transport protocol.
-    :ivar src_addr: the client's address; the 108 octets of a Unix socket's path; ``None`` where the connection is to be
-        treated as the proxy's own: ``UNKNOWN``, ``LOCAL`` and ``UNSPEC``.
-    :ivar dst_addr: the address it connected to, likewise.
-    :ivar src_port: the client's port; ``None`` without one.
-    :ivar dst_port: the port it connected to, likewise.
-    :ivar rest: the vectors as received; or what followed ``UNKNOWN``, ``LOCAL`` or ``UNSPEC`` and is to be ignored.
-    :ivar tlv: the vectors; ``None`` without any.
-    :ivar tlv_start: the offset of the first vector in :attr:`whole_raw`; ``None`` without any.
+    :ivar src_addr: the client's address, or the 108 octets of a Unix socket's path.  It is ``None`` for ``UNKNOWN``,
+        ``LOCAL`` and ``UNSPEC``: the connection is the proxy's own.
+    :ivar dst_addr: the address that the client connected to, in the same form.
+    :ivar src_port: the client's port; ``None`` for an address without ports.
+    :ivar dst_port: the port that the client connected to, in the same form.
+    :ivar rest: the vectors as received; or the octets behind ``UNKNOWN``, ``LOCAL`` or ``UNSPEC``, to be ignored.
+    :ivar tlv: the vectors; ``None`` for a header without vectors.
+    :ivar tlv_start: the offset of the first vector in :attr:`whole_raw`; ``None`` for a header without vectors.
     :ivar whole_raw: the header as received.
-    :ivar error: why it is not valid, for a failure that is to be remembered; ``""`` if it is.
+    :ivar error: why the header is not valid; ``""`` if it is.
     """
 
     version: int | None
@@ -280,7 +283,7 @@ class ProxyData:
 
     @property
     def valid(self) -> bool:
-        """Whether this is what a proxy said, not the memory of a failure."""
+        """Whether a proxy has sent this, and it is not the record of an error."""
         return not self.error and self.version is not None and self.protocol is not None
 
     def __bool__(self) -> bool:
@@ -288,9 +291,9 @@ class ProxyData:
 
     @property
     def peer(self) -> tuple[str, int] | tuple[str, int, int, int] | str | None:
-        """The client as ``session.peer`` has it; ``None`` where the header names none.
+        """The client in the form of ``session.peer``; ``None`` if the header does not name it.
 
-        An IPv4 address written as IPv6 is IPv4 here: limits and lists of networks are to see one client, not two.
+        An IPv4 address written as IPv6 becomes IPv4, so that it is one client to limits and lists of networks.
         """
         address, port = self.src_addr, self.src_port or 0
         if isinstance(address, IPv6Address):
@@ -303,15 +306,15 @@ class ProxyData:
 
     @property
     def tls(self) -> bool:
-        """Whether the proxy vouches for TLS between the client and itself."""
+        """Whether the proxy says that the client uses TLS."""
         return self.tlv is not None and self.tlv.ssl is not None and self.tlv.ssl.used
 
 
 class ProxyReader:
-    """Reads the header at the start of one connection, in whatever pieces it comes.
+    """Reads the header at the start of one connection from the pieces in which it arrives.
 
-    A header for datagrams is refused, since none can lead to an SMTP server.  ``LOCAL``, ``UNKNOWN`` and ``UNSPEC`` are
-    taken without looking at what follows, vectors included: nothing tells where those begin.
+    A header for datagrams is refused, since SMTP has none.  What follows ``LOCAL``, ``UNKNOWN`` and ``UNSPEC`` is not
+    looked at, vectors included: the reader could not know where they begin.
 
     :param max_length: the greatest length a version 2 header may announce, in octets, its first 16 not counted; 0 to
         65535.  A version 1 header never has more than 107.
@@ -326,17 +329,17 @@ class ProxyReader:
         self._finished = False
 
     def feed(self, data: bytes) -> tuple[ProxyData, bytes] | None:
-        """Take what was received.
+        """Read on.
 
-        :param data: the next octets, any number.
-        :returns: ``None`` as long as the header is incomplete; then what it says, and the octets behind it.
-        :raises ProxyError: as soon as the octets can't become a header (an address is judged when it is whole, the
-            vectors when all are there), and at every call after the last result.
+        :param data: the octets that arrived.
+        :returns: ``None`` while the header is incomplete; then its data, and the octets behind it.
+        :raises ProxyError: as soon as the octets can't become a header (addresses are checked when they are whole, and
+            vectors when all of them have arrived), and in each call after a result or an error.
         """
         if self._finished:
             raise ProxyError("the PROXY header has been read, or refused, before")
         self._buffer += data
-        # An error is final, too.
+        # Set now, since an error ends the reading as well.
         self._finished = True
         if self._buffer[:1] == V2_SIGNATURE[:1]:
             result = self._read_v2()
@@ -359,7 +362,7 @@ class ProxyReader:
 
 
 def _read_v1(head: bytes) -> ProxyData | None:
-    """Read a version 1 header from the first octets of a connection, 107 at most; ``None`` if there must be more."""
+    """Read a version 1 header from the first octets of a connection, 107 at most; ``None`` if it is incomplete."""
     line, found, _ = head.partition(b"\r\n")
     if not found:
         line = head.removesuffix(b"\r")
@@ -390,7 +393,7 @@ def _read_v1(head: bytes) -> ProxyData | None:
 
 
 def _read_fields(fields: list[bytes], ended: bool) -> list[Any]:
-    """The addresses and ports that are there, of four; the last may still be coming if the line has not ended."""
+    """The addresses and ports that have arrived, four at most; the last may be incomplete if the line has not ended."""
     values: list[Any] = []
     for index, text in enumerate(fields[2:]):
         complete = ended or index < len(fields) - 3
@@ -406,13 +409,13 @@ def _check_word(text: bytes, words: Iterable[bytes], complete: bool) -> None:
 
 
 def _check_address(text: bytes, family: bytes, complete: bool) -> IPv4Address | IPv6Address | None:
-    """An address in version 1's form; one that is still coming can only be wrong in its characters."""
+    """An address in the form of version 1; only the characters of an incomplete one are checked."""
     wrong = text.translate(None, _ADDRESS_CHARACTERS[family])
     if not wrong and not complete:
         return None
     try:
         if not wrong:
-            # Both refuse what section 2.1 does: leading zeros, and the other family.
+            # Both classes refuse what section 2.1 forbids: leading zeros, and addresses of the other family.
             return (IPv4Address if family == b"TCP4" else IPv6Address)(text.decode("ascii"))
     except ValueError:
         pass
@@ -420,7 +423,7 @@ def _check_address(text: bytes, family: bytes, complete: bool) -> IPv4Address | 
 
 
 def _check_port(text: bytes, complete: bool) -> int | None:
-    """A port in version 1's form; none yet where it is still coming and no digit is there."""
+    """A port in the form of version 1; ``None`` if it is incomplete and has no digit yet."""
     if not text and not complete:
         return None
     if not _PORT.fullmatch(text) or int(text) > 0xFFFF:
@@ -429,13 +432,13 @@ def _check_port(text: bytes, complete: bool) -> int | None:
 
 
 def _check_v2(head: bytes, max_length: int) -> int:
-    """Check the first octets, 16 at most, of a version 2 header, and give the length of what follows them."""
+    """Check the first octets (16 at most) of a version 2 header; returns how many octets follow the first 16."""
     if not V2_SIGNATURE.startswith(head[: len(V2_SIGNATURE)]):
         raise ProxyError("not the signature of a PROXY header of version 2")
     local = head[12:13] == b"\x20"
     if head[12:] and head[12] not in (0x20, 0x21):
         raise ProxyError(f"neither PROXY nor LOCAL in version 2: 0x{head[12]:02x}")
-    # Section 2.2: of a LOCAL header the family is ignored with the rest.
+    # Section 2.2: the family of a LOCAL header is ignored, as is everything behind it.
     if head[13:] and not local:
         family, protocol = divmod(head[13], 16)
         if family > AF.UNIX or protocol > PROTO.STREAM:
@@ -449,13 +452,13 @@ def _check_v2(head: bytes, max_length: int) -> int:
 
 
 def _address_size(family_protocol: int) -> int:
-    """The number of octets the addresses have; none where the family or the protocol is unspecified."""
+    """How many octets the addresses have; 0 if the family or the protocol is unspecified."""
     family, protocol = divmod(family_protocol, 16)
     return _ADDRESS_SIZE.get(AF(family), 0) if protocol else 0
 
 
 def _parse_v2(raw: bytes) -> ProxyData:
-    """Read a whole version 2 header, its first 16 octets checked before."""
+    """Read a whole version 2 header, whose first 16 octets have been checked."""
     command = V2_CMD(raw[12] & 0x0F)
     block = raw[V2_FIXED_SIZE:]
     size = _address_size(raw[13]) if command else 0
@@ -491,7 +494,7 @@ def _addresses(family: AF, block: bytes) -> tuple[Any, Any, int | None, int | No
 
 
 def _check_crc32c(raw: bytes, tlv_start: int) -> None:
-    """Section 2.2.3: a checksum that is there is verified, over the header with zeros in the checksum's place."""
+    """Verify the checksum, if there is one (section 2.2.3): it is computed with zeros in place of the checksum."""
     for offset, kind, value in _vectors(raw[tlv_start:]):
         if kind == 0x03:
             start = tlv_start + offset

@@ -1,4 +1,4 @@
-"""Replies: what a hook returned, and its form on the wire (RFC 5321 section 4.2, RFC 2034, RFC 3463)."""
+"""Replies: the status that a hook returns, and its form on the wire (RFC 5321 section 4.2, RFC 2034, RFC 3463)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MAX_REPLY_LINE = 512
 _CODE = re.compile(r"([2-5][0-5][0-9])(?:([ -])(.*))?")
 _ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: (.*))?")
 _LINE_END = re.compile(r"\r\n|\r|\n")
-# RFC 5321 section 4.2: a reply's text is printable ASCII and tabs.  The C1 controls and U+2028/9 are here for clients
-# that may be sent UTF-8: terminals and line-splitting code act on them.
+# RFC 5321 section 4.2: a reply's text is printable ASCII and tabs.  The C1 controls and U+2028/9 matter for clients
+# that are sent UTF-8: terminals obey them, and some software splits lines at them.
 _CONTROL = {c: "?" for c in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029) if c != 0x09}
 
-# RFC 2034 section 4: not on the greeting, HELO and EHLO; and 3xx has no class in RFC 3463.
+# RFC 2034 section 4: no code on the greeting and the replies to HELO and EHLO.  (3xx has no class in RFC 3463.)
 _NEVER_ENHANCED = frozenset({"", "HELO", "EHLO", "LHLO"})
 
 _FITTING_BY_VERB = {
@@ -68,7 +68,7 @@ _FITTING_BY_CODE = {
 
 
 class BadStatus(ValueError):
-    """What a hook returned is not a status."""
+    """A hook returned something that is not a status."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class Reply:
     """One SMTP reply (RFC 5321 section 4.2).
 
     :param code: the reply code, 200 to 559; its second digit is 0 to 5.
-    :param enhanced: the enhanced status code (RFC 3463) such as ``"5.1.1"``, or ``None`` for the one that fits the
+    :param enhanced: the enhanced status code (RFC 3463) such as ``"5.1.1"``, or ``None`` for the usual one for the
         command.
-    :param lines: the text, a line each; a line end inside one starts another.
+    :param lines: the lines of the text; a line end inside a line starts another.
     :raises BadStatus: (a ``ValueError``) if the code is out of range, if the enhanced code is malformed or of another
-        class, or if a line is no string.
+        class, or if a line is not a string.
     """
 
     code: int
@@ -97,7 +97,7 @@ class Reply:
         lines = (self.lines,) if isinstance(self.lines, str) else tuple(self.lines)
         if not all(isinstance(line, str) for line in lines):
             raise BadStatus("the lines of a reply are strings")
-        # A reply without a line would leave the client waiting for one.
+        # A reply without a line would never be sent, and the client would wait for it.
         split = tuple(part for line in lines for part in _LINE_END.split(line)) or ("",)
         object.__setattr__(self, "lines", split)
 
@@ -108,11 +108,11 @@ class Reply:
 
     @classmethod
     def parse(cls, status: object) -> Reply:
-        """Read a status as a hook may return it.
+        """Read a status that a hook has returned.
 
-        :param status: a :class:`Reply`; or a string of one line (``"250 OK"``), of several lines already prefixed
-            (``"250-one\\r\\n250 two"``), or of several lines only the first of which has the code.
-        :raises BadStatus: if it is neither.
+        :param status: a :class:`Reply`; or a string of one line (``"250 OK"``), of several lines that each start with
+            the code (``"250-one\\r\\n250 two"``), or of several lines of which only the first has the code.
+        :raises BadStatus: if it is none of these.
         """
         if isinstance(status, Reply):
             return status
@@ -131,7 +131,7 @@ class SMTPReplyError(Exception):
     """Raise it in a hook or a command: the client gets this reply.
 
     :param code: the reply code, 200 to 559.
-    :param enhanced: the enhanced status code, or ``None`` for the one that fits.
+    :param enhanced: the enhanced status code, or ``None`` for the usual one.
     :param text: the text, lines separated by newlines.
     :ivar reply: the same as a :class:`Reply`.
     :raises BadStatus: as :class:`Reply` does.
@@ -146,11 +146,11 @@ class SMTPReplyError(Exception):
 
 
 def fitting_enhanced(code: int, verb: str) -> str | None:
-    """The enhanced status code for a reply that has none.
+    """The usual enhanced status code for a reply.
 
     :param code: the reply code.
-    :param verb: the command answered; ``""`` is the greeting.
-    :returns: ``None`` where RFC 2034 wants none.
+    :param verb: the command answered; ``""`` for the greeting.
+    :returns: ``None`` for replies without an enhanced status code (RFC 2034).
     """
     if verb in _NEVER_ENHANCED or code // 100 == 3:
         return None
@@ -165,28 +165,29 @@ def fitting_enhanced(code: int, verb: str) -> str | None:
 def encode_status(
     status: str | Reply, verb: str = "", enhanced: bool = True, utf8: bool = False, more: bool = False
 ) -> tuple[int, bytes]:
-    """A status in its form on the wire, and its code.
+    """The code of a status, and its form on the wire.
 
-    Line ends in the text start a new line of the reply and other control characters become ``?``, so nothing a hook
-    says can forge a reply.  A line that would be over 512 octets is folded.
+    A line end in the text starts a new line of the reply, and other control characters become ``?``, so the text can't
+    forge a reply.  Lines that would be longer than 512 octets are folded.
 
     :param status: see :meth:`Reply.parse`.
-    :param verb: the command answered; ``""`` is the greeting.
-    :param enhanced: with an enhanced status code.  If not (and on the greeting, HELO, EHLO and LHLO, RFC 2034 section
-        4), the code of a :class:`Reply` is left out, while the text of a ``str`` is sent as the hook wrote it.
-    :param utf8: whether the client may be sent UTF-8 (RFC 6531 section 3.7.4.2); else other than ASCII becomes ``?``.
-    :param more: whether a status that ends in a ``250-`` line is to stay open, to be continued by the next one.
+    :param verb: the command answered; ``""`` for the greeting.
+    :param enhanced: whether to send an enhanced status code.  If not (and always on the greeting, HELO, EHLO and LHLO,
+        RFC 2034 section 4), the code of a :class:`Reply` is left out; the text of a ``str`` is sent as it is.
+    :param utf8: whether the client understands UTF-8 (RFC 6531 section 3.7.4.2); if not, characters beyond ASCII become
+        ``?``.
+    :param more: whether a status whose last line is ``250-`` stays open, so that the next status continues it.
     :raises BadStatus: see :meth:`Reply.parse`.
     """
     if not isinstance(status, (str, Reply)):
-        # Not left to the cache: an unhashable status would be a TypeError there.
+        # The cache would raise a TypeError for a status that can't be hashed.
         Reply.parse(status)
     return encode_known(status, verb, enhanced, utf8, more)
 
 
 @lru_cache(maxsize=512)
 def encode_known(status: str | Reply, verb: str, enhanced: bool, utf8: bool, more: bool) -> tuple[int, bytes]:
-    """The same for what is a ``str`` or a :class:`Reply` for certain; it is remembered."""
+    """The same without the check of the status' type; results are cached."""
     wanted = enhanced and verb not in _NEVER_ENHANCED
     code, texts, open_ended = _read(status) if isinstance(status, str) else (status.code, status.lines, False)
     prefix = b""
@@ -206,7 +207,7 @@ def encode_known(status: str | Reply, verb: str, enhanced: bool, utf8: bool, mor
 
 
 def _read(status: str) -> tuple[int, tuple[str, ...], bool]:
-    """The code of a status, its lines without it, and whether the last of them announces another."""
+    """The code of a status, its lines without the code, and whether the last line announces another (``250-``)."""
     lines = _LINE_END.split(status.rstrip("\r\n"))
     first = _CODE.fullmatch(lines[0])
     if first is None:
@@ -219,7 +220,7 @@ def _read(status: str) -> tuple[int, tuple[str, ...], bool]:
 
 
 def _fold(line: bytes, room: int) -> Iterator[bytes]:
-    """Cut a line so that no piece has more octets than fit: at spaces where there are any, never inside a character."""
+    """Cut a line into pieces that fit, at a space if possible, and never inside a character."""
     start = 0
     while len(line) - start > room:
         end = start + room

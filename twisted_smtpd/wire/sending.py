@@ -1,4 +1,4 @@
-"""The client's side of the wire: a server's replies, what its EHLO response offers, and content on its way out."""
+"""The client's side of the wire: reads a server's replies and EHLO response, and prepares content to be sent."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from twisted_smtpd.wire.replies import Reply
 
 __all__ = ["MalformedReply", "ReplyReader", "extensions_of", "prepare_content"]
 
-# RFC 5321 section 4.5.3.1.5 says 512 octets; servers that say more are common, one without an end is an attack.
+# RFC 5321 section 4.5.3.1.5 allows 512 octets.  Longer lines are common, but a line without an end is an attack.
 MAX_LINE = 4096
-# Octets of all lines of one reply.
+# The most octets of all lines of one reply together.
 MAX_REPLY = 65536
 
 _line = re.compile(rb"([2-5])([0-9])([0-9])(?:([- ])(.*))?", re.DOTALL)
@@ -18,14 +18,14 @@ _line_end = re.compile(rb"\r\n|\r|\n")
 
 
 class MalformedReply(ValueError):
-    """What a server sent is no reply."""
+    """A server sent something that is not a reply."""
 
 
 class ReplyReader:
-    """Reads a server's replies, in whatever pieces they arrive.
+    """Reads a server's replies from the pieces in which they arrive.
 
-    A line may end with LF alone.  A code that RFC 5321 section 4.2.1 does not have (``571``) becomes the one that says
-    no more than its first digit (``550``), as section 4.2 wants a client to read it.
+    A line may end with LF alone.  A code that is not in RFC 5321 section 4.2.1 (``571``) becomes the general code with
+    the same first digit (``550``): section 4.2 has clients look at the first digit of unknown codes.
     """
 
     def __init__(self) -> None:
@@ -36,14 +36,15 @@ class ReplyReader:
 
     @property
     def pending(self) -> bool:
-        """Whether part of a reply has arrived."""
+        """Whether a part of the next reply has arrived."""
         return bool(self._buffer or self._lines)
 
     def feed(self, data: bytes) -> list[Reply]:
-        """Take in some octets.
+        """Read on.
 
-        :returns: the replies they complete.
-        :raises MalformedReply: if they are no reply, or one without a reasonable end.
+        :param data: the octets that arrived.
+        :returns: the replies that are complete now.
+        :raises MalformedReply: for a malformed reply, and for one that is too long.
         """
         self._buffer += data
         replies = []
@@ -70,7 +71,7 @@ class ReplyReader:
         if self._octets > MAX_REPLY:
             raise MalformedReply(f"a reply of more than {MAX_REPLY} octets")
         self._code = code
-        # A bare CR would start another line of the reply we make of it.
+        # A bare CR would start another line in Reply.
         self._lines.append((match[5] or b"").replace(b"\r", b"?").decode("utf-8", "replace"))
         if match[4] == b"-":
             return None
@@ -81,24 +82,25 @@ class ReplyReader:
 
 
 def extensions_of(reply: Reply) -> dict[str, str]:
-    """What an EHLO response offers (RFC 5321 section 4.1.1.1).
+    """The extensions in an EHLO response (RFC 5321 section 4.1.1.1).
 
-    :returns: keyword in upper case to the words behind it, as they stand.
+    :returns: for each keyword, in upper case, the text that follows it.
     """
     found: dict[str, str] = {}
     for line in reply.lines[1:]:
         keyword, _, words = line.strip().replace("=", " ", 1).partition(" ")
-        # Some servers say AUTH twice, "AUTH=LOGIN" for old clients: the words add up.
+        # Some servers send AUTH twice, once as "AUTH=LOGIN" for old clients: the words of both count.
         found[keyword.upper()] = f"{found.get(keyword.upper(), '')} {words}".strip()
     return found
 
 
 def prepare_content(content: bytes) -> bytes:
-    """A message as it follows the 354: with dots doubled, without the final dot (RFC 5321 section 4.5.2).
+    """A message in the form in which it is sent after 354: dots are stuffed, the final dot is missing.
 
-    Each CR or LF that stands alone becomes CRLF: whatever a handler has put into the message, the only end of data the
-    next host can see is ours.
+    Bare CR and LF become CRLF, so that nothing in the message can look like an end of data to the next host
+    (RFC 5321 section 4.5.2).
 
+    :param content: the message.
     :returns: octets that are empty or end with CRLF.
     """
     ends = content.count(b"\r\n")
