@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.fakes import ENVELOPE, MESSAGE, Promises, codes, connect, hooks, join, make_factory, pass_time
 from tests.support.proxy_headers import UNIX, v2
 from tests.support.tls_dialog import SecureTestCase
-from twisted_smtpd.protocol import tls as starttls
+from twisted_smtpd import tls
 
 
 class OddCertificateTests(SecureTestCase):
@@ -24,7 +24,7 @@ class OddCertificateTests(SecureTestCase):
         def describe(transport: Any) -> None:
             raise ValueError("a certificate of version 9")
 
-        self.patch(starttls, "describe", describe)
+        self.patch(tls, "describe", describe)
 
     def test_nothing_said_in_clear_survives_starttls(self) -> None:
         asked: list[Any] = []

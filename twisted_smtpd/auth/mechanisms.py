@@ -6,21 +6,17 @@ import base64
 import binascii
 import re
 import secrets
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted_smtpd.auth.offer import binding_of
-from twisted_smtpd.auth.results import (
-    AuthResult,
-    BearerToken,
-    CramMD5Response,
-    ExternalIdentity,
-    Identity,
-    LoginPassword,
-)
+from twisted_smtpd.auth.results import AuthResult, Identity, LoginPassword
 from twisted_smtpd.auth.scram import BINDINGS, ScramError, ScramKeys, ScramServer
 from twisted_smtpd.auth.view import Exchange, Response
 from twisted_smtpd.runtime.awaiting import MISSING, settle
 from twisted_smtpd.wire.replies import SMTPReplyError
+
+if TYPE_CHECKING:
+    from twisted_smtpd.auth.credentials import BearerToken
 
 __all__ = ["cram_md5", "decode_response", "external", "login", "oauthbearer", "plain", "scram", "xoauth2"]
 
@@ -98,6 +94,9 @@ async def cram_md5(exchange: Exchange, args: list[str]) -> Any:
     login, _, digest = response.rpartition(b" ")
     if not login or len(digest) != 32:
         raise malformed()
+    # Imported here and below: it loads twisted.cred, which PLAIN, LOGIN and SCRAM do not need.
+    from twisted_smtpd.auth.credentials import CramMD5Response
+
     return exchange.server._authenticate("CRAM-MD5", CramMD5Response(login, challenge, digest.lower()))
 
 
@@ -108,6 +107,8 @@ async def external(exchange: Exchange, args: list[str]) -> Any:
         return NOT_SAID
     if b"\0" in response:
         raise malformed()
+    from twisted_smtpd.auth.credentials import ExternalIdentity
+
     tls = exchange.server.session.ssl
     # It is offered only to a client with a certificate that was verified.
     assert tls is not None and tls.peer_certificate is not None
@@ -122,6 +123,8 @@ async def xoauth2(exchange: Exchange, args: list[str]) -> Any:
     match = _XOAUTH2.fullmatch(response)
     if match is None:
         raise malformed()
+    from twisted_smtpd.auth.credentials import BearerToken
+
     data = BearerToken(match[1], match[2].decode("ascii"))
     return await _bearer(exchange, "XOAUTH2", data, b'{"status":"400","schemes":"Bearer","scope":""}')
 
@@ -142,6 +145,8 @@ async def oauthbearer(exchange: Exchange, args: list[str]) -> Any:
     login = (match[1] or b"").replace(b"=2C", b",").replace(b"=3D", b"=")
     port = values.get("port", "")
     number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else None
+    from twisted_smtpd.auth.credentials import BearerToken
+
     data = BearerToken(login, token[1], values.get("host"), number)
     return await _bearer(exchange, "OAUTHBEARER", data, b'{"status":"invalid_token"}')
 

@@ -10,7 +10,6 @@ from twisted.logger import Logger
 from twisted_smtpd.auth.results import MECHANISM_NAME
 from twisted_smtpd.auth.scram import BINDINGS, SCRAM_HASHES
 from twisted_smtpd.auth.view import AuthClient, Mechanism
-from twisted_smtpd.tls import channel_binding
 
 __all__ = [
     "MAX_AUTH_LINE",
@@ -154,4 +153,7 @@ def usable_names(server: AuthClient) -> list[str]:
 
 def binding_of(server: AuthClient, kind: str) -> bytes | None:
     """Channel binding data of the client's connection (RFC 5056); none where a proxy has done the TLS."""
+    # Imported here: a server without TLS does not need it.
+    from twisted_smtpd.tls import channel_binding
+
     return channel_binding(server.transport, kind)

@@ -5,32 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from twisted_smtpd.on_demand import on_demand
 from twisted_smtpd.options.table import AuthCallbackType, AuthenticatorType
-
-if TYPE_CHECKING:
-    from twisted_smtpd.auth.credentials import BearerToken, CramMD5Response, ExternalIdentity
 
 __all__ = [
     "AuthCallbackType",
     "AuthMechanismType",
     "AuthResult",
     "AuthenticatorType",
-    "BearerToken",
-    "CramMD5Response",
-    "ExternalIdentity",
     "Identity",
     "LoginPassword",
     "auth_mechanism",
     "loggable",
 ]
-
-# Loaded late: they need twisted.cred, and few servers offer their mechanisms.
-__getattr__ = on_demand(
-    __name__, {"BearerToken": "credentials", "CramMD5Response": "credentials", "ExternalIdentity": "credentials"}
-)
 
 F = TypeVar("F", bound=Callable[..., Any])
 

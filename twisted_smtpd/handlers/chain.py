@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.application.service import IService
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -17,6 +16,8 @@ from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+
+    from twisted.application.service import IService
 
 __all__ = ["PASS", "Chain"]
 

@@ -370,25 +370,26 @@ class Connection(LineReceiver):
             code, wire = encode_status(status, self._verb, self.enhanced_status_codes, self.utf8_replies, True)
         self._code = code
         if self._ending or self._open_lines or wire[3] == HYPHEN or code == 421 or code == 521:
-            self._send_with_care(code, wire, more=True)
+            self._send_with_care(code, wire, True)
         else:
             self._out += wire
             if not self._advancing or len(self._out) > MAX_HELD:
                 self._flush()
         return DONE if self._output.blocked_since is None else self._output.drained()
 
-    def send_reply(self, status: str | Reply, verb: str | None = None) -> int:
-        """Send a reply that is whole, without waiting for the client.
+    def send_reply(self, status: str | Reply, more: bool = False, verb: str | None = None) -> int:
+        """Send a reply without waiting for the client.
 
         :param status: see :meth:`Reply.parse`.
+        :param more: whether a status that ends in a ``250-`` line is to be continued by the next one.
         :param verb: what it replies to, which decides on its enhanced code; by default the command in progress.
         :returns: its code.
         :raises BadStatus: if it is no status.
         """
         verb = self._verb if verb is None else verb
-        code, wire = encode_status(status, verb, self.enhanced_status_codes, self.utf8_replies, False)
+        code, wire = encode_status(status, verb, self.enhanced_status_codes, self.utf8_replies, more)
         self._code = code
-        self._send_with_care(code, wire, more=False)
+        self._send_with_care(code, wire, more)
         return code
 
     def _send_with_care(self, code: int, wire: bytes, more: bool) -> None:

@@ -9,11 +9,11 @@ from twisted.logger import Logger
 from twisted_smtpd.protocol.judging import permits
 from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING
 from twisted_smtpd.wire.content import ContentReader
-from twisted_smtpd.wire.proxy_protocol import ProxyData, ProxyError, ProxyReader
 from twisted_smtpd.wire.replies import Reply
 
 if TYPE_CHECKING:
     from twisted_smtpd.protocol.view import ClientView
+    from twisted_smtpd.wire.proxy_protocol import ProxyData
 
 __all__ = ["read_proxy_header"]
 
@@ -31,12 +31,15 @@ class _HeaderReader(ContentReader):
     def __init__(self) -> None:
         super().__init__()
         self.data: ProxyData | None = None
+        # Imported here: few servers are behind a proxy.
+        from twisted_smtpd.wire.proxy_protocol import ProxyReader
+
         self._reader = ProxyReader()
 
     def feed(self, data: bytes) -> bytes | None:
         try:
             result = self._reader.feed(data)
-        except ProxyError as error:
+        except ValueError as error:  # it raises ProxyError only
             self.error = str(error)
             return b""
         if result is None:

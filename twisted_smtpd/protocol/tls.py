@@ -18,7 +18,6 @@ from twisted_smtpd.protocol.judging import permits
 from twisted_smtpd.protocol.states import State
 from twisted_smtpd.protocol.view import ClientView
 from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING
-from twisted_smtpd.tls import describe, explain
 from twisted_smtpd.wire.replies import SMTPReplyError
 
 __all__ = ["TLSClient", "TLSLayer", "start_implicit_tls", "starttls"]
@@ -103,6 +102,9 @@ class TLSLayer:
         if not self.done:
             self._awaited = True
             await client._wait(client.timeout, self._overdue, client._sleep())
+        # Imported here and below: a server without TLS does not need it.
+        from twisted_smtpd.tls import describe
+
         try:
             client.session.ssl = describe(client.transport)
         except Exception:
@@ -122,6 +124,8 @@ class TLSLayer:
     def lost(self, reason: Failure) -> None:
         """The connection is lost; say so if it was in the middle of the handshake."""
         if self.handshaking and reason.value is not None and hasattr(self._client, "session"):
+            from twisted_smtpd.tls import explain
+
             self._log(explain(reason.value))
 
     def _overdue(self) -> None:

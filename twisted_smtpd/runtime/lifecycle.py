@@ -11,9 +11,8 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 
@@ -21,6 +20,9 @@ from twisted_smtpd.interfaces import IOffersServices, IStartable, IStoppable
 from twisted_smtpd.runtime.awaiting import settle, unfinished
 from twisted_smtpd.runtime.reactors import running_loop
 from twisted_smtpd.session import Peer
+
+if TYPE_CHECKING:
+    from twisted.application.service import IService
 
 __all__ = [
     "STOP_TIMEOUT",
@@ -121,6 +123,9 @@ async def offered_services(handler: object) -> list[IService]:
     method = _services_of(handler)
     if method is None:
         return []
+    # Imported here: a controller runs no services.
+    from twisted.application.service import IService
+
     services = list(await _finished(method(), "services"))
     for service in services:
         if not IService.providedBy(service):
