@@ -52,6 +52,7 @@ class SharedSettings:
     :ivar commands: the verbs there are.
     :ivar dispatch: for each state, the verbs and what becomes of them in it: the table of
         :mod:`~twisted_smtpd.protocol.states` with this server's methods.
+    :ivar guarded: the same with this package's own methods only, for a program that calls one of them by its name.
     :ivar longest_command: octets of the longest command line, CRLF included.
     :ivar call_limits: how often a client may send each verb (``"*"`` for the rest), or ``None``.
     :ivar shortest_limit: the shortest limit in time, in seconds.
@@ -81,3 +82,8 @@ class SharedSettings:
     ehlo_takes_responses: bool
     ehlo_state: Callable[[Any], Hashable] | None
     ehlo_responses: dict[Hashable, str]
+
+    @property
+    def guarded(self) -> Mapping[State, Mapping[str, Command]]:
+        """See above; made when it is asked for."""
+        raise NotImplementedError

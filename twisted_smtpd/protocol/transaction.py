@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from twisted_smtpd.protocol.dispatch import TOOK_TOO_LONG, Dispatch, Status
 from twisted_smtpd.protocol.settings import ParameterCheck
-from twisted_smtpd.protocol.states import RECIPIENT, SENDER
+from twisted_smtpd.protocol.states import RECIPIENT, SENDER, transaction_state
 from twisted_smtpd.protocol.verdict import each_status, gathered, is_many, log_message, one_for_all
 from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, settle
 from twisted_smtpd.session import Recipient
@@ -58,7 +58,8 @@ class Transaction(Dispatch):
         envelope.mail_from = address
         if options:
             envelope.mail_options.extend(options)
-        self._enter(SENDER)
+        # A class may make envelopes that have a recipient already.
+        self._enter(transaction_state(self) if envelope.rcpt_tos else SENDER)
         return self.push("250 OK")
 
     async def _mail_after_hook(self, address: str, options: list[str]) -> None:
@@ -206,8 +207,8 @@ class Transaction(Dispatch):
     # -- a hook that reads the message while it comes ------------------------------------------------------------------
 
     async def _stream(self, rest: Awaitable[None], reader: ContentReader) -> None:
+        await rest
         try:
-            await rest
             await self._answer(await self._stream_to_hook(reader))
             log_message(self, reader.size)
         finally:
