@@ -158,21 +158,26 @@ class PushTests(SynchronousTestCase):
         ]
         for way in ways:
             for held in (False, True):
-                ended: list[bool] = []
-
-                async def hook(server: Any, *arguments: Any, way: Any = way, ended: list[bool] = ended) -> str:
-                    await way(server)
-                    ended.append(True)
-                    return "250 OK"
-
-                client = connect(hooks(handle_NOOP=hook))
+                client = await self.asking(way, held)
+                self.assertEqual(client.read().endswith(b"OK\r\n"), not held)
+                client.protocol._output.resumeProducing()
                 await turns()
-                client.read()
-                client.protocol.dataReceived(b"NOOP\r\n")
+                self.assertEqual(client.protocol.connections.counts.hook_failures, 0)
                 if held:
-                    client.protocol._output.pauseProducing()
-                    await turns()
-                    client.protocol._output.resumeProducing()
-                await turns()
-                self.assertEqual(ended, [True])
-                self.assertTrue(client.read().endswith(b"\r\n250 2.0.0 OK\r\n"))
+                    self.assertTrue(client.read().endswith(b"250 2.0.0 OK\r\n"))
+
+    async def asking(self, way: Any, held: bool) -> Client:
+        """A client whose hook pushes; it does not read where it is held."""
+
+        async def hook(server: Any, *arguments: Any) -> str:
+            if held:
+                server._output.pauseProducing()
+            await way(server)
+            return "250 OK"
+
+        client = connect(hooks(handle_NOOP=hook))
+        await turns()
+        client.read()
+        client.protocol.dataReceived(b"NOOP\r\n")
+        await turns()
+        return client
