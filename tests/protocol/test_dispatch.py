@@ -12,6 +12,7 @@ from tests.support.fakes import ENVELOPE, MESSAGE, Recorder, answering, codes, c
 from tests.support.loops import in_a_loop, turns
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.smtp import SMTP, Envelope
+from twisted_smtpd.wire.replies import BadStatus
 
 EHLO = b"EHLO client.example\r\n"
 MAIL = b"MAIL FROM:<a@x.example>\r\n"
@@ -179,6 +180,18 @@ class OverriddenPushTests(SynchronousTestCase):
             client = connect(handler, protocol=Broken)
             self.assertEqual(codes(client.send(EHLO + MAIL + RCPT + b"DATA\r\n" + RCPT)), [250, 250, 250, 451, 250])
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 2)
+
+    def test_the_verdict_that_it_says_is_the_one_that_counts(self) -> None:
+        class Mine(SMTP):
+            async def push(self, status: Any) -> None:
+                await super().push("554 5.7.1 no" if status == "250 stored" else status)
+
+        for status in ("250 stored", "554 5.7.1 no", "nonsense"):
+            client = connect(hooks(handle_DATA=answering(status)), protocol=Mine)
+            said = codes(client.send(MESSAGE))[-1]
+            counts = client.protocol.connections.counts
+            self.assertEqual((counts.accepted, counts.deferred, counts.refused), (0, said == 451, said == 554), status)
+        self.assertEqual(len(self.flushLoggedErrors(BadStatus)), 1)
 
     def deferring(self, base: type[SMTP]) -> type[SMTP]:
         class Deferring(base):  # type: ignore[misc, valid-type]

@@ -6,9 +6,10 @@ from typing import Any
 
 from twisted.internet.error import ConnectionLost
 
-from tests.support.fakes import EHLO, MESSAGE, codes, hooks
+from tests.support.fakes import EHLO, ENVELOPE, MESSAGE, Recorder, codes, hooks
 from tests.support.tls_dialog import Peer, SecureTestCase
 from twisted_smtpd.factory import ImplicitTLS
+from twisted_smtpd.smtp import SMTP
 
 
 class ImplicitTLSTests(SecureTestCase):
@@ -28,6 +29,27 @@ class ImplicitTLSTests(SecureTestCase):
                 self.assertEqual(peer.greeting, b"")
                 self.assertEqual(peer.handshake(), b"220 mx.example ESMTP twisted-smtpd\r\n")
                 self.assertEqual(codes(peer.send(MESSAGE)), [250, 250, 250, 354, 250])
+
+    def test_its_end_is_heard_of_once(self) -> None:
+        """A transport that tells of it again does not end what is waited for by then."""
+        handler = Recorder()
+        for peer in self.ways(handler):
+            peer.handshake()
+            peer.send(ENVELOPE + b"DATA\r\n")
+            peer.protocol.handshakeCompleted()
+            self.assertEqual(codes(peer.send(b"hello\r\n.\r\n")), [250])
+        self.assertEqual(handler.contents, [b"hello\r\n"] * 3)
+
+    def test_an_exchange_too(self) -> None:
+        class Asking(SMTP):
+            async def smtp_ASK(self, arg: str | None) -> None:
+                await self.push(f"250 {(await self.read_line(100)).decode()}")
+
+        peer = self.connect(protocol=Asking, ssl_context=self.files())
+        peer.handshake()
+        peer.send(b"ASK\r\n")
+        peer.protocol.handshakeCompleted()
+        self.assertEqual(peer.send(b"yes\r\n"), b"250 2.0.0 yes\r\n")
 
     def test_the_connect_hook_sees_tls(self) -> None:
         seen: list[Any] = []
