@@ -257,3 +257,21 @@ class StatusTests(SynchronousTestCase):
             line = {"NOOP": b"NOOP\r\n", "MAIL": MAIL, "RCPT": MAIL + RCPT, "DATA": b"DATA\r\n.\r\n"}[name]
             self.assertTrue(client.send(line).endswith(b"two\r\n"), name)
             self.assertEqual(codes(client.send(b"HELP\r\n")), [214], name)
+
+
+class CommandTests(SynchronousTestCase):
+    def test_a_chunk_is_never_taken_for_commands(self) -> None:
+        client = connect()
+        said = client.send(b"EHLO x\r\nBDAT 30\r\nMAIL FROM:<evil@x.example>\r\n")
+        self.assertEqual(codes(said), [250, 521])
+        self.assertTrue(client.closed)
+
+    def test_draining_answers_a_client_that_authenticates(self) -> None:
+        def callback(mechanism: str, login: bytes, password: bytes) -> bool:
+            return True
+
+        client = connect(auth_callback=callback, auth_require_tls=False)
+        client.send(b"EHLO x\r\nAUTH PLAIN\r\n")
+        client.protocol.connections.drain(10)
+        self.assertEqual(codes(client.read()), [421])
+        self.assertTrue(client.closed)

@@ -8,6 +8,7 @@ from twisted.internet.error import ConnectionLost
 
 from tests.support.fakes import EHLO, ENVELOPE, MESSAGE, Recorder, codes, hooks
 from tests.support.tls_dialog import Peer, SecureTestCase
+from twisted_smtpd import tls
 from twisted_smtpd.factory import ImplicitTLS
 from twisted_smtpd.smtp import SMTP
 
@@ -121,3 +122,36 @@ class ImplicitTLSTests(SecureTestCase):
 
     def test_a_context_that_is_none_is_a_type_error(self) -> None:
         self.assertRaises(TypeError, ImplicitTLS, self.factory(), "cert.pem")
+
+
+class OddCertificateTests(SecureTestCase):
+    """A client's certificate can be such that no library can tell about it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+
+        def describe(transport: Any) -> None:
+            raise ValueError("a certificate of version 9")
+
+        self.patch(tls, "describe", describe)
+
+    def test_nothing_said_in_clear_survives_starttls(self) -> None:
+        asked: list[Any] = []
+        peer = self.connect(hooks(handle_STARTTLS=lambda *arguments: asked.append(arguments)), tls_context=self.files())
+        peer.read()
+        peer.send(ENVELOPE)
+        peer.send(b"STARTTLS\r\n")
+        peer.handshake()
+        self.assertTrue(peer.closed or peer.aborted)
+        self.assertIsNone(peer.protocol.envelope.mail_from)
+        self.assertIsNone(peer.protocol.session.host_name)
+        self.assertEqual(asked, [])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_implicit_tls_is_not_greeted(self) -> None:
+        asked: list[Any] = []
+        peer = self.connect(hooks(handle_CONNECT=lambda *arguments: asked.append(arguments)), ssl_context=self.files())
+        self.assertEqual(peer.handshake(), b"")
+        self.assertTrue(peer.closed or peer.aborted)
+        self.assertEqual(asked, [])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
