@@ -76,6 +76,20 @@ class LostTests(SynchronousTestCase):
         self.assertEqual(client.protocol.connections.buffered, 0)
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def test_one_that_has_it_and_refuses_it_in_a_command_of_its_own(self) -> None:
+        promises = Promises()
+
+        class Mine(SMTP):
+            async def smtp_DATA(self, arg: str | None) -> None:
+                await super().smtp_DATA(arg)
+                raise SMTPReplyError(450, None, "never heard")
+
+        client = connect(hooks(handle_DATA=promises), protocol=Mine)
+        client.send(MESSAGE)
+        client.lose()
+        promises.made[0].callback("250 OK")
+        self.assertEqual(client.protocol.connections.open, set())
+
     def test_a_hook_after_a_message_is_cancelled_again(self) -> None:
         promises = Promises()
         client = connect(hooks(handle_NOOP=promises))

@@ -337,8 +337,7 @@ class Dispatch(Connection):
 
     def _command_failed(self, error: BaseException) -> None:
         if isinstance(error, SMTPReplyError):
-            self._update_state()
-            self._release()
+            self._command_done()
             self.refuse(error.reply)
         elif self._gone and isinstance(error, CANCELLED):
             log.debug("client gone while a hook was pending")
