@@ -108,7 +108,10 @@ class Body:
         assert then is not None and reader is not None
         await self._end()
         self._runner.keep(True)
-        await then(reader)
+        try:
+            await then(reader)
+        finally:
+            self._runner.keep(False)
 
     def feed(self, data: bytes) -> bytes | None:
         """Take some content.

@@ -50,7 +50,6 @@ class Connection(LineReceiver):
     What a line means is the subclass's matter: it has :meth:`lineReceived`, as with each ``LineReceiver``.
 
     :param settings: what this connection shares with others of its server.
-    :param timeouts: its time limits.
     :param runner: its command in progress.
     :param body: the message it is receiving.
     :ivar connections: the server's connections; a factory sets its own before the connection is made.
@@ -80,12 +79,12 @@ class Connection(LineReceiver):
 
     _verb: str
     _output: Output
+    _timeouts: Timeouts
     _now: Callable[[], float]
     _active: float
 
-    def __init__(self, settings: SharedSettings, timeouts: Timeouts, runner: CommandRunner, body: Body) -> None:
+    def __init__(self, settings: SharedSettings, runner: CommandRunner, body: Body) -> None:
         self._settings = settings
-        self._timeouts = timeouts
         self._runner = runner
         self._body = body
         self.connections: Connections = settings.connections
@@ -118,7 +117,6 @@ class Connection(LineReceiver):
         batches = self.connections.batches = joined(transport, self.connections.batches)
         self._output = Output(transport, self._now, self._output_blocked, self._output_free, batches)
         self._active = self._now()
-        self._timeouts.begin(self._active)
         # Asked for once: a transport makes a new object each time.
         self._peer_address: Any = transport.getPeer()
 

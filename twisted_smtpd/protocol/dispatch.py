@@ -124,7 +124,7 @@ class Dispatch(Connection):
         """Begin with the settings that this connection shares with others."""
         runner = CommandRunner(self)
         body = Body(self, runner)
-        Connection.__init__(self, settings, Timeouts(self, runner, body), runner, body)
+        Connection.__init__(self, settings, runner, body)
         self._verb = ""
         self._accepted = 0
         self._refused = 0
@@ -161,6 +161,7 @@ class Dispatch(Connection):
     def connectionMade(self) -> None:
         self.envelope = self._create_envelope()
         super().connectionMade()
+        self._timeouts = Timeouts(self, self._runner, self._body, self._active)
         if ISSLTransport.providedBy(self.transport):
             # What listens has seen to it.
             self.implicit_tls = None
@@ -171,13 +172,12 @@ class Dispatch(Connection):
         if refusal is not None:
             self.turn_away(refusal)
             return
-        self._runner.start(self._opening())
+        self._runner.start(open_connection(self))
         self._advance()
 
-    async def _opening(self) -> None:
+    def _begin_session(self) -> None:
         self.session = self._create_session()
         self.session.peer = self._peer()
-        await open_connection(self)
 
     def turn_away(self, status: str) -> None:
         """Refuse a client before its greeting, and close.
@@ -311,7 +311,8 @@ class Dispatch(Connection):
             raise SMTPReplyError(421, "4.7.0", f"{verb} sent too many times")
 
     def _command_done(self) -> None:
-        self._update_state()
+        # What _update_state() does, without the call.
+        self._commands = self._settings.dispatch[state_of(self)]
         if self._gone:
             self.leave()
         self._release()

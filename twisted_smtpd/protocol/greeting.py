@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted_smtpd.protocol.states import State
 from twisted_smtpd.runtime.awaiting import MISSING
 from twisted_smtpd.wire.commands import parse_helo_name
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
@@ -19,8 +18,7 @@ MAX_EHLO_RESPONSES = 64
 
 
 async def greet(client: ClientView) -> None:
-    """Greet the client, if ``handle_CONNECT`` lets it in."""
-    client._set_barrier(State.UNWELCOME)
+    """Greet the client, which is UNWELCOME until now, if ``handle_CONNECT`` lets it in."""
     client._meet()
     if "CONNECT" in client._settings.hooks:
         # RFC 5321 section 3.1: after 554 the client may still say QUIT.  A hook that fails lets no client in.

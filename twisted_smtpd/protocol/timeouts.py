@@ -29,24 +29,20 @@ class Timeouts:
     :param connection: the connection.
     :param runner: its command in progress.
     :param body: the message being received.
-    :ivar connected_at: when the connection was made, in seconds.
+    :param connected_at: when the connection was made, in seconds.
     :ivar give_up: called when a step before SMTP has taken too long, or ``None`` where none is waited for.
     :ivar give_up_at: when that is, in seconds.
     """
 
     __slots__ = ("body", "connected_at", "connection", "give_up", "give_up_at", "runner")
 
-    def __init__(self, connection: ConnectionView, runner: CommandRunner, body: Body) -> None:
+    def __init__(self, connection: ConnectionView, runner: CommandRunner, body: Body, connected_at: float) -> None:
         self.connection = connection
         self.runner = runner
         self.body = body
-        self.connected_at = 0.0
+        self.connected_at = connected_at
         self.give_up: Callable[[], None] | None = None
         self.give_up_at = 0.0
-
-    def begin(self, now: float) -> None:
-        """The connection is made."""
-        self.connected_at = now
 
     def wait_at_most(self, seconds: float, give_up: Callable[[], None]) -> None:
         """Have something done unless :meth:`no_longer_waiting` is called in time.

@@ -20,7 +20,7 @@ from twisted_smtpd.protocol.view import ClientView
 from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING
 from twisted_smtpd.wire.replies import SMTPReplyError
 
-__all__ = ["TLSClient", "TLSLayer", "start_implicit_tls", "starttls"]
+__all__ = ["TLSClient", "TLSLayer", "begins_with_tls", "start_implicit_tls", "starttls"]
 
 log = Logger()
 
@@ -138,16 +138,19 @@ class TLSLayer:
         log.info("{session} {peer}: {reason}", session=session.id, peer=session.peer, reason=reason)
 
 
+def begins_with_tls(client: TLSClient) -> bool:
+    """Whether TLS comes first, or the transport has TLS already."""
+    return client.implicit_tls is not None or client._has_tls
+
+
 async def start_implicit_tls(client: TLSClient) -> bool:
-    """Start TLS where it comes first, or wait for the handshake of a transport that has TLS already.
+    """Start TLS, or wait for the handshake of a transport that has TLS already.
 
     :returns: whether the client is to be served.
     """
     if client.implicit_tls is not None:
         return await client._tls_layer().start(client.implicit_tls)
-    if client._has_tls:
-        return await client._tls_layer().handshake()
-    return True
+    return await client._tls_layer().handshake()
 
 
 async def starttls(client: TLSClient, creator: IOpenSSLServerConnectionCreator | None) -> None:

@@ -159,7 +159,10 @@ class Transaction(Dispatch):
         await rest
         await self._body.read(reader)
         self._runner.keep(True)
-        await self._received(reader)
+        try:
+            await self._received(reader)
+        finally:
+            self._runner.keep(False)
 
     async def _received(self, reader: ContentReader) -> None:
         """The message is there: let a hook judge it, and answer."""
@@ -174,13 +177,14 @@ class Transaction(Dispatch):
                     status = await self._call_handler_hook("DATA")
                 except (Exception, asyncio.CancelledError) as error:
                     status = await self._failed_verdict(error)
-            await self._answer(status)
+            # A message that was taken leaves nothing to be awaited.
+            if (rest := self._answer(status)) is not DONE:
+                await rest
             log_message(self, reader.size)
         finally:
             self._end_of_message()
 
     def _end_of_message(self) -> None:
-        self._runner.keep(False)
         self._body.release()
         self._set_post_data_state()
 
@@ -211,6 +215,7 @@ class Transaction(Dispatch):
             await self._answer(await self._stream_to_hook(reader))
             log_message(self, reader.size)
         finally:
+            self._runner.keep(False)
             self._end_of_message()
 
     async def _stream_to_hook(self, reader: ContentReader) -> Any:

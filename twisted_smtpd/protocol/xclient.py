@@ -12,12 +12,13 @@ from typing import Any, Protocol
 
 from twisted_smtpd.protocol.extensions import XClient, XForward
 from twisted_smtpd.protocol.greeting import greet
+from twisted_smtpd.protocol.states import State
 from twisted_smtpd.protocol.view import ClientView
 from twisted_smtpd.session import Session
 from twisted_smtpd.wire.commands import parse_helo_name, xtext_decode
 from twisted_smtpd.wire.replies import SMTPReplyError
 
-__all__ = ["ClientIdentity", "VouchingClient", "trust_xclient"]
+__all__ = ["ClientIdentity", "VouchingClient", "trust_xclient", "trusts_clients"]
 
 # How the sender says that it doesn't know, for good or for the moment.
 UNKNOWN = frozenset({"[UNAVAILABLE]", "[TEMPUNAVAIL]"})
@@ -73,10 +74,14 @@ class VouchingClient(ClientView, Protocol):
         """Who is there, made where the settings trust anybody."""
 
 
+def trusts_clients(client: VouchingClient) -> bool:
+    """Whether there are clients that may use XCLIENT."""
+    return client._settings.security.xclients is not None
+
+
 async def trust_xclient(client: VouchingClient) -> bool:
-    """Find out whether the client may use XCLIENT; it is served in any case."""
-    if client._settings.security.xclients is not None:
-        client._client_identity().find_out()
+    """Find out whether this client is one of them; it is served in any case."""
+    client._client_identity().find_out()
     return True
 
 
@@ -138,6 +143,7 @@ class ClientIdentity:
         if refusal is not None:
             client.hang_up(refusal.format(hostname=client.hostname))
             return
+        client._set_barrier(State.UNWELCOME)
         await greet(client)
 
     def _introduce(self, session: Session, values: dict[str, str | None]) -> str | None:
