@@ -35,6 +35,7 @@ class LMTP(SMTP):
     withheld_commands = frozenset({"HELO", "EHLO"})
     required_options: Mapping[str, Any] = MappingProxyType({"enhanced_status_codes": True})
     states = for_lmtp(TABLE)
+    replies_to_each_recipient = True
     first_command = "LHLO"
     # There would be no reply for them after the message.
     hooks_may_address = False

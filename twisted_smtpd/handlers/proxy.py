@@ -19,7 +19,6 @@ from twisted_smtpd.handlers.forwarding.parameters import check_message, lines_to
 from twisted_smtpd.handlers.received import count_received, received_header
 from twisted_smtpd.handlers.trace import split_header
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IMAILHandler, IRCPTHandler, IRSETHandler, IStoppable
-from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.runtime.awaiting import MISSING, Missing
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.commands import parse_parameters
@@ -290,7 +289,7 @@ class Proxy:
         :returns: its answer.
         """
         limit = self._max_recipients or (1 if self._lmtp else None)
-        if limit is not None and len(envelope.rcpt_tos) >= limit and not isinstance(server, LMTP):
+        if limit is not None and len(envelope.rcpt_tos) >= limit and not server.replies_to_each_recipient:
             return Reply(452, "4.5.3", (f"No more than {limit} per message, send another one",))
         transaction = self._transactions.get(session)
         if not self._verify_recipients or transaction is None or transaction.client is None:
@@ -419,7 +418,7 @@ class Proxy:
             if reply.code >= 300:
                 return [our_answer(reply)]
             refused = await self._name_recipients(transaction, envelope)
-            if refused and (len(refused) == len(envelope.rcpt_tos) or not isinstance(server, LMTP)):
+            if refused and (len(refused) == len(envelope.rcpt_tos) or not server.replies_to_each_recipient):
                 return self._none_served(envelope, refused)
         assert transaction is not None and transaction.client is not None
         transaction.in_data = True

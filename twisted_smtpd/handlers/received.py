@@ -8,7 +8,6 @@ from datetime import datetime, timezone
 from email.utils import format_datetime
 
 from twisted_smtpd.interfaces import HookServer
-from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.session import Envelope, Session
 
 __all__ = ["count_received", "received_header"]
@@ -43,7 +42,7 @@ def _origin(session: Session) -> str:
 def _protocol(server: HookServer, session: Session, envelope: Envelope) -> str:
     """The protocol's name (RFC 3848, RFC 6531 section 4.3)."""
     security = ("S" if session.tls else "") + ("A" if session.authenticated else "")
-    lmtp = isinstance(server, LMTP)
+    lmtp = server.replies_to_each_recipient
     if envelope.smtp_utf8:
         return ("UTF8LMTP" if lmtp else "UTF8SMTP") + security
     if lmtp:

@@ -95,6 +95,8 @@ class Dispatch(Connection):
     states: Mapping[State, Verdicts] = TABLE
     #: Whether recipients count that a hook put into the envelope by itself, without a RCPT.
     hooks_may_address = True
+    #: Whether there is a reply for each recipient after a message (LMTP).
+    replies_to_each_recipient = False
     #: The command that has to come first, as a refusal names it.
     first_command = "HELO"
     default_ident = "ESMTP twisted-smtpd"

@@ -41,14 +41,17 @@ class _Guarded:
     """A connection creator that does not fail: Twisted's transports don't survive that.
 
     :ivar failure: what the creator failed with.
+    :ivar layer: Twisted's TLS layer, once it has asked for a connection.
     """
 
     failure: Failure | None = None
+    layer: Any = None
 
     def __init__(self, creator: IOpenSSLServerConnectionCreator) -> None:
         self._creator = creator
 
     def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        self.layer = tlsProtocol
         try:
             return self._creator.serverConnectionForTLS(tlsProtocol)
         except Exception:
@@ -90,7 +93,7 @@ class TLSLayer:
             return False
         if arrived:
             # With a PROXY header came the beginning of the handshake.
-            client.transport.protocol.dataReceived(arrived)
+            guarded.layer.dataReceived(arrived)
         return await self.handshake()
 
     async def handshake(self) -> bool:
