@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import wraps
 from operator import attrgetter
 from types import MemberDescriptorType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from twisted_smtpd.auth.offer import mechanism_table
 from twisted_smtpd.options.option import SECONDS
@@ -53,22 +53,23 @@ class Settings(SharedSettings):
         if unknown:
             raise TypeError(f"{cls.__name__}() got an unexpected keyword argument {unknown[0]!r}")
         self.cls, self.handler, self.options = cls, handler, options
-        self.values: dict[str, Any] = {**DEFAULTS, **options, **_class_values(cls)}
-        check(self.values)
+        values: dict[str, Any] = {**DEFAULTS, **options, **_class_values(cls)}
+        check(values)
         for name, needed in cls.required_options.items():
-            if self.values[name] != needed:
-                raise ValueError(f"{cls.__name__} needs {name}={needed!r}, not {self.values[name]!r}")
-        if self.values["hostname"] is None:
-            self.values["hostname"] = socket.getfqdn()
-        if self.values["ident"] is None:
-            self.values["ident"] = cls.default_ident
-        self.own = tuple(self.values[name] for name in OPTIONS)
+            if values[name] != needed:
+                raise ValueError(f"{cls.__name__} needs {name}={needed!r}, not {values[name]!r}")
+        if values["hostname"] is None:
+            values["hostname"] = socket.getfqdn()
+        if values["ident"] is None:
+            values["ident"] = cls.default_ident
+        self.values = cast(SMTPOptions, values)
+        self.own = tuple(values[name] for name in OPTIONS)
         self.hooks = {name: f"handle_{name}" for name in hook_names(handler)}
         own_calls = cls._call_handler_hook is not Dispatch._call_handler_hook
         self.asked = frozenset({*self.hooks, *(("MAIL", "RCPT") if own_calls else ())})
-        self.security = Security(self.values, self.hooks)
+        self.security = Security(values, self.hooks)
         self.ehlo_takes_responses = "EHLO" in self.hooks and takes_responses(handler.handle_EHLO)  # type: ignore[attr-defined]
-        self.mechanisms = mechanism_table(cls, handler, self.values, self.hooks)
+        self.mechanisms = mechanism_table(cls, handler, values, self.hooks)
         self.extensions: tuple[Extension, ...] = tuple(e for e in cls.extensions if e.in_use(self))
         self.ehlo_state = _state_getter(self.extensions)
         self.ehlo_responses: dict[Hashable, str] = {}
@@ -77,10 +78,10 @@ class Settings(SharedSettings):
         self.commands = _commands(cls, self.extensions, self.security)
         self.dispatch = _dispatch(cls, self.commands, self.security, offers_auth=bool(self.mechanisms))
         self.longest_command = max(command.size_limit for command in self.commands.values())
-        self.call_limits = call_limits(self.values["command_call_limit"])
-        times = [value for option in TABLE.values() if option.unit == SECONDS and (value := self.values[option.name])]
+        self.call_limits = call_limits(values["command_call_limit"])
+        times = [value for option in TABLE.values() if option.unit == SECONDS and (value := values[option.name])]
         self.shortest_limit = min(RATE_WINDOW, *times, *self.security.deadlines)
-        self.connections = Connections(self.values["clock"])
+        self.connections = Connections(values["clock"])
 
 
 def _class_values(cls: type[Any]) -> dict[str, Any]:

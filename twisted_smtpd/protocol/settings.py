@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted_smtpd.options.security import Security
+from twisted_smtpd.options.table import SMTPOptions
 from twisted_smtpd.protocol.states import State
 from twisted_smtpd.runtime.connections import Connections
 
@@ -63,7 +64,7 @@ class SharedSettings:
 
     cls: type[Any]
     handler: object
-    values: Mapping[str, Any]
+    values: SMTPOptions
     own: tuple[Any, ...]
     hooks: Mapping[str, str]
     asked: frozenset[str]
