@@ -68,11 +68,12 @@ class TLSLayer:
     :ivar done: whether one ended well.
     """
 
-    __slots__ = ("_awaited", "_client", "done", "handshaking")
+    __slots__ = ("_awaited", "_client", "_timeout", "done", "handshaking")
 
     def __init__(self, client: ClientView, handshaking: bool = False) -> None:
         self._client = client
         self._awaited = False
+        self._timeout = client._settings.values["handshake_timeout"]
         self.handshaking = handshaking
         self.done = False
 
@@ -104,7 +105,7 @@ class TLSLayer:
         client = self._client
         if not self.done:
             self._awaited = True
-            await client._wait(client.timeout, self._overdue, client._sleep())
+            await client._wait(self._timeout, self._overdue, client._sleep())
         # Imported here and below: a server without TLS does not need it.
         from twisted_smtpd.tls import describe
 
@@ -132,7 +133,7 @@ class TLSLayer:
             self._log(explain(reason.value))
 
     def _overdue(self) -> None:
-        self._log(f"no end of the TLS handshake within {self._client.timeout:g} s")
+        self._log(f"no end of the TLS handshake within {self._timeout:g} s")
         self._client.drop()
 
     def _log(self, reason: str) -> None:
