@@ -21,7 +21,7 @@ from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.opening import open_connection
 from twisted_smtpd.protocol.running import CommandRunner
 from twisted_smtpd.protocol.settings import Command, SharedSettings
-from twisted_smtpd.protocol.states import NEEDS_AUTH, NEEDS_HELO, TABLE, State, Verdicts, state_of
+from twisted_smtpd.protocol.states import NEEDS_AUTH, NEEDS_HELO, RECIPIENT, SENDER, TABLE, State, Verdicts, state_of
 from twisted_smtpd.protocol.timeouts import Timeouts
 from twisted_smtpd.protocol.tls import TLSLayer
 from twisted_smtpd.protocol.xclient import ClientIdentity
@@ -366,9 +366,17 @@ class Dispatch(Connection):
         """Find out the state anew: a command has ended, and a hook may have changed session and envelope."""
         self._commands = self._settings.dispatch[state_of(self)]
 
-    def _enter(self, state: State) -> None:
-        """Enter a state that a command without a hook leads to."""
-        self._commands = self._settings.dispatch[state]
+    def _sender_accepted(self) -> None:
+        """A MAIL without a hook was accepted."""
+        self._commands = self._settings.dispatch[SENDER]
+
+    def _recipient_accepted(self) -> None:
+        if not self._accepted:
+            self._commands = self._settings.dispatch[RECIPIENT]
+        self._accepted += 1
+
+    def _recipient_refused(self) -> None:
+        self._refused += 1
 
     def _set_barrier(self, barrier: State | None) -> None:
         self._barrier = barrier

@@ -17,7 +17,6 @@ from twisted.python.failure import Failure
 
 from twisted_smtpd.protocol.dispatch import TOOK_TOO_LONG, Dispatch, Status
 from twisted_smtpd.protocol.settings import ParameterCheck
-from twisted_smtpd.protocol.states import RECIPIENT, SENDER
 from twisted_smtpd.protocol.verdict import each_status, gathered, is_many, log_message, one_for_all
 from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, settle
 from twisted_smtpd.session import Recipient
@@ -58,7 +57,7 @@ class Transaction(Dispatch):
         envelope.mail_from = address
         if options:
             envelope.mail_options.extend(options)
-        self._enter(SENDER)
+        self._sender_accepted()
         return self.push("250 OK")
 
     async def _mail_after_hook(self, address: str, options: list[str]) -> None:
@@ -94,9 +93,7 @@ class Transaction(Dispatch):
         envelope.rcpt_tos.append(address)
         if options:
             envelope.rcpt_options.extend(options)
-        if not self._accepted:
-            self._enter(RECIPIENT)
-        self._accepted += 1
+        self._recipient_accepted()
         envelope.recipients.append(recipient)
         return self.push("250 OK")
 
@@ -114,11 +111,11 @@ class Transaction(Dispatch):
             accepted = self._code < 300
         finally:
             if accepted:
-                self._accepted += 1
+                self._recipient_accepted()
                 envelope.recipients.append(recipient)
             else:
                 # A hook may append before it refuses.
-                self._refused += 1
+                self._recipient_refused()
                 del envelope.rcpt_tos[known:], envelope.rcpt_options[known_options:]
 
     def _path(self, arg: str | None, keyword: str, sender: bool) -> tuple[str, str]:
