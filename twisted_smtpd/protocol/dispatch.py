@@ -313,7 +313,7 @@ class Dispatch(Connection):
             raise SMTPReplyError(421, "4.7.0", f"{verb} sent too many times")
 
     def _command_done(self) -> None:
-        # What _update_state() does, without the call.
+        # Found anew, since a hook may have changed session and envelope.
         self._commands = self._settings.dispatch[state_of(self)]
         if self._gone:
             self.leave()
@@ -321,7 +321,7 @@ class Dispatch(Connection):
 
     def _command_failed(self, error: BaseException) -> None:
         if isinstance(error, SMTPReplyError):
-            self._update_state()
+            self._commands = self._settings.dispatch[state_of(self)]
             self._release()
             self.refuse(error.reply)
         elif self._gone and isinstance(error, CANCELLED):
@@ -362,10 +362,6 @@ class Dispatch(Connection):
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
-    def _update_state(self) -> None:
-        """Find out the state anew: a command has ended, and a hook may have changed session and envelope."""
-        self._commands = self._settings.dispatch[state_of(self)]
-
     def _sender_accepted(self) -> None:
         """A MAIL without a hook was accepted."""
         self._commands = self._settings.dispatch[SENDER]
@@ -379,8 +375,8 @@ class Dispatch(Connection):
         self._refused += 1
 
     def _set_barrier(self, barrier: State | None) -> None:
+        # The state follows when the command is done; meanwhile no other one runs.
         self._barrier = barrier
-        self._update_state()
 
     def _create_session(self) -> Session:
         """The session of a new connection; may be overridden."""
