@@ -26,6 +26,7 @@ from twisted_smtpd.tap import makeService
 from twisted_smtpd.wire.replies import encode_known
 
 PAGE = Path(__file__).parent.parent / "docs" / "design.rst"
+PROJECT = PAGE.parent.parent / "pyproject.toml"
 PACKAGE = Path(twisted_smtpd.__file__).parent
 
 _STEP = re.compile(r"^#\. ``([\w/]+\.py)``: (``\w+``(?:, ``\w+``)*)", re.MULTILINE)
@@ -79,11 +80,17 @@ class PageTests(SynchronousTestCase):
         files = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent == PACKAGE]
         self.assertEqual(named, Counter(path.name for path in files))
 
-    def test_the_layers_have_every_module_and_folder(self) -> None:
+    def test_the_layers_are_those_of_the_contract_and_have_every_module(self) -> None:
         block = re.search(r"::\n\n((?: {4}.*\n)+)", section("Layers"))
-        assert block is not None
+        contract = re.search(r"^layers = \[\n(.*?)^\]", PROJECT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        assert block is not None and contract is not None
+        layers, checked = (
+            [re.findall(r"[\w.]+", line) for line in found[1].splitlines()] for found in (block, contract)
+        )
+        self.assertEqual(layers, checked)
+        named = {name.partition(".")[0] for layer in layers for name in layer}
         here = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
-        self.assertEqual(set(re.findall(r"\w+", block[1])), here - {"__init__"})
+        self.assertEqual(named, here - {"__init__"})
 
     def test_the_table_of_time_limits_has_every_situation_in_order(self) -> None:
         rows = [" ".join(row.split()) for row in re.findall(r"^   \* - (.*)", section("Time limits"), re.MULTILINE)]
