@@ -132,13 +132,13 @@ def _settled(method: Callable[..., Any]) -> CommandMethod:
 def _dispatch(
     cls: type[Dispatch], commands: Mapping[str, Command], security: Security, offers_auth: bool
 ) -> dict[State, dict[str, Command]]:
-    """For each state, what becomes of each verb: the table of states with the methods of a class."""
+    """For each state, what each verb does: the table of states with the methods of a class."""
     states: dict[State, dict[str, Command]] = {
         state: {verb: _cell(command, verdict(state, verb, cls.states)) for verb, command in commands.items()}
         for state in State
     }
     if "STARTTLS" in commands and security.starttls is None:
-        # It says by itself that there is none.
+        # smtp_STARTTLS itself says that STARTTLS is not available.
         states[State.NEW]["STARTTLS"] = commands["STARTTLS"]
     if "AUTH" in commands and not offers_auth:
         for state in (State.NEW, State.STRANGER, *TRANSACTION):
@@ -163,7 +163,7 @@ def _refuse(refusal: Refusal) -> CommandMethod:
 
 
 def _ask_checks(states: dict[State, dict[str, Command]], commands: Mapping[str, Command]) -> None:
-    """Have a class asked that overrides the checks, instead of the states that they stand for."""
+    """Call the checks that a class overrides, in place of the states that they stand for."""
     unchecked = {state: dict(verbs) for state, verbs in states.items()}
 
     def checked(verb: str) -> CommandMethod:
@@ -187,9 +187,9 @@ def _hashable(value: Any) -> Hashable:
     if isinstance(value, Mapping):
         return tuple(value.items())
     if isinstance(value, (list, set)) and value and all(isinstance(name, str) for name in value):
-        # Written where each connection's protocol is made, a list of names is a new one each time.
+        # A program that makes the protocol of each connection may write a new list of names each time.
         return (type(value), *value)
-    # Anything else is told by its identity, which is safe: the settings keep it alive.
+    # Anything else is known by its identity, which is safe, because the settings keep it alive.
     return value if isinstance(value, Hashable) else id(value)
 
 

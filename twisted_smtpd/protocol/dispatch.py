@@ -41,7 +41,7 @@ Status = str | Reply
 
 TOOK_TOO_LONG = Reply(451, "4.3.0", ("Processing took too long, try again later",))
 
-# Spoken to a mail server by a browser that an attacker sends there, or by a scanner: it must not go on.
+# A scanner sends these, or a browser that an attacker has made connect here.  Such a connection must not go on.
 HTTP_METHODS = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE"})
 
 
@@ -72,7 +72,7 @@ class Dispatch(Connection):
         is made.
     """
 
-    # The options are a connection's own, too: a hook may give it others.
+    # Each connection has its own options, too: a hook may change them.
     __slots__ = (
         *("_accepted", "_barrier", "_calls", "_commands", "_identity", "_met", "_refused", "_tls", "_verb"),
         *("envelope", "event_handler", "implicit_tls", "session"),
@@ -89,7 +89,7 @@ class Dispatch(Connection):
     local_part_limit: int = 0
     #: Commands that a base class has and this one has not.
     withheld_commands: frozenset[str] = frozenset()
-    #: Options that the protocol leaves no choice of, by name.
+    #: Options that must have a certain value in this protocol, by name.
     required_options: Mapping[str, Any] = {}
     #: What may come when.
     states: Mapping[State, Verdicts] = TABLE
@@ -147,7 +147,7 @@ class Dispatch(Connection):
 
     @property
     def may_vouch(self) -> bool:
-        """Whether the client's word is taken for which client it speaks for (XCLIENT)."""
+        """Whether the client may say for which other client it speaks (XCLIENT)."""
         return self._identity is not None and self._identity.may_vouch
 
     @property
@@ -165,7 +165,7 @@ class Dispatch(Connection):
         super().connectionMade()
         self._timeouts = Timeouts(self, self._runner, self._body, self._active)
         if ISSLTransport.providedBy(self.transport):
-            # What listens has seen to it.
+            # The endpoint that listens has added TLS.
             self.implicit_tls = None
             self._tls = TLSLayer(self, handshaking=True)
         elif self.implicit_tls is None:
@@ -187,7 +187,7 @@ class Dispatch(Connection):
         :param status: what to say; ``{hostname}`` stands for the server's name.
         """
         if self.implicit_tls is not None:
-            # The client would take the words for a broken handshake.
+            # The client waits for a handshake, and would take a reply in clear for a broken one.
             self.drop()
             return
         self.send_reply(status.format(hostname=self._settings.values["hostname"]), verb="")
@@ -263,7 +263,7 @@ class Dispatch(Connection):
         """The client's next line, without its CRLF.
 
         :param limit: octets it may have.
-        :raises SMTPReplyError: if it has more, or is none.
+        :raises SMTPReplyError: if it is longer, or ends with LF alone.
         """
         line = await self._runner.next_input(limit)
         if isinstance(line, Reply):
@@ -294,7 +294,7 @@ class Dispatch(Connection):
         except Exception as error:
             self._command_failed(error)
             return
-        # DATA leaves the body to be awaited: it comes by itself.
+        # DATA returns the body, which arrives without a coroutine that waits for it.
         if rest is not DONE and rest is not self._body:
             self._runner.start(rest)  # type: ignore[arg-type]
 
@@ -397,7 +397,7 @@ class Dispatch(Connection):
         self.envelope = self._create_envelope()
         self._accepted = self._refused = 0
         if self.session.xforward:
-            # It holds for one message: the next one may be another client's.
+            # XFORWARD holds for one message: the next one may come from another client.
             self.session.xforward = {}
 
     def _set_rset_state(self) -> None:
@@ -424,7 +424,7 @@ class Dispatch(Connection):
         except SMTPReplyError as error:
             return error.reply
         if type(status) is str and ("\n" in status or status[3:4] == "-"):
-            # It is returned, so it is whole: its last line must not announce another, as that of one it pushes may.
+            # A returned status is complete: its last line must not announce another one ("250-"), as a pushed one may.
             return Reply.parse(status)
         return status
 
@@ -437,7 +437,7 @@ class Dispatch(Connection):
         if timed_out and isinstance(error, CANCELLED):
             return TOOK_TOO_LONG
         try:
-            # Whole: a last line that announces another must not swallow the next reply.
+            # Complete, as above: a last line "451-" must not swallow the next reply.
             return Reply.parse(await self.handle_exception(error))
         except (Exception, asyncio.CancelledError) as broken:
             self._log_failure(error)
