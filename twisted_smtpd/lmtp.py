@@ -53,7 +53,7 @@ class LMTP(SMTP):
         self._unanswered = self._accepted
         try:
             if is_many(status):
-                # The whole iterator runs in one task.  Otherwise an asyncio.timeout() in it would belong to an ended task.
+                # In one task for the whole iterator: an asyncio.timeout() in it must not belong to a task that is over.
                 await settle(self._say_each(status), self.loop)
             else:
                 await self._say_to_rest(Reply.parse(status))
