@@ -96,10 +96,14 @@ class PageTests(SynchronousTestCase):
         rows = [" ".join(row.split()) for row in re.findall(r"^   \* - (.*)", section("Time limits"), re.MULTILINE)]
         self.assertEqual(rows, ["situation", *(situation.name for situation in SITUATIONS)])
 
-    def test_the_files_that_the_text_names_exist(self) -> None:
-        for file in re.findall(r"``((?:\w+/)*\w+\.py)``", PAGE.read_text(encoding="utf-8")):
+    def test_the_files_and_private_names_in_the_text_exist(self) -> None:
+        text = PAGE.read_text(encoding="utf-8")
+        for file in re.findall(r"``((?:\w+/)*\w+\.py)``", text):
             homes = (PACKAGE, PACKAGE.parent, PACKAGE / "handlers")
             self.assertTrue(any((home / file).is_file() for home in homes), file)
+        code = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+        names = set(re.findall(r"``(?:\w+\.)*(_[a-z]\w*)``", text))
+        self.assertEqual(names - set(re.findall(r"\b_\w+", code)), set())
 
 
 class _Walk(SynchronousTestCase):
