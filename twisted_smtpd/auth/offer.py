@@ -119,7 +119,7 @@ def _warn(values: Mapping[str, Any], table: Mapping[str, Mechanism]) -> None:
     if not values["auth_required"]:
         return
     if not table:
-        log.warn("authentication is required, but nothing can authenticate anybody: no mail will be accepted")
+        log.warn("authentication is required, but there is no way to authenticate: no mail will be accepted")
     elif not values["auth_require_tls"]:
         log.warn("authentication is required, but not TLS: passwords may come in clear")
 

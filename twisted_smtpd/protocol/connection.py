@@ -124,7 +124,7 @@ class Connection(LineReceiver):
         """Count the connection; returns why it can't be served, or ``None``."""
         self._address = self._counted_address()
         refusal = self.connections.admit(self, self._address, self._settings.values)
-        self.connections.timers.add(self, min(CLOSING_TIME, self._settings.shortest_limit))
+        self.connections.timers.add(self._timeouts, min(CLOSING_TIME, self._settings.shortest_limit))
         return refusal
 
     def _counted_address(self) -> str | None:
@@ -472,10 +472,6 @@ class Connection(LineReceiver):
         """Whether the last reply has been sent: nothing more is read, and the connection is going."""
         return self._closing_since is not None
 
-    def visit(self, now: float) -> float:
-        """Do what is overdue; return the next deadline."""
-        return self._timeouts.visit(now)
-
     def finish(self) -> None:
         """Close the connection after the command in progress."""
         self._end_comes(FINISHING)
@@ -548,5 +544,5 @@ class Connection(LineReceiver):
 
     def leave(self) -> None:
         """No longer count as a connection of the server, and have no time limits any more."""
-        self.connections.timers.remove(self)
+        self.connections.timers.remove(self._timeouts)
         self.connections.dismiss(self, self._address)
