@@ -83,7 +83,7 @@ class CredAuthenticator:
                 except UnauthorizedLogin:
                     continue
                 if unfinished(avatar):
-                    log.error("{checker} gave a {kind}: no client is let in", checker=checker, kind=type(avatar).__name__)
+                    log.error("{checker} gave a {kind}: no one is let in", checker=checker, kind=type(avatar).__name__)
                 # A checker gives b"" for an anonymous user.
                 elif avatar:
                     return AuthResult(success=True, auth_data=Identity(auth_data.login))
