@@ -21,7 +21,7 @@ from twisted_smtpd.auth.view import Mechanism, Response
 from twisted_smtpd.extensions import EXTENSIONS
 from twisted_smtpd.options.reference import with_parameters
 from twisted_smtpd.options.table import MIB, SMTPOptions
-from twisted_smtpd.protocol.dispatch import syntax
+from twisted_smtpd.protocol.dispatch import guarded, syntax
 from twisted_smtpd.protocol.greeting import MAX_EHLO_RESPONSES, say_hello
 from twisted_smtpd.protocol.settings import SharedSettings
 from twisted_smtpd.protocol.tls import starttls
@@ -115,15 +115,18 @@ class SMTP(Transaction):
     def smtp_EHLO(self, arg: str | None) -> Awaitable[None]:
         return say_hello(self, arg, extended=True)
 
+    @guarded("STARTTLS")
     @syntax("STARTTLS", when="tls_context")
     def smtp_STARTTLS(self, arg: str | None) -> Awaitable[None]:
         self._no_argument(arg)
         return starttls(self, self._settings.security.starttls)
 
+    @guarded("XCLIENT")
     @syntax("XCLIENT attribute=value...", when="may_vouch")
     def smtp_XCLIENT(self, arg: str | None) -> Awaitable[None]:
         return self._client_identity().xclient(arg)
 
+    @guarded("XFORWARD")
     @syntax("XFORWARD attribute=value...", when="may_vouch")
     def smtp_XFORWARD(self, arg: str | None) -> Awaitable[None]:
         return self._client_identity().xforward(arg)
@@ -131,9 +134,9 @@ class SMTP(Transaction):
     # -- the transaction -----------------------------------------------------------------------------------------------
 
     # Not delegates: these are the fast path, and three more calls would cost 2 % of a small message.
-    smtp_MAIL = syntax("MAIL FROM:<address>", extended=" [SP <mail-parameters>]")(Transaction._mail)
-    smtp_RCPT = syntax("RCPT TO:<address>", extended=" [SP <rcpt-parameters>]")(Transaction._rcpt)
-    smtp_DATA = syntax("DATA")(Transaction._data)
+    smtp_MAIL = guarded("MAIL")(syntax("MAIL FROM:<address>", extended=" [SP <mail-parameters>]")(Transaction._mail))
+    smtp_RCPT = guarded("RCPT")(syntax("RCPT TO:<address>", extended=" [SP <rcpt-parameters>]")(Transaction._rcpt))
+    smtp_DATA = guarded("DATA")(syntax("DATA")(Transaction._data))
 
     # -- other commands ------------------------------------------------------------------------------------------------
 
@@ -205,6 +208,7 @@ class SMTP(Transaction):
 
     # -- authentication ------------------------------------------------------------------------------------------------
 
+    @guarded("AUTH")
     @syntax("AUTH <mechanism> [<initial response>]", when="mechanisms")
     def smtp_AUTH(self, arg: str | None) -> Awaitable[None]:
         return self._exchange().run(arg)

@@ -19,6 +19,7 @@ from twisted_smtpd.auth.offer import MAX_AUTH_LINE, needs_tls, usable
 from twisted_smtpd.auth.results import AuthResult, LoginPassword, loggable
 from twisted_smtpd.auth.view import AuthClient, Mechanism, Response
 from twisted_smtpd.protocol.connection import LINE_TOO_LONG
+from twisted_smtpd.protocol.states import NO_AUTH_NOW
 from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING, settle, unfinished
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
@@ -96,6 +97,9 @@ class AuthExchange:
     async def _wanted(self, arg: str | None) -> tuple[Mechanism, list[str]]:
         """The mechanism a client asks for, and the words of its command."""
         server = self.server
+        if server.envelope.mail_from is not None:
+            # A hook has begun to require authentication: the transaction that it did so in is still open.
+            raise SMTPReplyError(NO_AUTH_NOW.code, NO_AUTH_NOW.enhanced, NO_AUTH_NOW.text)
         if not server.session.extended_smtp:
             raise SMTPReplyError(503, "5.5.1", "Send EHLO first")
         if server.session.authenticated:

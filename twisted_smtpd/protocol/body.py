@@ -70,9 +70,8 @@ class Body:
         """
         self.reader = reader
         self._then = then
-        connection = self._connection
-        self.rate_mark = (connection._active, self.octets)
-        connection.transport.bufferSize = CONTENT_AT_ONCE
+        self.measure_anew()
+        self._connection.transport.bufferSize = CONTENT_AT_ONCE
 
     async def read(self, reader: ContentReader) -> None:
         """Begin, and wait for the end."""
@@ -167,7 +166,7 @@ class Body:
         connection = self._connection
         connection._touch()
         self.full_since = None
-        self.rate_mark = (connection._active, self.octets)
+        self.measure_anew()
         if self._runner.input is not None:
             connection._read_on()
 
@@ -178,12 +177,17 @@ class Body:
         assert self.stream is not None
         self.stream.give_up(StreamInterrupted("the hook took too long"))
 
+    def measure_anew(self) -> None:
+        """Have ``min_data_rate`` count from the time at which the client last did something."""
+        self.rate_mark = (self._connection._active, self.octets)
+
     def check_rate(self) -> None:
         """Hang up on a client that sends its message too slowly."""
         connection = self._connection
         now = connection._now()
         since, octets = self.rate_mark
-        if self.octets - octets < connection.min_data_rate * (now - since):
+        # What is not read for now can't be counted.
+        if not connection.paused and self.octets - octets < connection.min_data_rate * (now - since):
             connection.hang_up("421 4.4.2 Too slow, closing the connection")
         self.rate_mark = now, self.octets
 

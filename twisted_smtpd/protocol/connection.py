@@ -325,17 +325,25 @@ class Connection(LineReceiver):
         """
         if self._ending != CLOSED:
             self._out += line + self.delimiter
-            if not self._advancing:
+            if not self._advancing or len(self._out) > MAX_HELD:
                 self._flush()
 
     def pauseProducing(self) -> None:
-        """Read nothing more until :meth:`resumeProducing`."""
+        """Read nothing more until :meth:`resumeProducing`.
+
+        A connection that is not resumed ends after ``timeout``, like one whose client is silent.
+        """
         self._stopped = self.paused = True
         self.transport.pauseProducing()  # type: ignore[union-attr]
 
     def resumeProducing(self) -> None:
         """Read on, unless a command is in progress: then when it is done."""
         self._stopped = False
+        if self._ending == CLOSED:
+            return
+        # The client was not silent, nor slow: it was not read from.
+        self._touch()
+        self._body.measure_anew()
         if not self._input_stopped:
             self.transport.resumeProducing()  # type: ignore[union-attr]
         if self._runner.coroutine is None or self._runner.input is not None:

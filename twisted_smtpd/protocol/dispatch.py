@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import wraps
 from types import CoroutineType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHandshakeListener, IOpenSSLServerConnectionCreator, ISSLTransport
@@ -21,7 +22,17 @@ from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.opening import open_connection
 from twisted_smtpd.protocol.running import CommandRunner
 from twisted_smtpd.protocol.settings import Command, SharedSettings
-from twisted_smtpd.protocol.states import NEEDS_AUTH, NEEDS_HELO, RECIPIENT, SENDER, TABLE, State, Verdicts, state_of
+from twisted_smtpd.protocol.states import (
+    NEEDS_AUTH,
+    NEEDS_HELO,
+    RECIPIENT,
+    SENDER,
+    TABLE,
+    State,
+    Verdicts,
+    state_of,
+    transaction_state,
+)
 from twisted_smtpd.protocol.timeouts import Timeouts
 from twisted_smtpd.protocol.tls import TLSLayer
 from twisted_smtpd.protocol.xclient import ClientIdentity
@@ -32,7 +43,7 @@ from twisted_smtpd.wire.commands import parse_command
 from twisted_smtpd.wire.content import ContentReader
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
-__all__ = ["TOOK_TOO_LONG", "Dispatch", "Status", "syntax"]
+__all__ = ["TOOK_TOO_LONG", "Dispatch", "Status", "guarded", "syntax"]
 
 log = Logger()
 
@@ -58,6 +69,24 @@ def syntax(text: str, extended: str | None = None, when: str | None = None) -> C
         method.__smtp_syntax_extended__ = extended  # type: ignore[attr-defined]
         method.__smtp_syntax_when__ = when  # type: ignore[attr-defined]
         return method
+
+    return decorate
+
+
+def guarded(verb: str) -> Callable[[F], F]:
+    """Decorate an ``smtp_VERB`` method for which the table of states decides whether it may come.
+
+    Where a program calls it by its name, from a command of its own for example, the table is asked then.  A command
+    line does not come this way: its state has let it through already.
+    """
+
+    def decorate(method: F) -> F:
+        @wraps(method)
+        def call(connection: Dispatch, argument: str | None) -> Awaitable[None]:
+            return connection._settings.guarded[state_of(connection)][verb].method(connection, argument)
+
+        call.unguarded = method  # type: ignore[attr-defined]
+        return cast(F, call)
 
     return decorate
 
@@ -364,7 +393,8 @@ class Dispatch(Connection):
 
     def _sender_accepted(self) -> None:
         """A MAIL without a hook was accepted."""
-        self._commands = self._settings.dispatch[SENDER]
+        # A class may make envelopes that have a recipient already.
+        self._commands = self._settings.dispatch[transaction_state(self) if self.envelope.rcpt_tos else SENDER]
 
     def _recipient_accepted(self) -> None:
         if not self._accepted:
@@ -423,7 +453,7 @@ class Dispatch(Connection):
                 status = await settle(status, self.loop)
         except SMTPReplyError as error:
             return error.reply
-        if type(status) is str and ("\n" in status or status[3:4] == "-"):
+        if isinstance(status, str) and ("\n" in status or status[3:4] == "-"):
             # A returned status is complete: its last line must not announce another one ("250-"), as a pushed one may.
             return Reply.parse(status)
         return status

@@ -54,6 +54,7 @@ class SharedSettings:
     :ivar commands: the verbs of the class.
     :ivar dispatch: for each state, what each verb does in it: the table of :mod:`~twisted_smtpd.protocol.states` with
         this server's methods.
+    :ivar guarded: the same with this package's own methods only, for a program that calls one of them by its name.
     :ivar longest_command: octets of the longest command line, CRLF included.
     :ivar call_limits: how often a client may send each verb (``"*"`` for the rest), or ``None``.
     :ivar shortest_limit: the shortest limit in time, in seconds.
@@ -76,6 +77,7 @@ class SharedSettings:
     rcpt_parameters: Mapping[str, ParameterCheck]
     commands: Mapping[str, Command]
     dispatch: Mapping[State, dict[str, Command]]
+    guarded: Mapping[State, Mapping[str, Command]]
     longest_command: int
     call_limits: Mapping[str, int] | None
     shortest_limit: float

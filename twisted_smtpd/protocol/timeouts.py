@@ -140,7 +140,7 @@ _HOOK = Limit(
     "hook_timeout", lambda t: t.runner.since, lambda t: t.connection.hook_timeout, lambda t: t.runner.overdue()
 )
 _SILENT = _idle(_hang_up("421 4.4.2 Idle for too long, closing the connection"))
-# The hook may finish; then the session ends.
+# The hook may finish; then the session ends.  This limit comes first: what ends the hook has the next command read.
 _SESSION_OVER_AFTER_HOOK = _session(lambda t: t.connection._end_comes(TOO_LONG))
 
 #: The table.
@@ -179,12 +179,12 @@ SITUATIONS = (
     Situation(
         "a hook that was cancelled goes on",
         lambda t: t.runner.pending is not None and t.runner.input is None and t.runner.timed_out,
-        (_cancelled(_hook_stuck), _SESSION_OVER_AFTER_HOOK),
+        (_SESSION_OVER_AFTER_HOOK, _cancelled(_hook_stuck)),
     ),
     Situation(
         "a hook is at work",
         lambda t: t.runner.pending is not None and t.runner.input is None,
-        (_HOOK, _SESSION_OVER_AFTER_HOOK),
+        (_SESSION_OVER_AFTER_HOOK, _HOOK),
     ),
     Situation(
         "a hook does not read its stream",

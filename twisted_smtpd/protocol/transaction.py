@@ -207,8 +207,8 @@ class Transaction(Dispatch):
     # -- a hook that reads the message while it comes ------------------------------------------------------------------
 
     async def _stream(self, rest: Awaitable[None], reader: ContentReader) -> None:
+        await rest
         try:
-            await rest
             await self._answer(await self._stream_to_hook(reader))
             log_message(self, reader.size)
         finally:

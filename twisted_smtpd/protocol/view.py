@@ -36,6 +36,7 @@ class ConnectionView(Protocol):
 
     :ivar transport: the transport.
     :ivar connections: what all connections of the server share.
+    :ivar paused: whether nothing is read for now.
     :ivar loop: the running asyncio loop, or ``None`` where the reactor is another one.
     :ivar _settings: what this connection shares with those of the same class, handler and options.
     :ivar _output: the way out.
@@ -47,6 +48,7 @@ class ConnectionView(Protocol):
 
     transport: Any
     connections: Connections
+    paused: bool
     loop: asyncio.AbstractEventLoop | None
     timeout: float
     session_timeout: float
