@@ -303,6 +303,11 @@ class Transaction(Dispatch):
 
     def _message_judged(self) -> None:
         """Count the reply to a message, or to one of its recipients."""
-        self.connections.counts.judged(self._code)
-        if self._errors and self._code < 300:
-            self.forgive()
+        counts, code = self.connections.counts, self._code
+        if code < 300:
+            # What judged() does, without the call.
+            counts.accepted += 1
+            if self._errors:
+                self.forgive()
+        else:
+            counts.judged(code)

@@ -127,7 +127,7 @@ def log_message(connection: _Judged, size: int) -> None:
     event = MESSAGE_EVENT.copy()
     event["log_time"] = time.time()
     # Values, not the envelope: an event that is kept must not keep the message.
-    event["session"] = session.id
+    event["session"] = session._id or session.id
     event["peer"] = session.peer
     event["sender"] = envelope.mail_from
     event["recipients"] = connection._accepted
