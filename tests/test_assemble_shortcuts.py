@@ -16,7 +16,7 @@ from twisted_smtpd.smtp import MAX_EHLO_RESPONSES, SMTP
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 TRANSACTION = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
-DEFAULTS_OF_ALL = {name: value for name, value in DEFAULTS.items() if name not in ("loop", "clock")}
+DEFAULTS_OF_ALL = {name: value for name, value in DEFAULTS.items() if name in OPTIONS}
 MESSAGE = TRANSACTION + b"hello\r\n.\r\n"
 MAIL = b"EHLO me.example\r\nMAIL FROM:<a@example.com>\r\n"
 

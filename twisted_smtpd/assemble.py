@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from functools import wraps
 from operator import attrgetter
 from types import MemberDescriptorType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from twisted_smtpd.auth.offer import mechanism_table
 from twisted_smtpd.options.option import SECONDS
@@ -53,23 +53,24 @@ class Settings(SharedSettings):
         if unknown:
             raise TypeError(f"{cls.__name__}() got an unexpected keyword argument {unknown[0]!r}")
         self.cls, self.handler, self.options = cls, handler, options
-        self.values: dict[str, Any] = {**DEFAULTS, **options, **_class_values(cls)}
-        check(self.values)
+        values: dict[str, Any] = {**DEFAULTS, **options, **_class_values(cls)}
+        check(values)
         for name, needed in cls.required_options.items():
-            if self.values[name] != needed:
-                raise ValueError(f"{cls.__name__} needs {name}={needed!r}, not {self.values[name]!r}")
-        if self.values["hostname"] is None:
-            self.values["hostname"] = socket.getfqdn()
-        if self.values["ident"] is None:
-            self.values["ident"] = cls.default_ident
-        self.own = tuple(self.values[name] for name in OPTIONS)
+            if values[name] != needed:
+                raise ValueError(f"{cls.__name__} needs {name}={needed!r}, not {values[name]!r}")
+        if values["hostname"] is None:
+            values["hostname"] = socket.getfqdn()
+        if values["ident"] is None:
+            values["ident"] = cls.default_ident
+        self.values = cast(SMTPOptions, values)
+        self.own = tuple(values[name] for name in OPTIONS)
         self.hooks = {name: f"handle_{name}" for name in hook_names(handler)}
         # A class with its own push() may refuse what no hook does.
         has_a_say = cls._call_handler_hook is not Dispatch._call_handler_hook or cls.push is not Dispatch.push
         self.asked = frozenset({*self.hooks, *(("MAIL", "RCPT") if has_a_say else ())})
-        self.security = Security(self.values, self.hooks)
+        self.security = Security(values, self.hooks)
         self.ehlo_takes_responses = "EHLO" in self.hooks and takes_responses(handler.handle_EHLO)  # type: ignore[attr-defined]
-        self.mechanisms = mechanism_table(cls, handler, self.values, self.hooks)
+        self.mechanisms = mechanism_table(cls, handler, values, self.hooks)
         self.extensions: tuple[Extension, ...] = tuple(e for e in cls.extensions if e.in_use(self))
         self.ehlo_state = _state_getter(self.extensions)
         self.ehlo_responses: dict[Hashable, str] = {}
@@ -77,20 +78,13 @@ class Settings(SharedSettings):
         self.rcpt_parameters = {k: p for e in self.extensions for k, p in e.rcpt_parameters.items()}
         self.commands = _commands(cls, self.extensions, self.security)
         self.dispatch = _dispatch(cls, self.commands, self.security, offers_auth=bool(self.mechanisms))
-        self._guarded: dict[State, dict[str, Command]] | None = None
+        own_commands = _own_commands(cls, self.commands)
+        self.guarded = _dispatch(cls, own_commands, self.security, offers_auth=bool(self.mechanisms))
         self.longest_command = max(command.size_limit for command in self.commands.values())
-        self.call_limits = call_limits(self.values["command_call_limit"])
-        times = [value for option in TABLE.values() if option.unit == SECONDS and (value := self.values[option.name])]
+        self.call_limits = call_limits(values["command_call_limit"])
+        times = [value for option in TABLE.values() if option.unit == SECONDS and (value := values[option.name])]
         self.shortest_limit = min(RATE_WINDOW, *times, *self.security.deadlines)
-        self.connections = Connections(self.values["clock"])
-
-    @property
-    def guarded(self) -> Mapping[State, Mapping[str, Command]]:
-        # Made when it is asked for: few programs call a command by its name.
-        if self._guarded is None:
-            commands = _own_commands(self.cls, self.commands)
-            self._guarded = _dispatch(self.cls, commands, self.security, offers_auth=bool(self.mechanisms))
-        return self._guarded
+        self.connections = Connections(values["clock"])
 
 
 def _class_values(cls: type[Any]) -> dict[str, Any]:
@@ -157,7 +151,7 @@ def _settled(method: Callable[..., Any]) -> CommandMethod:
 def _dispatch(
     cls: type[Dispatch], commands: Mapping[str, Command], security: Security, offers_auth: bool
 ) -> dict[State, dict[str, Command]]:
-    """For each state, what becomes of each verb: the table of states with the methods of a class."""
+    """For each state, what each verb does: the table of states with the methods of a class."""
     states: dict[State, dict[str, Command]] = {
         state: {verb: _cell(command, verdict(state, verb, cls.states)) for verb, command in commands.items()}
         for state in State
@@ -165,7 +159,7 @@ def _dispatch(
     needs_helo = set(_NEED_HELO & commands.keys())
     if "STARTTLS" in needs_helo and security.starttls is None:
         needs_helo.discard("STARTTLS")
-        # It says by itself that there is none.
+        # smtp_STARTTLS itself says that STARTTLS is not available.
         states[State.NEW]["STARTTLS"] = commands["STARTTLS"]
     elif "STARTTLS" in needs_helo:
         states[State.CLEAR]["STARTTLS"] = _after_helo(commands["STARTTLS"], cls.states[State.NEW]["STARTTLS"])
@@ -207,7 +201,7 @@ def _after_helo(command: Command, refusal: Refusal | None) -> Command:
 
 
 def _ask_checks(states: dict[State, dict[str, Command]], commands: Mapping[str, Command], needs_helo: set[str]) -> None:
-    """Have a class asked that overrides the checks, instead of the states that they stand for.
+    """Call the checks that a class overrides, in place of the states that they stand for.
 
     :param needs_helo: the verbs of ``_NEED_HELO`` that are offered.
     """
@@ -234,9 +228,9 @@ def _hashable(value: Any) -> Hashable:
     if isinstance(value, Mapping):
         return tuple(value.items())
     if isinstance(value, (list, set)) and value and all(isinstance(name, str) for name in value):
-        # Written where each connection's protocol is made, a list of names is a new one each time.
+        # A program that makes the protocol of each connection may write a new list of names each time.
         return (type(value), *value)
-    # Anything else is told by its identity, which is safe: the settings keep it alive.
+    # Anything else is known by its identity, which is safe, because the settings keep it alive.
     return value if isinstance(value, Hashable) else id(value)
 
 

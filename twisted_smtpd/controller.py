@@ -33,6 +33,7 @@ from twisted_smtpd.runtime.reactors import (
     wait_for,
 )
 from twisted_smtpd.smtp import SMTP
+from twisted_smtpd.tls import connection_creator
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -156,8 +157,8 @@ class BaseController:
 
     def _bound_server(self, reactor: Any) -> tuple[RunningServer, list[Binding]]:
         """A server that has not started, and the bound places that it is to listen on."""
-        server = RunningServer(self._make_protocol, reactor, self.ssl_context, self.handler)
-        return server, self._bind()
+        tls = None if self.ssl_context is None else connection_creator(self.ssl_context)
+        return RunningServer(self._make_protocol, reactor, tls, self.handler), self._bind()
 
     @property
     def _options(self) -> Mapping[str, object]:

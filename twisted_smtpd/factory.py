@@ -85,7 +85,7 @@ class SMTPFactory(ServerFactory):
             self._use = HandlerUse(self.handler)
         values = self.settings.values
         reactor = self.connections.timers.clock
-        await self._use.start(ServerInfo(values["hostname"], tuple(addresses), reactor, MappingProxyType(values)))
+        await self._use.start(ServerInfo(values["hostname"] or "", tuple(addresses), reactor, MappingProxyType(values)))
 
     def stop_handler(self) -> Deferred[None]:
         """Stop the handler, see :class:`~twisted_smtpd.interfaces.IStoppable`; drain first.

@@ -49,10 +49,12 @@ class HookServer(Protocol):
 
     :ivar hostname: the server's name.
     :ivar ident: the software's name in the greeting.
+    :ivar replies_to_each_recipient: whether there is a reply for each recipient after a message, as in LMTP.
     """
 
     hostname: str
     ident: str
+    replies_to_each_recipient: bool
 
     async def push(self, status: str | Reply) -> None:
         """Send a reply, or part of one."""

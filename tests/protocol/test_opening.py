@@ -43,13 +43,19 @@ class StepsTests(SecureTestCase):
         return run
 
     def open(self, *steps: Any) -> Any:
-        self.patch(opening, "STEPS", steps)
+        self.patch(
+            opening, "STEPS", [step if isinstance(step, tuple) else (lambda client: True, step) for step in steps]
+        )
         return connect(
             hooks(handle_CONNECT=answering("220 hello"), handle_DISCONNECT=lambda *_: self.ran.append("gone"))
         )
 
     def test_the_order(self) -> None:
-        self.assertEqual(STEPS, (read_proxy_header, start_implicit_tls, trust_xclient))
+        self.assertEqual([step for _, step in STEPS], [read_proxy_header, start_implicit_tls, trust_xclient])
+
+    def test_a_step_that_is_not_needed_is_not_taken(self) -> None:
+        client = self.open((lambda client: False, self.step("one", False)), self.step("two"))
+        self.assertEqual((self.ran, client.read()), (["two"], b"220 hello\r\n"))
 
     def test_one_after_the_other_then_the_greeting(self) -> None:
         client = self.open(self.step("one"), self.step("two"))
@@ -197,7 +203,7 @@ class OrderTests(SecureTestCase):
 
     def test_a_handshake_that_does_not_end(self) -> None:
         handler = Witness()
-        peer = self.open(handler, timeout=5)
+        peer = self.open(handler, handshake_timeout=5)
         peer.deliver(HEADER)
         self.clock.pump([0.5] * 12)
         self.assertTrue(peer.aborted)

@@ -165,7 +165,7 @@ class TableTests(SynchronousTestCase):
         for (name, limit), (reach, options, seconds, *_) in ROWS.items():
             client = reach(**options)
             now = clock_of(client).seconds()
-            following = client.protocol.visit(now)
+            following = client.protocol._timeouts.visit(now)
             self.assertGreater(following, now, (name, limit))
             self.assertLessEqual(following, now + seconds, (name, limit))
 

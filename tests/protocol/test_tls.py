@@ -388,7 +388,7 @@ class HandshakeTests(SecureTestCase):
     def test_one_that_stalls_is_cut_off_in_time_and_logged_once(self) -> None:
         for sent in (b"", client_hello()[:50], client_hello()):
             self.log.clear()
-            peer = self.started(timeout=20)
+            peer = self.started(handshake_timeout=20)
             peer.deliver(sent)
             self.clock.pump([1.0] * 18)
             self.assertFalse(peer.aborted)
@@ -399,13 +399,24 @@ class HandshakeTests(SecureTestCase):
             self.assertEqual(len(self.logged("TLS handshake")), 1)
 
     def test_one_that_trickles_is_cut_off_all_the_same(self) -> None:
-        peer = self.started(timeout=20)
+        peer = self.started(handshake_timeout=20)
         for octet in client_hello()[:100]:
             if not peer.aborted:
                 peer.deliver(bytes([octet]))
                 self.clock.advance(1)
         self.assertTrue(peer.aborted)
         self.assertLess(self.clock.seconds(), 25)
+
+    def test_its_own_limit_counts_and_not_that_of_a_silent_client(self) -> None:
+        """A handshake holds a connection for which no client has said anything yet."""
+        patient = self.started(timeout=5, handshake_timeout=20)
+        self.clock.pump([1.0] * 15)
+        self.assertFalse(patient.aborted)
+        usual = self.started()
+        self.clock.pump([1.0] * 59)
+        self.assertFalse(usual.aborted)
+        self.clock.pump([1.0] * 3)
+        self.assertTrue(usual.aborted)
 
     def test_a_handshake_ends_when_the_server_stops(self) -> None:
         factory = self.factory(tls_context=self.files())

@@ -71,7 +71,7 @@ class ImplicitTLSTests(SecureTestCase):
             self.assertEqual(codes(said), [250, 503])
 
     def test_a_stalled_handshake_is_cut_off_and_a_failed_one_logged(self) -> None:
-        peers = self.ways(timeout=20)
+        peers = self.ways(handshake_timeout=20)
         self.clock.pump([1.0] * 21)
         for peer in peers:
             self.assertTrue(peer.aborted)

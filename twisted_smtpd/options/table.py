@@ -141,6 +141,18 @@ class SMTPOptions(TypedDict, total=False):
     session_timeout: Annotated[
         float, Option(3600, "seconds a connection may last", unit=SECONDS, low=0.1, high=30 * DAY)
     ]
+    handshake_timeout: Annotated[
+        float,
+        Option(
+            60,
+            "seconds a TLS handshake may take",
+            "The connection is dropped then, without a reply.",
+            unit=SECONDS,
+            low=0.1,
+            high=DAY,
+            own=False,
+        ),
+    ]
     min_data_rate: Annotated[
         float,
         Option(

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Body"]
 
-# How much is read at a time: of commands, and of a message, of which each read costs the same.  From 128 KiB on, C
-# libraries ask the system for the memory, each time.
+# Octets that are read at a time: of commands, and of a message, where each read has a fixed cost.  For 128 KiB and
+# more, C libraries would ask the system for the memory at each read.
 COMMANDS_AT_ONCE = 2**16
 CONTENT_AT_ONCE = 120 * 2**10
 
-#: What is run when a message is there.
+#: What is run when the whole message has arrived.
 Then = Callable[[ContentReader], Coroutine[Any, Any, None]]
 
 
@@ -84,7 +84,7 @@ class Body:
         """Begin, pass everything on as it comes, and wait for the end.
 
         :param stream: gets the content; the client has to wait while it is full.
-        :param refusal: what the reading hook hears of an error of the reader.
+        :param refusal: makes the exception that the hook gets for an error of the reader.
         """
         self.stream, self._refusal = stream, refusal
         await self.read(reader)
@@ -107,7 +107,10 @@ class Body:
         assert then is not None and reader is not None
         await self._end()
         self._runner.keep(True)
-        await then(reader)
+        try:
+            await then(reader)
+        finally:
+            self._runner.keep(False)
 
     def feed(self, data: bytes) -> bytes | None:
         """Take some content.
@@ -147,7 +150,7 @@ class Body:
         connection._release()
 
     def ended(self) -> None:
-        """The reader has seen the end: go on with what comes after the message."""
+        """The reader has seen the end: run what comes after the message."""
         reader, then = self.reader, self._then
         assert reader is not None
         self.reader = self.stream = self._then = None
@@ -155,7 +158,7 @@ class Body:
         if then is None:
             self._runner.hand_over(None)
         else:
-            # The client's going must not cut off a hook that may have stored half of it.
+            # If the client goes now, the hook must go on: it may have stored half of the message.
             self._runner.start(then(reader), must_finish=True)
 
     def stream_drained(self) -> None:
@@ -189,7 +192,7 @@ class Body:
         self.rate_mark = now, self.octets
 
     def take_out_of_memory(self) -> bool:
-        """Whether the message was thrown away for lack of memory; asked once."""
+        """Whether the message was thrown away for lack of memory; then forget it."""
         out_of_memory, self.out_of_memory = self.out_of_memory, False
         return out_of_memory
 

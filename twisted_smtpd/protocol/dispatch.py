@@ -22,7 +22,17 @@ from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.opening import open_connection
 from twisted_smtpd.protocol.running import CommandRunner
 from twisted_smtpd.protocol.settings import Command, SharedSettings
-from twisted_smtpd.protocol.states import NEEDS_AUTH, NEEDS_HELO, TABLE, State, Verdicts, state_of
+from twisted_smtpd.protocol.states import (
+    NEEDS_AUTH,
+    NEEDS_HELO,
+    RECIPIENT,
+    SENDER,
+    TABLE,
+    State,
+    Verdicts,
+    state_of,
+    transaction_state,
+)
 from twisted_smtpd.protocol.timeouts import Timeouts
 from twisted_smtpd.protocol.tls import TLSLayer
 from twisted_smtpd.protocol.xclient import ClientIdentity
@@ -42,7 +52,7 @@ Status = str | Reply
 
 TOOK_TOO_LONG = Reply(451, "4.3.0", ("Processing took too long, try again later",))
 
-# Spoken to a mail server by a browser that an attacker sends there, or by a scanner: it must not go on.
+# A scanner sends these, or a browser that an attacker has made connect here.  Such a connection must not go on.
 HTTP_METHODS = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE"})
 
 
@@ -91,7 +101,7 @@ class Dispatch(Connection):
         is made.
     """
 
-    # The options are a connection's own, too: a hook may give it others.
+    # Each connection has its own options, too: a hook may change them.
     __slots__ = (
         *("_accepted", "_barrier", "_calls", "_commands", "_identity", "_met", "_refused", "_tls", "_verb"),
         *("envelope", "event_handler", "implicit_tls", "session"),
@@ -108,12 +118,14 @@ class Dispatch(Connection):
     local_part_limit: int = 0
     #: Commands that a base class has and this one has not.
     withheld_commands: frozenset[str] = frozenset()
-    #: Options that the protocol leaves no choice of, by name.
+    #: Options that must have a certain value in this protocol, by name.
     required_options: Mapping[str, Any] = {}
     #: What may come when.
     states: Mapping[State, Verdicts] = TABLE
     #: Whether recipients count that a hook put into the envelope by itself, without a RCPT.
     hooks_may_address = True
+    #: Whether there is a reply for each recipient after a message (LMTP).
+    replies_to_each_recipient = False
     #: The command that has to come first, as a refusal names it.
     first_command = "HELO"
     default_ident = "ESMTP twisted-smtpd"
@@ -143,7 +155,7 @@ class Dispatch(Connection):
         """Begin with the settings that this connection shares with others."""
         runner = CommandRunner(self)
         body = Body(self, runner)
-        Connection.__init__(self, settings, Timeouts(self, runner, body), runner, body)
+        Connection.__init__(self, settings, runner, body)
         self._verb = ""
         self._accepted = 0
         self._refused = 0
@@ -164,7 +176,7 @@ class Dispatch(Connection):
 
     @property
     def may_vouch(self) -> bool:
-        """Whether the client's word is taken for which client it speaks for (XCLIENT)."""
+        """Whether the client may say for which other client it speaks (XCLIENT)."""
         return self._identity is not None and self._identity.may_vouch
 
     @property
@@ -180,8 +192,9 @@ class Dispatch(Connection):
     def connectionMade(self) -> None:
         self.envelope = self._create_envelope()
         super().connectionMade()
+        self._timeouts = Timeouts(self, self._runner, self._body, self._active)
         if ISSLTransport.providedBy(self.transport):
-            # What listens has seen to it.
+            # The endpoint that listens has added TLS.
             self.implicit_tls = None
             self._tls = TLSLayer(self, handshaking=True)
         elif self.implicit_tls is None:
@@ -190,13 +203,12 @@ class Dispatch(Connection):
         if refusal is not None:
             self.turn_away(refusal)
             return
-        self._runner.start(self._opening())
+        self._runner.start(open_connection(self))
         self._advance()
 
-    async def _opening(self) -> None:
+    def _begin_session(self) -> None:
         self.session = self._create_session()
         self.session.peer = self._peer()
-        await open_connection(self)
 
     def turn_away(self, status: str) -> None:
         """Refuse a client before its greeting, and close.
@@ -204,7 +216,7 @@ class Dispatch(Connection):
         :param status: what to say; ``{hostname}`` stands for the server's name.
         """
         if self.implicit_tls is not None:
-            # The client would take the words for a broken handshake.
+            # The client waits for a handshake, and would take a reply in clear for a broken one.
             self.drop()
             return
         self.send_reply(status.format(hostname=self._settings.values["hostname"]), verb="")
@@ -280,7 +292,7 @@ class Dispatch(Connection):
         """The client's next line, without its CRLF.
 
         :param limit: octets it may have.
-        :raises SMTPReplyError: if it has more, or is none.
+        :raises SMTPReplyError: if it is longer, or ends with LF alone.
         """
         line = await self._runner.next_input(limit)
         if isinstance(line, Reply):
@@ -311,7 +323,7 @@ class Dispatch(Connection):
         except Exception as error:
             self._command_failed(error)
             return
-        # DATA leaves the body to be awaited: it comes by itself.
+        # DATA returns the body, which arrives without a coroutine that waits for it.
         if rest is not DONE and rest is not self._body:
             self._runner.start(rest)  # type: ignore[arg-type]
 
@@ -330,7 +342,8 @@ class Dispatch(Connection):
             raise SMTPReplyError(421, "4.7.0", f"{verb} sent too many times")
 
     def _command_done(self) -> None:
-        self._update_state()
+        # Found anew, since a hook may have changed session and envelope.
+        self._commands = self._settings.dispatch[state_of(self)]
         if self._gone:
             self.leave()
         self._release()
@@ -377,17 +390,22 @@ class Dispatch(Connection):
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
-    def _update_state(self) -> None:
-        """Find out the state anew: a command has ended, and a hook may have changed session and envelope."""
-        self._commands = self._settings.dispatch[state_of(self)]
+    def _sender_accepted(self) -> None:
+        """A MAIL without a hook was accepted."""
+        # A class may make envelopes that have a recipient already.
+        self._commands = self._settings.dispatch[transaction_state(self) if self.envelope.rcpt_tos else SENDER]
 
-    def _enter(self, state: State) -> None:
-        """Enter a state that a command without a hook leads to."""
-        self._commands = self._settings.dispatch[state]
+    def _recipient_accepted(self) -> None:
+        if not self._accepted:
+            self._commands = self._settings.dispatch[RECIPIENT]
+        self._accepted += 1
+
+    def _recipient_refused(self) -> None:
+        self._refused += 1
 
     def _set_barrier(self, barrier: State | None) -> None:
+        # The state follows when the command is done; meanwhile no other one runs.
         self._barrier = barrier
-        self._update_state()
 
     def _create_session(self) -> Session:
         """The session of a new connection; may be overridden."""
@@ -408,7 +426,7 @@ class Dispatch(Connection):
         self.envelope = self._create_envelope()
         self._accepted = self._refused = 0
         if self.session.xforward:
-            # It holds for one message: the next one may be another client's.
+            # XFORWARD holds for one message: the next one may come from another client.
             self.session.xforward = {}
 
     def _set_rset_state(self) -> None:
@@ -435,7 +453,7 @@ class Dispatch(Connection):
         except SMTPReplyError as error:
             return error.reply
         if isinstance(status, str) and ("\n" in status or status[3:4] == "-"):
-            # It is returned, so it is whole: its last line must not announce another, as that of one it pushes may.
+            # A returned status is complete: its last line must not announce another one ("250-"), as a pushed one may.
             return Reply.parse(status)
         return status
 
@@ -448,7 +466,7 @@ class Dispatch(Connection):
         if timed_out and isinstance(error, CANCELLED):
             return TOOK_TOO_LONG
         try:
-            # Whole: a last line that announces another must not swallow the next reply.
+            # Complete, as above: a last line "451-" must not swallow the next reply.
             return Reply.parse(await self.handle_exception(error))
         except (Exception, asyncio.CancelledError) as broken:
             self._log_failure(error)

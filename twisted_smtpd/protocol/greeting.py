@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted_smtpd.protocol.states import State
 from twisted_smtpd.runtime.awaiting import MISSING
 from twisted_smtpd.wire.commands import parse_helo_name
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
@@ -14,13 +13,12 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_EHLO_RESPONSES", "greet", "say_hello"]
 
-#: A handler may give each client limits of its own, and EHLO says them: so many responses are kept.
+#: How many EHLO responses are kept.  A handler may give each client its own limits, which EHLO tells.
 MAX_EHLO_RESPONSES = 64
 
 
 async def greet(client: ClientView) -> None:
-    """Greet the client, if ``handle_CONNECT`` lets it in."""
-    client._set_barrier(State.UNWELCOME)
+    """Greet the client, which is UNWELCOME until now, if ``handle_CONNECT`` lets it in."""
     client._meet()
     if "CONNECT" in client._settings.hooks:
         # RFC 5321 section 3.1: after 554 the client may still say QUIT.  A hook that fails lets no client in.
@@ -89,7 +87,7 @@ def _ehlo_lines(client: ClientView) -> list[str]:
 
 
 def _ehlo_response(client: ClientView) -> str:
-    """The response without a hook: put together once for all that it depends on."""
+    """The response without a hook, put together once for each state that it depends on."""
     settings, state = client._settings, None
     if settings.ehlo_state is not None:
         state = settings.ehlo_state(client)

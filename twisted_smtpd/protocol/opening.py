@@ -6,7 +6,7 @@
 3. Whether the client may use XCLIENT.  It is asked of the client that the PROXY header names.
 4. The greeting.
 
-A connection that does not get to the greeting was never there for ``handle_CONNECT`` and ``handle_DISCONNECT``.
+For a connection that does not get to the greeting, neither ``handle_CONNECT`` nor ``handle_DISCONNECT`` is called.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from twisted_smtpd.protocol.greeting import greet
-from twisted_smtpd.protocol.proxy import read_proxy_header
-from twisted_smtpd.protocol.tls import TLSClient, start_implicit_tls
-from twisted_smtpd.protocol.xclient import VouchingClient, trust_xclient
+from twisted_smtpd.protocol.proxy import needs_proxy_header, read_proxy_header
+from twisted_smtpd.protocol.tls import TLSClient, begins_with_tls, start_implicit_tls
+from twisted_smtpd.protocol.xclient import VouchingClient, trust_xclient, trusts_clients
 
 __all__ = ["STEPS", "OpeningClient", "open_connection"]
 
@@ -25,18 +25,25 @@ __all__ = ["STEPS", "OpeningClient", "open_connection"]
 class OpeningClient(TLSClient, VouchingClient, Protocol):
     """A connection as its first steps see it."""
 
+    def _begin_session(self) -> None:
+        """Make the session of a new connection."""
 
-#: Each step returns whether the client is still to be served.
-STEPS: tuple[Callable[[OpeningClient], Awaitable[bool]], ...] = (
-    read_proxy_header,
-    start_implicit_tls,
-    trust_xclient,
+
+Condition = Callable[[OpeningClient], bool]
+Step = Callable[[OpeningClient], Awaitable[bool]]
+
+#: Whether a step is needed, and the step; it returns whether the client is still to be served.
+STEPS: tuple[tuple[Condition, Step], ...] = (
+    (needs_proxy_header, read_proxy_header),
+    (begins_with_tls, start_implicit_tls),
+    (trusts_clients, trust_xclient),
 )
 
 
 async def open_connection(client: OpeningClient) -> None:
     """Take the steps before SMTP one after the other, then greet the client."""
-    for step in STEPS:
-        if not await step(client):
+    client._begin_session()
+    for is_needed, take in STEPS:
+        if is_needed(client) and not await take(client):
             return
     await greet(client)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from twisted_smtpd.protocol.view import ClientView
     from twisted_smtpd.wire.proxy_protocol import ProxyData
 
-__all__ = ["read_proxy_header"]
+__all__ = ["needs_proxy_header", "read_proxy_header"]
 
 log = Logger()
 
@@ -48,16 +48,21 @@ class _HeaderReader(ContentReader):
         return rest
 
 
+def needs_proxy_header(client: ClientView) -> bool:
+    """Whether the connection comes from a network from which a header is required; from others none is read."""
+    proxies = client._settings.security.proxies
+    if proxies is None:
+        return False
+    peer = client.session.peer
+    return (peer[0] if peer else "") in proxies
+
+
 async def read_proxy_header(client: ClientView) -> bool:
-    """Read the header, from the networks it is required from and from no other.
+    """Read the header.
 
     :returns: whether the client is to be served.
     """
-    proxies = client._settings.security.proxies
-    if proxies is None:
-        return True
-    peer = client.session.peer
-    return (peer[0] if peer else "") not in proxies or await ProxyHeader(client).read()
+    return await ProxyHeader(client).read()
 
 
 class ProxyHeader:
@@ -114,14 +119,14 @@ class ProxyHeader:
             return None
         if not isinstance(answer, Reply):
             return ""
-        # It may quote what the header said; braces are the format's.
+        # It may quote the header, and turn_away() would take braces for its format.
         return str(answer).replace("{", "{{").replace("}", "}}")
 
     def _overdue(self) -> None:
         self._refuse(f"not complete within {self._timeout:g} s")
 
     def _refuse(self, reason: str) -> None:
-        # The specification has a connection without the header it should have dropped: it is not a client's.
+        # The specification says to drop a connection that lacks the header: it is not from a client.
         session = self._client.session
         log.warn("{session} {peer}: PROXY header: {reason}", session=session.id, peer=session.peer, reason=reason)
         self._client.drop()

@@ -1,4 +1,4 @@
-"""The limits in time, as one table: applies when, since when, how long, what happens."""
+"""The time limits, as one table: when each applies, since when it counts, how long it is, and what happens then."""
 
 from __future__ import annotations
 
@@ -19,39 +19,35 @@ __all__ = ["CLOSING_TIME", "SITUATIONS", "Limit", "Situation", "Timeouts"]
 
 log = Logger()
 
-# Seconds a connection that is to be closed may take to take in its last reply, and a hook to end when cancelled.
+# Seconds that a client has to read the last reply before its connection is closed, and a cancelled hook to end.
 CLOSING_TIME = 10.0
 
 
 class Timeouts:
-    """The time limits of one connection; :class:`~twisted_smtpd.runtime.timers.Timers` has them looked after.
+    """The time limits of one connection; :class:`~twisted_smtpd.runtime.timers.Timers` has them checked.
 
     :param connection: the connection.
     :param runner: its command in progress.
     :param body: the message being received.
-    :ivar connected_at: when the connection was made, in seconds.
-    :ivar give_up: called when a step before SMTP has taken too long, or ``None`` where none is waited for.
+    :param connected_at: when the connection was made, in seconds.
+    :ivar give_up: called when a step before SMTP has taken too long, or ``None`` while no step is waited for.
     :ivar give_up_at: when that is, in seconds.
     """
 
     __slots__ = ("body", "connected_at", "connection", "give_up", "give_up_at", "runner")
 
-    def __init__(self, connection: ConnectionView, runner: CommandRunner, body: Body) -> None:
+    def __init__(self, connection: ConnectionView, runner: CommandRunner, body: Body, connected_at: float) -> None:
         self.connection = connection
         self.runner = runner
         self.body = body
-        self.connected_at = 0.0
+        self.connected_at = connected_at
         self.give_up: Callable[[], None] | None = None
         self.give_up_at = 0.0
-
-    def begin(self, now: float) -> None:
-        """The connection is made."""
-        self.connected_at = now
 
     def wait_at_most(self, seconds: float, give_up: Callable[[], None]) -> None:
         """Have something done unless :meth:`no_longer_waiting` is called in time.
 
-        :param seconds: one of the limits in the settings, none of which is shorter than the shortest of them.
+        :param seconds: a limit from the settings, so that it is not below their ``shortest_limit``.
         """
         self.give_up_at = min(self.connection._now() + seconds, self.session_end())
         self.give_up = give_up
@@ -144,7 +140,7 @@ _HOOK = Limit(
     "hook_timeout", lambda t: t.runner.since, lambda t: t.connection.hook_timeout, lambda t: t.runner.overdue()
 )
 _SILENT = _idle(_hang_up("421 4.4.2 Idle for too long, closing the connection"))
-# The hook may end; then the session does.  This limit comes first: what ends the hook has the next command read.
+# The hook may finish; then the session ends.  This limit comes first: what ends the hook has the next command read.
 _SESSION_OVER_AFTER_HOOK = _session(lambda t: t.connection._end_comes(TOO_LONG))
 
 #: The table.

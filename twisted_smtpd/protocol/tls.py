@@ -20,7 +20,7 @@ from twisted_smtpd.protocol.view import ClientView
 from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING
 from twisted_smtpd.wire.replies import SMTPReplyError
 
-__all__ = ["TLSClient", "TLSLayer", "start_implicit_tls", "starttls"]
+__all__ = ["TLSClient", "TLSLayer", "begins_with_tls", "start_implicit_tls", "starttls"]
 
 log = Logger()
 
@@ -38,17 +38,20 @@ class TLSClient(ClientView, Protocol):
 
 @implementer(IOpenSSLServerConnectionCreator)
 class _Guarded:
-    """A connection creator that does not fail: Twisted's transports don't survive that.
+    """A connection creator that never fails, because Twisted's transports do not survive an error there.
 
     :ivar failure: what the creator failed with.
+    :ivar layer: Twisted's TLS layer, once it has asked for a connection.
     """
 
     failure: Failure | None = None
+    layer: Any = None
 
     def __init__(self, creator: IOpenSSLServerConnectionCreator) -> None:
         self._creator = creator
 
     def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        self.layer = tlsProtocol
         try:
             return self._creator.serverConnectionForTLS(tlsProtocol)
         except Exception:
@@ -65,11 +68,12 @@ class TLSLayer:
     :ivar done: whether one ended well.
     """
 
-    __slots__ = ("_awaited", "_client", "done", "handshaking")
+    __slots__ = ("_awaited", "_client", "_timeout", "done", "handshaking")
 
     def __init__(self, client: ClientView, handshaking: bool = False) -> None:
         self._client = client
         self._awaited = False
+        self._timeout = client._settings.values["handshake_timeout"]
         self.handshaking = handshaking
         self.done = False
 
@@ -90,7 +94,7 @@ class TLSLayer:
             return False
         if arrived:
             # With a PROXY header came the beginning of the handshake.
-            client.transport.protocol.dataReceived(arrived)
+            guarded.layer.dataReceived(arrived)
         return await self.handshake()
 
     async def handshake(self) -> bool:
@@ -101,14 +105,14 @@ class TLSLayer:
         client = self._client
         if not self.done:
             self._awaited = True
-            await client._wait(client.timeout, self._overdue, client._sleep())
+            await client._wait(self._timeout, self._overdue, client._sleep())
         # Imported here and below: a server without TLS does not need it.
         from twisted_smtpd.tls import describe
 
         try:
             client.session.ssl = describe(client.transport)
         except Exception:
-            # A client's certificate may be odd in ways that no one has thought of.
+            # A client's certificate may be malformed in an unforeseen way.
             log.failure("{session}: TLS can't be told about", session=client.session.id)
             client.drop()
             return False
@@ -131,7 +135,7 @@ class TLSLayer:
             self._log(explain(reason.value))
 
     def _overdue(self) -> None:
-        self._log(f"no end of the TLS handshake within {self._client.timeout:g} s")
+        self._log(f"no end of the TLS handshake within {self._timeout:g} s")
         self._client.drop()
 
     def _log(self, reason: str) -> None:
@@ -140,16 +144,19 @@ class TLSLayer:
         log.info("{session} {peer}: {reason}", session=session.id, peer=session.peer, reason=reason)
 
 
+def begins_with_tls(client: TLSClient) -> bool:
+    """Whether TLS comes first, or the transport has TLS already."""
+    return client.implicit_tls is not None or client._has_tls
+
+
 async def start_implicit_tls(client: TLSClient) -> bool:
-    """Start TLS where it comes first, or wait for the handshake of a transport that has TLS already.
+    """Start TLS, or wait for the handshake of a transport that has TLS already.
 
     :returns: whether the client is to be served.
     """
     if client.implicit_tls is not None:
         return await client._tls_layer().start(client.implicit_tls)
-    if client._has_tls:
-        return await client._tls_layer().handshake()
-    return True
+    return await client._tls_layer().handshake()
 
 
 async def starttls(client: TLSClient, creator: IOpenSSLServerConnectionCreator | None) -> None:
@@ -166,10 +173,10 @@ async def starttls(client: TLSClient, creator: IOpenSSLServerConnectionCreator |
     _check_nothing_follows(client)
     await client.push("220 Ready to start TLS")
     client._flush()
-    # TLS takes the transport over with nothing of ours left in it.
+    # Nothing of ours must be left in the transport when TLS takes it over.
     await client.drain()
     _check_nothing_follows(client)
-    # RFC 3207 section 4.2: nothing that was said in clear is known any longer, however the handshake ends.
+    # RFC 3207 section 4.2: forget what was said in clear, also if the handshake fails.
     client._renew_session()
     client._set_barrier(State.WEAK)
     if await client._tls_layer().start(creator):

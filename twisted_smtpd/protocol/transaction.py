@@ -17,7 +17,6 @@ from twisted.python.failure import Failure
 
 from twisted_smtpd.protocol.dispatch import TOOK_TOO_LONG, Dispatch, Status
 from twisted_smtpd.protocol.settings import ParameterCheck
-from twisted_smtpd.protocol.states import RECIPIENT, SENDER, transaction_state
 from twisted_smtpd.protocol.verdict import each_status, gathered, is_many, log_message, one_for_all
 from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, settle
 from twisted_smtpd.session import Recipient
@@ -58,8 +57,7 @@ class Transaction(Dispatch):
         envelope.mail_from = address
         if options:
             envelope.mail_options.extend(options)
-        # A class may make envelopes that have a recipient already.
-        self._enter(transaction_state(self) if envelope.rcpt_tos else SENDER)
+        self._sender_accepted()
         return self.push("250 OK")
 
     async def _mail_after_hook(self, address: str, options: list[str]) -> None:
@@ -95,9 +93,7 @@ class Transaction(Dispatch):
         envelope.rcpt_tos.append(address)
         if options:
             envelope.rcpt_options.extend(options)
-        if not self._accepted:
-            self._enter(RECIPIENT)
-        self._accepted += 1
+        self._recipient_accepted()
         envelope.recipients.append(recipient)
         return self.push("250 OK")
 
@@ -115,11 +111,11 @@ class Transaction(Dispatch):
             accepted = self._code < 300
         finally:
             if accepted:
-                self._accepted += 1
+                self._recipient_accepted()
                 envelope.recipients.append(recipient)
             else:
                 # A hook may append before it refuses.
-                self._refused += 1
+                self._recipient_refused()
                 del envelope.rcpt_tos[known:], envelope.rcpt_options[known_options:]
 
     def _path(self, arg: str | None, keyword: str, sender: bool) -> tuple[str, str]:
@@ -160,7 +156,10 @@ class Transaction(Dispatch):
         await rest
         await self._body.read(reader)
         self._runner.keep(True)
-        await self._received(reader)
+        try:
+            await self._received(reader)
+        finally:
+            self._runner.keep(False)
 
     async def _received(self, reader: ContentReader) -> None:
         """The message is there: let a hook judge it, and answer."""
@@ -175,13 +174,14 @@ class Transaction(Dispatch):
                     status = await self._call_handler_hook("DATA")
                 except (Exception, asyncio.CancelledError) as error:
                     status = await self._failed_verdict(error)
-            await self._answer(status)
+            # A message that was taken leaves nothing to be awaited.
+            if (rest := self._answer(status)) is not DONE:
+                await rest
             log_message(self, reader.size)
         finally:
             self._end_of_message()
 
     def _end_of_message(self) -> None:
-        self._runner.keep(False)
         self._body.release()
         self._set_post_data_state()
 
@@ -212,15 +212,19 @@ class Transaction(Dispatch):
             await self._answer(await self._stream_to_hook(reader))
             log_message(self, reader.size)
         finally:
+            self._runner.keep(False)
             self._end_of_message()
 
     async def _stream_to_hook(self, reader: ContentReader) -> Any:
-        """Let ``handle_DATA_STREAM`` read while the client sends; its status, or why the message is refused."""
+        """Let ``handle_DATA_STREAM`` read while the client sends.
+
+        :returns: its status, or why the message is refused.
+        """
         stream = ContentStream(self._body.stream_drained, lambda: hook.cancel())
         hook = Deferred.fromCoroutine(self._read_stream(stream))
 
         def done(result: Any) -> Any:
-            # What the hook has not read is read past, and does not count.
+            # The rest of the message is read and thrown away; no limit holds for it.
             reader.discard()
             stream.close()
             return result
@@ -252,7 +256,7 @@ class Transaction(Dispatch):
         return status
 
     def _content_error(self, error: str) -> Exception:
-        """What a hook that reads a message hears of an error of the reader."""
+        """The exception that a hook which reads the message gets for an error of the reader."""
         refusal = self._content_refusal(error)
         assert refusal is not None
         return SMTPReplyError(refusal.code, refusal.enhanced, refusal.lines[0])
@@ -264,7 +268,7 @@ class Transaction(Dispatch):
     # -- the answer ----------------------------------------------------------------------------------------------------
 
     def _answer(self, status: Any) -> Awaitable[None]:
-        """Send what is to be said of the message: one reply.
+        """Send the reply to the message.
 
         :param status: the hook's, or ``MISSING``.
         :returns: what is left to be awaited.
@@ -308,7 +312,12 @@ class Transaction(Dispatch):
         return each_status(status, self._accepted, self._runner.restart_clock)
 
     def _message_judged(self) -> None:
-        """The client has heard what becomes of its message, or of one recipient's."""
-        self.connections.counts.judged(self._code)
-        if self._errors and self._code < 300:
-            self.forgive()
+        """Count the reply to a message, or to one of its recipients."""
+        counts, code = self.connections.counts, self._code
+        if code < 300:
+            # What judged() does, without the call.
+            counts.accepted += 1
+            if self._errors:
+                self.forgive()
+        else:
+            counts.judged(code)

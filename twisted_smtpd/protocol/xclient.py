@@ -12,12 +12,13 @@ from typing import Any, Protocol
 
 from twisted_smtpd.protocol.extensions import XClient, XForward
 from twisted_smtpd.protocol.greeting import greet
+from twisted_smtpd.protocol.states import State
 from twisted_smtpd.protocol.view import ClientView
 from twisted_smtpd.session import Session
 from twisted_smtpd.wire.commands import parse_helo_name, xtext_decode
 from twisted_smtpd.wire.replies import SMTPReplyError
 
-__all__ = ["ClientIdentity", "VouchingClient", "trust_xclient"]
+__all__ = ["ClientIdentity", "VouchingClient", "trust_xclient", "trusts_clients"]
 
 # How the sender says that it doesn't know, for good or for the moment.
 UNKNOWN = frozenset({"[UNAVAILABLE]", "[TEMPUNAVAIL]"})
@@ -70,18 +71,22 @@ class VouchingClient(ClientView, Protocol):
     """A connection that may be a trusted mail server's."""
 
     def _client_identity(self) -> ClientIdentity:
-        """Who is there, made where the settings trust anybody."""
+        """Its XCLIENT and XFORWARD, made when they are first asked for."""
+
+
+def trusts_clients(client: VouchingClient) -> bool:
+    """Whether there are clients that may use XCLIENT."""
+    return client._settings.security.xclients is not None
 
 
 async def trust_xclient(client: VouchingClient) -> bool:
-    """Find out whether the client may use XCLIENT; it is served in any case."""
-    if client._settings.security.xclients is not None:
-        client._client_identity().find_out()
+    """Find out whether this client is one of them; it is served in any case."""
+    client._client_identity().find_out()
     return True
 
 
 class ClientIdentity:
-    """XCLIENT and XFORWARD, for the clients whose word is taken.
+    """XCLIENT and XFORWARD, for trusted clients.
 
     :param client: the connection.
     :ivar may_vouch: whether the client is one of them.
@@ -119,7 +124,7 @@ class ClientIdentity:
         return values
 
     async def xclient(self, arg: str | None) -> None:
-        """Carry out XCLIENT: the session begins anew, as that of the client that is spoken for."""
+        """Carry out XCLIENT: the session begins anew, as the session of the client that is named."""
         client = self._client
         values = self._attributes(arg, XClient.attributes)
         helo = values.get("HELO")
@@ -138,17 +143,18 @@ class ClientIdentity:
         if refusal is not None:
             client.hang_up(refusal.format(hostname=client.hostname))
             return
+        client._set_barrier(State.UNWELCOME)
         await greet(client)
 
     def _introduce(self, session: Session, values: dict[str, str | None]) -> str | None:
-        """Have the client be the one that is named; returns why it can't be served, or ``None``."""
+        """Take over the address that is named; returns why that client can't be served, or ``None``."""
         if not values.keys() & {"ADDR", "PORT"}:
             return None
         peer = session.peer
         host = values["ADDR"] if "ADDR" in values else (peer[0] if peer else None)
         port = int(session.xclient.get("PORT") or 0)
         if not host:
-            # The sender does not know the address.  In no case is the client the sender itself.
+            # The sender does not know the address.  The client is never the sender itself.
             return self._client._stands_for("")
         client: tuple[Any, ...] = (host, port, 0, 0) if ":" in host else (host, port)
         return self._client._stands_for(client)

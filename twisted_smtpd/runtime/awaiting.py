@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import sys
 import types
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
 from enum import Enum
@@ -47,28 +47,21 @@ Missing: TypeAlias = Literal[_Missing.MISSING]
 CANCELLED = (CancelledError, asyncio.CancelledError)
 
 
-class _There(Coroutine[Any, Any, Any]):
-    """An awaitable whose result is there already.  One object serves all, as often as it is awaited.
+class _Done(Coroutine[Any, Any, None]):
+    """An awaitable that is done.  One object serves all, as often as it is awaited.
 
     It counts as a coroutine, so that ``asyncio.create_task`` and the like take it.
-
-    :param result: the result.
     """
 
-    __slots__ = ("_result",)
+    __slots__ = ()
 
-    def __init__(self, result: object) -> None:
-        self._result = result
+    def __await__(self) -> Iterator[Any]:  # type: ignore[override]
+        return iter(())
 
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return self.__iter__()
-
-    def __iter__(self) -> Generator[Any, Any, Any]:
-        return self._result
-        yield
+    __iter__ = __await__
 
     def send(self, value: Any) -> Any:
-        raise StopIteration(self._result)
+        raise StopIteration
 
     def throw(self, *error: Any) -> Any:
         raise error[0]
@@ -77,10 +70,25 @@ class _There(Coroutine[Any, Any, Any]):
         """There is nothing to end."""
 
 
+class _NoHook(_Done):
+    """What calling a hook gives that the handler does not have: :data:`MISSING`, once it is awaited."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return MISSING
+        yield
+
+    __iter__ = __await__
+
+    def send(self, value: Any) -> Any:
+        raise StopIteration(MISSING)
+
+
 #: What is left of a command that is done.
-DONE: Final = _There(None)
+DONE: Final = _Done()
 #: The result of a hook that the handler does not have.
-NO_HOOK: Final = _There(MISSING)
+NO_HOOK: Final = _NoHook()
 
 _in_hook: ContextVar[bool] = ContextVar("twisted_smtpd_in_hook", default=False)
 
@@ -98,9 +106,9 @@ class NeedsAsyncioReactor(RuntimeError):
 class InputWait:
     """Awaited by a command that waits for what the client sends next.
 
-    Whoever drives the coroutine calls :meth:`listen`; the dialog calls ``resume`` with what was read.
+    The object that drives the coroutine calls :meth:`listen`; the connection calls ``resume`` with what it has read.
 
-    :param ready: called when somebody listens: the dialog may read on.
+    :param ready: called by :meth:`listen`: the connection may read on.
     """
 
     __slots__ = ("_ready", "resume")
@@ -149,9 +157,9 @@ async def settle(result: Any, loop: asyncio.AbstractEventLoop | None) -> Any:
 
 
 def unfinished(value: object) -> bool:
-    """Whether this is what something will come of, not what came of it.
+    """Whether a value is a coroutine, a Deferred, a generator or the like, whose result is not there yet.
 
-    Where a hook's word is taken for its truth, such an object would always mean yes.
+    Where the truth of a value decides, such an object would always mean yes.
 
     :param value: what :func:`settle` gave: a hook may give an awaitable of an awaitable, or be a generator by mistake.
     """
@@ -226,7 +234,7 @@ def _future_of(subscribe: Callable[[Callable[[Any], Any]], object], loop: asynci
 
     def arrived(value: Any) -> Any:
         if future.done():
-            # The task was cancelled: nobody is left to hear how the Deferred took it.
+            # The task was cancelled, so the result of the Deferred is not needed.
             return None
         future.set_result(value)
         return value

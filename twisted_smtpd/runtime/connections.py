@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol, cast
+from typing import Protocol, TypedDict, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -15,7 +14,7 @@ from zope.interface import Attribute, Interface
 
 from twisted_smtpd.runtime.batches import Batches
 from twisted_smtpd.runtime.throttle import Throttle
-from twisted_smtpd.runtime.timers import Timed, Timers
+from twisted_smtpd.runtime.timers import Timers
 
 __all__ = ["Connection", "Connections", "Counts", "ICounted", "limited_address"]
 
@@ -24,7 +23,7 @@ __all__ = ["Connection", "Connections", "Counts", "ICounted", "limited_address"]
 LINGER = 1.0
 
 
-class Connection(Timed, Protocol):
+class Connection(Protocol):
     """A connection that is counted here."""
 
     @property
@@ -36,6 +35,13 @@ class Connection(Timed, Protocol):
 
     def abort(self) -> None:
         """Close at once."""
+
+
+class ConnectionLimits(TypedDict, total=False):
+    """The options that decide on how many connections there may be."""
+
+    max_connections: int
+    max_connections_per_address: int
 
 
 class ICounted(Interface):
@@ -129,7 +135,7 @@ class Connections:
         if self.batches is not None:
             self.batches.hook_ran = True
 
-    def admit(self, connection: Connection, address: str | None, limits: Mapping[str, Any]) -> str | None:
+    def admit(self, connection: Connection, address: str | None, limits: ConnectionLimits) -> str | None:
         """Count a new connection.
 
         :param address: the peer's, see :func:`limited_address`.
@@ -144,21 +150,21 @@ class Connections:
             self.counts.turned_away += 1
         return refusal
 
-    def _refusal(self, limits: Mapping[str, Any]) -> str | None:
+    def _refusal(self, limits: ConnectionLimits) -> str | None:
         if self.draining:
             return "421 4.3.2 {hostname} is shutting down, try again later"
         if len(self.open) >= limits["max_connections"]:
             return "421 4.3.2 {hostname} has too many connections, try again later"
         return None
 
-    def _count(self, address: str | None, limits: Mapping[str, Any]) -> str | None:
+    def _count(self, address: str | None, limits: ConnectionLimits) -> str | None:
         if address is not None:
             if 0 < limits["max_connections_per_address"] <= self.per_address[address]:
                 return "421 4.7.0 {hostname} has too many connections from your address"
             self.per_address[address] += 1
         return None
 
-    def recount(self, before: str | None, address: str | None, limits: Mapping[str, Any]) -> str | None:
+    def recount(self, before: str | None, address: str | None, limits: ConnectionLimits) -> str | None:
         """Count an admitted connection for another address: the address of a client behind a proxy is known now.
 
         :param before: the address that it was counted for.

@@ -291,7 +291,7 @@ class RunningServer(ServerFactory):
 
     :param make: makes the protocol for a connection.
     :param reactor: the reactor that it runs on.
-    :param ssl_context: for implicit TLS: see :func:`twisted_smtpd.tls.connection_creator`; ``None`` for clear text.
+    :param tls: makes the TLS connections of implicit TLS; ``None`` for clear text.
     :param handler: what is started by :meth:`start`, and stopped by :meth:`shut`.
     :ivar reactor: the reactor.
     :ivar ports: the listening ports.
@@ -300,7 +300,11 @@ class RunningServer(ServerFactory):
     noisy = False
 
     def __init__(
-        self, make: Callable[[], Any], reactor: Any, ssl_context: object = None, handler: object = None
+        self,
+        make: Callable[[], Any],
+        reactor: Any,
+        tls: IOpenSSLServerConnectionCreator | None = None,
+        handler: object = None,
     ) -> None:
         self.reactor = reactor
         self.connections = Connections(reactor)
@@ -310,7 +314,7 @@ class RunningServer(ServerFactory):
         self._pid = os.getpid()
         self._make = make
         self._others: WeakSet[Any] = WeakSet()
-        self._ssl_context = ssl_context
+        self._tls = tls
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -382,11 +386,9 @@ class RunningServer(ServerFactory):
 
     def _with_tls(self, protocol: Any) -> Any:
         """The factory to listen with: this one, with TLS around it unless the protocols start TLS themselves."""
-        if self._ssl_context is None or getattr(protocol, "ssl_context", None) is not None:
+        if self._tls is None or getattr(protocol, "ssl_context", None) is not None:
             return self
-        from twisted_smtpd.tls import connection_creator
-
-        return TLSMemoryBIOFactory(connection_creator(self._ssl_context), False, self, clock=self.reactor)
+        return TLSMemoryBIOFactory(self._tls, False, self, clock=self.reactor)
 
     def _protocol(self) -> Any:
         protocol = self._make()
