@@ -34,10 +34,10 @@ from twisted_smtpd.factory import ImplicitTLS, SMTPFactory
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.runtime.exit_status import leave_with
 from twisted_smtpd.runtime.lifecycle import HandlerStartError, has_life, offered_services
+from twisted_smtpd.runtime.listeners import Listener, UmaskEndpoint, others_can_connect
 from twisted_smtpd.session import Peer
 
 if TYPE_CHECKING:
-    from twisted_smtpd.runtime.listeners import Listener
     from twisted_smtpd.tls import ServerCertificates
 
 __all__ = ["BindError", "ListeningService", "ServerService"]
@@ -51,9 +51,14 @@ _BOUND_AT_ONCE = (
     TCP4ServerEndpoint,
     TCP6ServerEndpoint,
     UNIXServerEndpoint,
+    UmaskEndpoint,
 )
 # Errors of a handler's start that are understood without a traceback.
 _EXPECTED = (HandlerStartError, OSError, ValueError)
+_UNTRUSTED = (
+    "every user of this machine can connect to it, and with --proxy-from unix or --xclient-from unix say to be anybody: "
+    "give it a mode (unix:PATH:mode=660) or the process a umask"
+)
 _LOOPBACK_FOR_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -72,9 +77,12 @@ class ListeningService(Service):
     :param reactor: is stopped when a port can't be bound after the start.
     :param leave: is called with the status that the program shall end with then, and the reason in a line.
     :ivar ports: the listening ports, each with its listener.
+    :ivar trusts_unix: whether the peers of Unix sockets are believed when they say who the client is; then a socket to
+        which every user can connect is refused.
     """
 
     log = Logger()
+    trusts_unix = False
 
     def __init__(
         self,
@@ -156,8 +164,11 @@ class ListeningService(Service):
 
     def _bound(self, listener: Listener, port: IListeningPort) -> None:
         # The stdio: endpoint connects at once instead, so there is nothing to close or to tell.
-        if IListeningPort.providedBy(port):
-            self.ports.append((listener, port))
+        if not IListeningPort.providedBy(port):
+            return
+        self.ports.append((listener, port))
+        if self.trusts_unix and others_can_connect(port.getHost()):
+            self._refused(listener, Failure(PermissionError(_UNTRUSTED)))
 
     def _refused(self, listener: Listener, failure: Failure) -> None:
         reason = getattr(failure.value, "socketError", failure.value)

@@ -45,6 +45,7 @@ def makeService(options: Options) -> IService:
         grace=options["grace"],
         certificates=options.certificates,
     )
+    service.trusts_unix = options.trusts_unix
     return _with_metrics(options, service, lambda: [Reading(None, snapshot(factory.connections))])
 
 
@@ -59,6 +60,7 @@ def _supervisor(options: Options) -> IService:
     twist, relay = twist_arguments(reactor, getattr(options, "parent", None), options.words)
     supervisor = Supervisor(reactor, options["workers"], twist, leave=leave_with, relay=relay)
     service = SupervisorService(supervisor, options.binder, options.listeners, reactor=reactor, grace=options["grace"])
+    service.trusts_unix = options.trusts_unix
     return _with_metrics(options, service, supervisor.collect)
 
 

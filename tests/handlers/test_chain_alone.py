@@ -145,9 +145,13 @@ class AloneTests(SynchronousTestCase):
         for hook in SCRIPTS:
             for name, make in KINDS.items():
                 more = {"handle_NOOP": raiser(ZeroDivisionError("secret"))} if hook == "exception" else {}
-                self.compare(hook, name, lambda hook=hook, make=make, more=more: hooks(  # type: ignore[misc]
-                    **{f"handle_{hook}": make(), **more}
-                ))
+                self.compare(
+                    hook,
+                    name,
+                    lambda hook=hook, make=make, more=more: hooks(  # type: ignore[misc]
+                        **{f"handle_{hook}": make(), **more}
+                    ),
+                )
 
     def test_the_same_for_lmtp(self) -> None:
         for hook in ("EHLO", "RCPT", "DATA", "DATA_STREAM"):
@@ -221,7 +225,12 @@ class AloneTests(SynchronousTestCase):
             self.assertEqual(len(seen), 1)
 
     def test_every_handler_hears_of_the_end_though_one_before_it_fails(self) -> None:
-        for failing in (raiser(ValueError()), raiser(SMTPReplyError(550)), answering(fail(OSError())), wait("nonsense")):
+        for failing in (
+            raiser(ValueError()),
+            raiser(SMTPReplyError(550)),
+            answering(fail(OSError())),
+            wait("nonsense"),
+        ):
             heard: list[Any] = []
             chain = Chain(
                 hooks(handle_DISCONNECT=failing),
