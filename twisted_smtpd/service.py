@@ -56,7 +56,7 @@ _BOUND_AT_ONCE = (
 # Errors of a handler's start that are understood without a traceback.
 _EXPECTED = (HandlerStartError, OSError, ValueError)
 _UNTRUSTED = (
-    "every user of this machine can connect to it, and with --proxy-from unix or --xclient-from unix say to be anybody: "
+    "every user of this machine can connect to it and say to be anybody with --proxy-from unix or --xclient-from unix: "
     "give it a mode (unix:PATH:mode=660) or the process a umask"
 )
 _LOOPBACK_FOR_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}

@@ -43,8 +43,8 @@ class Chain:
       answer that was not :data:`PASS`.
     * ``handle_EHLO``: each gets the lines that the one before has left, those with the fifth argument first.
     * ``handle_RSET``, ``handle_QUIT``, ``handle_DISCONNECT``: each is called; the first that decides is the answer.
-    * ``handle_STARTTLS``, ``handle_PROXY``: all have to agree; after a no (false, a status other than 2yz, an error), the
-      others are not asked.
+    * ``handle_STARTTLS``, ``handle_PROXY``: all have to agree; after a no (false, a status other than 2yz, an error),
+      the others are not asked.
     * ``auth_MECHANISM``: the first handler that has it does it, alone.
     * All other hooks: after the first that decides, yes or no, the others are not asked.
     * ``start``: the handlers are started in order.  If one fails, those before it are stopped again.
