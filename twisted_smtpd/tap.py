@@ -13,6 +13,7 @@ from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.metrics.figures import Collect, Reading, snapshot
 from twisted_smtpd.runtime.exit_status import leave_with
+from twisted_smtpd.runtime.steady import make_steady
 from twisted_smtpd.service import ServerService
 from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.workers.worker import WorkerService
@@ -25,6 +26,7 @@ def makeService(options: Options) -> IService:
 
     :param options: the parsed command line.
     """
+    make_steady(options.reactor)
     if options.supervising:
         return _supervisor(options)
     lmtp = bool(options["lmtp"])
