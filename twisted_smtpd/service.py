@@ -8,7 +8,6 @@ import os
 import shlex
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -33,7 +32,8 @@ from twisted_smtpd import __version__
 from twisted_smtpd.factory import ImplicitTLS, SMTPFactory
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.runtime.exit_status import leave_with
-from twisted_smtpd.runtime.lifecycle import HandlerStartError, has_life, offered_services
+from twisted_smtpd.runtime.leaving import hears_signals
+from twisted_smtpd.runtime.lifecycle import STOP_TIMEOUT, HandlerStartError, has_life, offered_services
 from twisted_smtpd.runtime.listeners import Listener, UmaskEndpoint, others_can_connect
 from twisted_smtpd.session import Peer
 
@@ -218,19 +218,30 @@ class ServerService(ListeningService):
         self.grace = grace
         self.certificates = certificates
         self._former_hangup: Any = None
+        self._has_terminal = False
         self._handler_lives = has_life(factory.handler)
         self._serving = False
         self._starting: Deferred[None] = succeed(None)
         self._services: list[IService] = []
 
+    def end_grace(self) -> None:
+        """Give messages in progress no more time, now or when the service is stopped."""
+        self.factory.connections.end_grace()
+
     def reload(self) -> None:
         """Read the certificates again; open connections are not affected."""
+        if not self.certificates:
+            self.log.info("SIGHUP: there is no certificate to reload")
         for certificates in self.certificates:
             certificates.reload()
 
     def _hangup(self, *_: object) -> None:
         # A signal comes between any two instructions.
-        self.reactor.callFromThread(self.reload)
+        if self._has_terminal and not _terminal_is_there():
+            # The window was closed.  Without it the server would stay, and keep its port.
+            self.reactor.callFromThread(self.reactor.stop)
+        else:
+            self.reactor.callFromThread(self.reload)
 
     def stopService(self) -> Deferred[None]:
         """Close the ports, drain the factory, then stop the handler and its services.
@@ -256,7 +267,9 @@ class ServerService(ListeningService):
             port.stopReading()
 
     def _opened(self) -> None:
-        if self.certificates and _can_hear_hangup():
+        # Without a handler, the signal ends the process.  If it is ignored or somebody else's, there is a reason.
+        if _can_hear_hangup() and (self.certificates or signal.getsignal(signal.SIGHUP) == signal.SIG_DFL):
+            self._has_terminal = _terminal_is_there()
             self._former_hangup = signal.signal(signal.SIGHUP, self._hangup)
         if self._handler_lives:
             # A start() may need the reactor, and what asyncio has.  callWhenRunning is too early for the latter.
@@ -319,7 +332,7 @@ class ServerService(ListeningService):
 
     async def _ended(self, ending: Deferred[Any]) -> None:
         try:
-            await ending
+            await (ending if ending.called else ending.addTimeout(STOP_TIMEOUT, self.reactor))
         except Exception:
             self.log.failure("{handler} could not be stopped in an orderly way", handler=self.factory.handler)
 
@@ -356,7 +369,16 @@ def _path(address: UNIXAddress) -> str:
 
 
 def _can_hear_hangup() -> bool:
-    return hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread()
+    return hasattr(signal, "SIGHUP") and hears_signals()
+
+
+def _terminal_is_there() -> bool:
+    """Whether this process has a terminal that could hang up, and has not."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _first_message(listener: Listener, address: Any, starttls: bool) -> str:

@@ -533,6 +533,16 @@ class Connection(LineReceiver):
         self.hang_up("421 4.3.2 Shutting down, try again later")
         return True
 
+    def give_up(self) -> None:
+        """The server stops without waiting any longer: say so, and close."""
+        unheard = self._closing_since is not None or self._output.blocked_since is not None
+        if self._gone or unheard or self._timeouts.give_up is not None:
+            self.abort()
+        else:
+            # What is being done may have been done already, as when the connection is cut off.  But a client that
+            # hears 421 knows that it has to come again.
+            self.hang_up("421 4.3.2 Shutting down, try again later")
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._gone = True
         self._ending = CLOSED
