@@ -21,11 +21,12 @@ from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.opening import open_connection
 from twisted_smtpd.protocol.running import CommandRunner
 from twisted_smtpd.protocol.settings import Command, SharedSettings
+from twisted_smtpd.protocol.shortage import is_shortage, report_shortage
 from twisted_smtpd.protocol.states import NEEDS_AUTH, NEEDS_HELO, RECIPIENT, SENDER, TABLE, State, Verdicts, state_of
 from twisted_smtpd.protocol.timeouts import Timeouts
 from twisted_smtpd.protocol.tls import TLSLayer
 from twisted_smtpd.protocol.xclient import ClientIdentity
-from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, NO_HOOK, settle
+from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, NO_HOOK, HookExit, settle
 from twisted_smtpd.runtime.connections import limited_address
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.commands import parse_command
@@ -74,7 +75,7 @@ class Dispatch(Connection):
 
     # The options are a connection's own, too: a hook may give it others.
     __slots__ = (
-        *("_accepted", "_barrier", "_calls", "_commands", "_identity", "_met", "_refused", "_tls", "_verb"),
+        *("_accepted", "_barrier", "_calls", "_commands", "_hook", "_identity", "_met", "_refused", "_tls", "_verb"),
         *("envelope", "event_handler", "implicit_tls", "session"),
         *OPTIONS,
     )
@@ -128,6 +129,7 @@ class Dispatch(Connection):
         body = Body(self, runner)
         Connection.__init__(self, settings, runner, body)
         self._verb = ""
+        self._hook = ""
         self._accepted = 0
         self._refused = 0
         self._barrier: State | None = State.UNWELCOME
@@ -415,6 +417,7 @@ class Dispatch(Connection):
         return NO_HOOK if name is None else self._run_hook(name, arguments)
 
     async def _run_hook(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        self._hook = name
         try:
             status = getattr(self.event_handler, name)(self, self.session, self.envelope, *arguments)
             if type(status) is CoroutineType and self.loop is None:
@@ -423,10 +426,20 @@ class Dispatch(Connection):
                 status = await settle(status, self.loop)
         except SMTPReplyError as error:
             return error.reply
+        except SystemExit as error:
+            raise HookExit from error
         if type(status) is str and ("\n" in status or status[3:4] == "-"):
             # It is returned, so it is whole: its last line must not announce another, as that of one it pushes may.
             return Reply.parse(status)
         return status
+
+    def _hook_overdue(self) -> None:
+        log.error(
+            "{session.id} {session.peer}: {hook} took longer than {limit:g} s, it is cut off",
+            session=self.session,
+            hook=self._hook or self._verb,
+            limit=self.hook_timeout,
+        )
 
     async def status_for(self, error: BaseException) -> Any:
         """The status for a hook that failed."""
@@ -439,7 +452,7 @@ class Dispatch(Connection):
         try:
             # Whole: a last line that announces another must not swallow the next reply.
             return Reply.parse(await self.handle_exception(error))
-        except (Exception, asyncio.CancelledError) as broken:
+        except (Exception, SystemExit, asyncio.CancelledError) as broken:
             self._log_failure(error)
             if self._gone and isinstance(broken, CANCELLED):
                 raise
@@ -458,7 +471,10 @@ class Dispatch(Connection):
             status = await settle(self.event_handler.handle_exception(error), self.loop)
             if status is not MISSING:
                 return status  # type: ignore[no-any-return]
-        self._log_failure(error)
+        if not is_shortage(error):
+            self._log_failure(error)
+        elif (reply := report_shortage(error, self._verb, self.session)) is not None:
+            return reply
         # RFC 4954 section 6: 454 is what AUTH has for it.
         code, enhanced = (454, "4.7.0") if self._verb == "AUTH" else (451, "4.3.0")
         return Reply(code, enhanced, (f"Local error in processing, try again later (session {self.session.id})",))
