@@ -39,6 +39,9 @@ MAX_HELD = 2**14
 LF = ord("\n")
 HYPHEN = ord("-")
 
+# How a TLS handshake begins (RFC 8446 section 5.1): its content type, and the first octet of all versions.
+TLS_HELLO = b"\x16\x03"
+
 LINE_TOO_LONG = Reply(500, "5.5.2", ("Line too long",))
 BARE_LINE_FEED = Reply(500, "5.5.2", ("Lines end with CR LF, not with LF alone",))
 
@@ -186,6 +189,8 @@ class Connection(LineReceiver):
                 end = buffer.find(b"\r\n", start)
                 if end < 0:
                     self._part_of_line()
+                    if self._ending and not self.paused:
+                        self._ended()
                     break
                 if end + 2 < len(buffer):
                     self._offset = end + 2
@@ -227,6 +232,9 @@ class Connection(LineReceiver):
         """Judge a line whose end has not arrived: it must not grow without bound, nor hang on a line feed."""
         part = self._buffer[self._offset :]
         if not self._skipping_line:
+            if part.startswith(TLS_HELLO):
+                self._tls_in_clear()
+                return
             reply = self._unfit_line(part[:-1] if part.endswith(b"\r") else part)
             if reply is None:
                 return
@@ -241,6 +249,10 @@ class Connection(LineReceiver):
         if LF in line[:limit]:
             return BARE_LINE_FEED
         return LINE_TOO_LONG if len(line) > limit else None
+
+    def _tls_in_clear(self) -> None:
+        """A client begins TLS where it can't: it would wait for an answer that never comes."""
+        self.close()
 
     def _refuse_line(self, reply: Reply) -> None:
         if self._runner.input is not None:

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from twisted_smtpd.options.table import OPTIONS, assign_options
 from twisted_smtpd.protocol.body import Body
-from twisted_smtpd.protocol.connection import LF, Connection
+from twisted_smtpd.protocol.connection import LF, TLS_HELLO, Connection
 from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.opening import open_connection
 from twisted_smtpd.protocol.running import CommandRunner
@@ -294,15 +294,25 @@ class Dispatch(Connection):
                 self._count_call(verb, settings.call_limits)
             rest = command.method(self, argument)
         except Exception as error:
-            self._command_failed(error)
+            if line.startswith(TLS_HELLO):
+                self._tls_in_clear()
+            else:
+                self._command_failed(error)
             return
         # DATA leaves the body to be awaited: it comes by itself.
         if rest is not DONE and rest is not self._body:
             self._runner.start(rest)  # type: ignore[arg-type]
 
+    def _tls_in_clear(self) -> None:
+        text = "{session.id} {session.peer}: the client speaks TLS at once, and this port begins in clear"
+        log.info(text, session=self.session)
+        super()._tls_in_clear()
+
     def _other_line(self, line: bytes) -> None:
         reply = self._unfit_line(line)
-        if reply is not None:
+        if line.startswith(TLS_HELLO):
+            self._tls_in_clear()
+        elif reply is not None:
             self._refuse_line(reply)
         else:
             self._runner.hand_over(line)
