@@ -185,12 +185,17 @@ def _ask_checks(states: dict[State, dict[str, Command]], commands: Mapping[str, 
 
 def _hashable(value: Any) -> Hashable:
     if isinstance(value, Mapping):
-        return tuple(value.items())
+        return tuple((name, _hashable(one)) for name, one in value.items())
     if isinstance(value, (list, set)) and value and all(isinstance(name, str) for name in value):
         # Written where each connection's protocol is made, a list of names is a new one each time.
         return (type(value), *value)
-    # Anything else is told by its identity, which is safe: the settings keep it alive.
-    return value if isinstance(value, Hashable) else id(value)
+    try:
+        hash(value)
+    except TypeError:
+        # Anything else is told by its identity, which is safe: the settings keep it alive.  To ask for Hashable would
+        # not do: a tuple or a frozen dataclass may have something inside that is not.
+        return id(value)
+    return cast(Hashable, value)
 
 
 # Weak, so that settings (and with them the handler) live as long as a connection, a factory or a controller holds them.
@@ -199,11 +204,13 @@ _live: weakref.WeakValueDictionary[Hashable, Settings] = weakref.WeakValueDictio
 
 def settings_for(cls: type[Dispatch], handler: object, options: SMTPOptions) -> Settings:
     """The live settings of this class, handler and options, or new ones."""
-    key: Hashable = (cls, id(handler), *options.items())
+    # Named tuples of different classes may be equal, but they don't let in the same clients.
+    kinds = (type(options.get("authenticator")), type(options.get("auth_callback")))
+    key: Hashable = (cls, id(handler), kinds, *options.items())
     try:
         settings = _live.get(key)
     except TypeError:
-        key = (cls, id(handler), *((name, _hashable(value)) for name, value in options.items()))
+        key = (cls, id(handler), kinds, *((name, _hashable(value)) for name, value in options.items()))
         settings = _live.get(key)
     if settings is None:
         settings = _live[key] = Settings(cls, handler, options)
