@@ -25,7 +25,7 @@ from twisted_smtpd.protocol.states import NEEDS_AUTH, NEEDS_HELO, RECIPIENT, SEN
 from twisted_smtpd.protocol.timeouts import Timeouts
 from twisted_smtpd.protocol.tls import TLSLayer
 from twisted_smtpd.protocol.xclient import ClientIdentity
-from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, NO_HOOK, settle
+from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, NO_HOOK, settle
 from twisted_smtpd.runtime.connections import limited_address
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.commands import parse_command
@@ -455,7 +455,9 @@ class Dispatch(Connection):
         :param error: what was raised.
         """
         if hasattr(self.event_handler, "handle_exception") and not self._gone:
-            return await settle(self.event_handler.handle_exception(error), self.loop)  # type: ignore[no-any-return]
+            status = await settle(self.event_handler.handle_exception(error), self.loop)
+            if status is not MISSING:
+                return status  # type: ignore[no-any-return]
         self._log_failure(error)
         # RFC 4954 section 6: 454 is what AUTH has for it.
         code, enhanced = (454, "4.7.0") if self._verb == "AUTH" else (451, "4.3.0")
