@@ -17,7 +17,7 @@ from twisted_smtpd.options.security import Security
 from twisted_smtpd.options.table import DEFAULTS, OPTIONS, TABLE, SMTPOptions, call_limits, check
 from twisted_smtpd.protocol.dispatch import Dispatch
 from twisted_smtpd.protocol.extensions import Extension
-from twisted_smtpd.protocol.settings import RATE_WINDOW, Command, CommandMethod, SharedSettings
+from twisted_smtpd.protocol.settings import RATE_WINDOW, Command, CommandMethod, SharedSettings, ignore
 from twisted_smtpd.protocol.states import TRANSACTION, Refusal, State, transaction_state, verdict
 from twisted_smtpd.runtime.awaiting import hook_names, settle, takes_responses
 from twisted_smtpd.runtime.connections import Connections
@@ -73,8 +73,11 @@ class Settings(SharedSettings):
         self.extensions: tuple[Extension, ...] = tuple(e for e in cls.extensions if e.in_use(self))
         self.ehlo_state = _state_getter(self.extensions)
         self.ehlo_responses: dict[Hashable, str] = {}
-        self.mail_parameters = {k: p for e in self.extensions for k, p in e.mail_parameters.items()}
-        self.rcpt_parameters = {k: p for e in self.extensions for k, p in e.rcpt_parameters.items()}
+        ignored = {name.upper(): ignore for name in values["ignore_parameters"] or ()}
+        # Clients say AUTH=<> unasked; RFC 4954 section 5 would have it treated as if it were not there.
+        self.mail_parameters = {"AUTH": ignore, **ignored}
+        self.mail_parameters.update((k, p) for e in self.extensions for k, p in e.mail_parameters.items())
+        self.rcpt_parameters = {**ignored, **{k: p for e in self.extensions for k, p in e.rcpt_parameters.items()}}
         self.commands = _commands(cls, self.extensions, self.security)
         self.dispatch = _dispatch(cls, self.commands, self.security, offers_auth=bool(self.mechanisms))
         self.longest_command = max(command.size_limit for command in self.commands.values())
