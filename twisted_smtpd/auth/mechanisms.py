@@ -32,12 +32,17 @@ _BEARER = re.compile(r"Bearer +([!-~]+)", re.IGNORECASE)
 def decode_response(text: bytes) -> bytes:
     """Decode what a client says in an exchange.
 
+    Python takes surplus padding and bits.  Here octets have one spelling, so that nothing is left out.
+
     :raises SMTPReplyError: 501 5.5.2 if it is not base64.
     """
     try:
-        return base64.b64decode(text, validate=True)
+        octets = base64.b64decode(text, validate=True)
     except binascii.Error:
-        raise SMTPReplyError(501, "5.5.2", "That is not base64") from None
+        octets = None
+    if octets is None or base64.b64encode(octets) != text:
+        raise SMTPReplyError(501, "5.5.2", "That is not base64")
+    return octets
 
 
 def malformed() -> SMTPReplyError:

@@ -170,9 +170,14 @@ def _mark(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; one that is none, such as a FIFO without a writer, must not make the server wait."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def _read(path: Path) -> _Users:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_OCTETS:
                 raise PasswordFileError(f"{path} is no file of at most {MAX_OCTETS:,} octets")
@@ -288,6 +293,8 @@ def set_password(
 def _replace(path: Path, name: str, entry: str | None) -> None:
     # The new file is private from the start, and as long as it exists no second writer can make it.
     path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise PasswordFileError(f"{path} is no file")
     new = path.with_name(f"{path.name}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

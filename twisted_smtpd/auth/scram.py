@@ -209,9 +209,13 @@ def _text(message: bytes) -> str:
 
 def _decode(text: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        octets = base64.b64decode(text, validate=True)
     except binascii.Error:
-        raise ScramError("malformed message", malformed=True) from None
+        octets = None
+    # Python takes surplus padding and bits.
+    if octets is None or base64.b64encode(octets).decode() != text:
+        raise ScramError("malformed message", malformed=True)
+    return octets
 
 
 def _unescape(name: str) -> str:
