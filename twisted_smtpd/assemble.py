@@ -120,11 +120,13 @@ def _commands(cls: type[Dispatch], extensions: Iterable[Extension], security: Se
 
 
 def _settled(method: Callable[..., Any]) -> CommandMethod:
-    """A command of another package, which may await anything, or be a plain function."""
+    """A command of another package, which may await anything, be a plain function, or forget to reply."""
 
     @wraps(method)
     async def run(connection: Dispatch, argument: str | None) -> None:
-        await settle(method(connection, argument), connection.loop)
+        connection._no_reply_yet()
+        result = await settle(method(connection, argument), connection.loop)
+        connection._check_replied(method.__name__, result)
 
     return run
 

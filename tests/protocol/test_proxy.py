@@ -326,7 +326,7 @@ class HookTests(ProxyTestCase):
 
     def test_one_that_has_not_finished_lets_nobody_in(self) -> None:
         def generator(*arguments: Any) -> Any:
-            yield succeed(False)
+            yield from succeed(False)
             return False
 
         async def asynchronous_generator(*arguments: Any) -> Any:

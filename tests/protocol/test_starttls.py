@@ -268,6 +268,7 @@ class StartTLSTests(SecureTestCase):
             return True
 
         self.assertEqual(codes(self.secured(hooks(handle_STARTTLS=generator)).send(EHLO)), [554])
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
     def test_a_hook_that_fails_says_no(self) -> None:
         def broken(*arguments: Any) -> Any:

@@ -30,7 +30,7 @@ from twisted_smtpd.runtime.connections import limited_address
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.commands import parse_command
 from twisted_smtpd.wire.content import ContentReader
-from twisted_smtpd.wire.replies import Reply, SMTPReplyError
+from twisted_smtpd.wire.replies import AlreadySent, BadStatus, Reply, SMTPReplyError
 
 __all__ = ["TOOK_TOO_LONG", "Dispatch", "Status", "syntax"]
 
@@ -40,6 +40,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 Status = str | Reply
 
 TOOK_TOO_LONG = Reply(451, "4.3.0", ("Processing took too long, try again later",))
+
+# What these hooks return is no status, or what they push is looked at elsewhere.
+_NO_STATUS = frozenset({"handle_AUTH", "handle_DISCONNECT", "handle_PROXY", "handle_STARTTLS"})
 
 # Spoken to a mail server by a browser that an attacker sends there, or by a scanner: it must not go on.
 HTTP_METHODS = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE"})
@@ -415,6 +418,7 @@ class Dispatch(Connection):
         return NO_HOOK if name is None else self._run_hook(name, arguments)
 
     async def _run_hook(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        before, self._code = self._code, 0
         try:
             status = getattr(self.event_handler, name)(self, self.session, self.envelope, *arguments)
             if type(status) is CoroutineType and self.loop is None:
@@ -422,11 +426,56 @@ class Dispatch(Connection):
             elif type(status) is not str:
                 status = await settle(status, self.loop)
         except SMTPReplyError as error:
-            return error.reply
-        if type(status) is str and ("\n" in status or status[3:4] == "-"):
-            # It is returned, so it is whole: its last line must not announce another, as that of one it pushes may.
+            status = error.reply
+        except (Exception, asyncio.CancelledError) as error:
+            if not self._answered_by(name) or self._gone:
+                raise
+            self.connections.counts.hook_failures += 1
+            if not (self._runner.timed_out and isinstance(error, CANCELLED)):
+                self._log_failure(error, name)
+            status = None
+        if not self._code:
+            self._code = before
+        elif self._answered_by(name):
+            return self._already_sent(name, status)
+        if type(status) is str:
+            if "\n" in status or status[3:4] == "-":
+                # It is returned, so it is whole: its last line must not announce another, as that of one it pushes may.
+                return Reply.parse(status)
+        elif type(status) is bytes:
             return Reply.parse(status)
         return status
+
+    def _answered_by(self, name: str) -> bool:
+        """Whether a hook has pushed the reply itself, so that another one would be taken for the next command's."""
+        return self._replied and name not in _NO_STATUS and not self.closing
+
+    def _already_sent(self, name: str, status: Any) -> Any:
+        """What stands for the status of such a hook.
+
+        :param name: the hook.
+        :param status: what it returned, or the reply that it raised.
+        """
+        if status is not None:
+            log.warn(
+                "{session.id} {session.peer}: {hook} has pushed a {code} reply; what it returned then is not sent",
+                session=self.session,
+                hook=name,
+                code=self._code,
+            )
+        return AlreadySent(self._code)
+
+    def _check_replied(self, method: str, result: Any) -> None:
+        """Check that a subclass's command has sent a reply; without one the client would wait for ever.
+
+        :param method: the command's name.
+        :param result: what it returned.
+        :raises BadStatus: if it has not.
+        """
+        if self._replied or self._code // 100 == 3 or self._answers_later:
+            return
+        returned = "" if result is None else f", and returned {result!r:.80}"
+        raise BadStatus(f"{method} has sent no reply{returned}: a command sends it with `await self.push(status)`")
 
     async def status_for(self, error: BaseException) -> Any:
         """The status for a hook that failed."""
