@@ -19,7 +19,7 @@ from twisted_smtpd.protocol.dispatch import TOOK_TOO_LONG, Dispatch, Status
 from twisted_smtpd.protocol.settings import ParameterCheck
 from twisted_smtpd.protocol.verdict import each_status, gathered, is_many, log_message, one_for_all
 from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, settle
-from twisted_smtpd.session import Recipient
+from twisted_smtpd.session import NULL_SENDER, Recipient
 from twisted_smtpd.stream import ContentStream, StreamInterrupted
 from twisted_smtpd.wire.addresses import parse_path, plain_path
 from twisted_smtpd.wire.commands import parse_parameters
@@ -122,7 +122,10 @@ class Transaction(Dispatch):
         if arg is None or arg[: len(keyword)].upper() != keyword:
             extended = " [SP <parameters>]" if self.session.extended_smtp else ""
             raise SMTPReplyError(501, "5.5.4", f"Syntax: {self._verb} {keyword}<address>{extended}")
-        return parse_path(arg[len(keyword) :], null=sender, sender=sender, local_part_limit=self.local_part_limit)
+        address, rest = parse_path(
+            arg[len(keyword) :], null=sender, sender=sender, local_part_limit=self.local_part_limit
+        )
+        return address or NULL_SENDER, rest
 
     def _parameters(self, text: str, known: Mapping[str, ParameterCheck]) -> tuple[list[str], dict[str, str | None]]:
         if not self.session.extended_smtp:

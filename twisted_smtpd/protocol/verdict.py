@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from twisted.logger import Logger, LogLevel
 
 from twisted_smtpd.runtime.connections import Connections
-from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.session import Envelope, Session, within_brackets
 from twisted_smtpd.wire.replies import BadStatus, Reply
 
 __all__ = ["each_status", "gathered", "is_many", "log_message", "one_for_all"]
@@ -129,7 +129,7 @@ def log_message(connection: _Judged, size: int) -> None:
     # Values, not the envelope: an event that is kept must not keep the message.
     event["session"] = session.id
     event["peer"] = session.peer
-    event["sender"] = envelope.mail_from
+    event["sender"] = within_brackets(envelope.mail_from)
     event["recipients"] = connection._accepted
     event["size"] = size
     event["code"] = connection._code
