@@ -21,6 +21,7 @@ from twisted_smtpd.protocol.settings import RATE_WINDOW, Command, CommandMethod,
 from twisted_smtpd.protocol.states import TRANSACTION, Refusal, State, transaction_state, verdict
 from twisted_smtpd.runtime.awaiting import hook_names, settle, takes_responses
 from twisted_smtpd.runtime.connections import Connections
+from twisted_smtpd.runtime.handler_check import check_handler, deprecated_data_hook
 from twisted_smtpd.wire.replies import SMTPReplyError
 
 __all__ = ["Settings", "settings_for"]
@@ -52,6 +53,7 @@ class Settings(SharedSettings):
         unknown = sorted(set(options) - set(DEFAULTS))
         if unknown:
             raise TypeError(f"{cls.__name__}() got an unexpected keyword argument {unknown[0]!r}")
+        check_handler(handler)
         self.cls, self.handler, self.options = cls, handler, options
         values: dict[str, Any] = {**DEFAULTS, **options, **_class_values(cls)}
         check(values)
@@ -65,6 +67,7 @@ class Settings(SharedSettings):
         self.values = cast(SMTPOptions, values)
         self.own = tuple(values[name] for name in OPTIONS)
         self.hooks = {name: f"handle_{name}" for name in hook_names(handler)}
+        self.deprecated_data_hook = deprecated_data_hook(handler)
         own_calls = cls._call_handler_hook is not Dispatch._call_handler_hook
         self.asked = frozenset({*self.hooks, *(("MAIL", "RCPT") if own_calls else ())})
         self.security = Security(values, self.hooks)

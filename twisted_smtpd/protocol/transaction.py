@@ -175,6 +175,8 @@ class Transaction(Dispatch):
                 envelope.content = content.decode("utf-8", "surrogateescape") if self.decode_data else content
                 try:
                     status = await self._call_handler_hook("DATA")
+                    if status is MISSING and (hook := self._settings.deprecated_data_hook) is not None:
+                        status = await settle(hook(self, self.session, envelope), self.loop)
                 except (Exception, asyncio.CancelledError) as error:
                     status = await self._failed_verdict(error)
             # A message that was taken leaves nothing to be awaited.
