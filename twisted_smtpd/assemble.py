@@ -56,6 +56,9 @@ class Settings(SharedSettings):
         check_handler(handler)
         self.cls, self.handler, self.options = cls, handler, options
         values: dict[str, Any] = {**DEFAULTS, **options, **_class_values(cls)}
+        for name in ("hostname", "ident"):
+            if values[name] == "":
+                values[name] = None
         check(values)
         for name, needed in cls.required_options.items():
             if values[name] != needed:
@@ -63,7 +66,9 @@ class Settings(SharedSettings):
         if values["hostname"] is None:
             values["hostname"] = socket.getfqdn()
         if values["ident"] is None:
-            values["ident"] = cls.default_ident
+            # A class written for aiosmtpd may have its own.
+            ident = cls.__ident__
+            values["ident"] = ident if isinstance(ident, str) else cls.default_ident
         self.values = cast(SMTPOptions, values)
         self.own = tuple(values[name] for name in OPTIONS)
         self.hooks = {name: f"handle_{name}" for name in hook_names(handler)}
@@ -90,7 +95,18 @@ class Settings(SharedSettings):
 def _class_values(cls: type[Any]) -> dict[str, Any]:
     """The options that a class sets as attributes."""
     given = {name: getattr(cls, name) for name in DEFAULTS if hasattr(cls, name)}
-    return {name: value for name, value in given.items() if not isinstance(value, MemberDescriptorType)}
+    # SMTP has a default as an attribute, for programs that read it there.
+    by_itself = {name: getattr(Dispatch, name) for name in given if name in vars(Dispatch)}
+    return {
+        name: value
+        for name, value in given.items()
+        if not isinstance(value, MemberDescriptorType) and (value != by_itself.get(name) or _is_set_by(cls, name))
+    }
+
+
+def _is_set_by(cls: type[Any], name: str) -> bool:
+    """Whether a class of another package has this attribute."""
+    return any(name in vars(base) for base in cls.__mro__ if not base.__module__.startswith("twisted_smtpd."))
 
 
 def _state_getter(extensions: Iterable[Extension]) -> Callable[[Any], Hashable] | None:

@@ -137,6 +137,15 @@ class BaseController:
             # A PROXY header comes before TLS, so the protocol has to start it.
             self.SMTP_kwargs.setdefault("ssl_context", ssl_context)
 
+    def _set_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Have the server run on a loop.
+
+        :raises RuntimeError: while it runs on another one.
+        """
+        if self.server is not None:
+            raise RuntimeError("the server is running: its loop is set before the start")
+        self._given_loop = loop
+
     def factory(self) -> Any:
         """Make the protocol for a client; subclasses may override this.
 
@@ -260,8 +269,15 @@ class BaseThreadedController(BaseController):
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The asyncio loop the server runs on, or ``None`` if the reactor is another one than asyncio's."""
+        """The asyncio loop the server runs on, or ``None`` if the reactor is another one than asyncio's.
+
+        It may be set before the start.
+        """
         return self._given_loop or shared.loop
+
+    @loop.setter
+    def loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._set_loop(loop)
 
     def start(self) -> None:
         """Start the server; when this returns, it takes connections.
@@ -366,10 +382,14 @@ class BaseUnthreadedController(BaseController):
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The asyncio loop the server runs on."""
+        """The asyncio loop the server runs on; it may be set before the start."""
         if self._given_loop is None:
             self._given_loop = running_loop() or asyncio.new_event_loop()
         return self._given_loop
+
+    @loop.setter
+    def loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._set_loop(loop)
 
     def begin(self) -> None:
         """Start the server on its loop, which serves clients when it runs; the loop is this thread's from now on.
@@ -437,7 +457,7 @@ class InetMixin(BaseController):
 
     :param hostname: a name or an address, all of whose addresses are listened on; ``""`` for all of this machine;
         ``None`` for the loopback, both 127.0.0.1 and ::1.
-    :param port: 0 for any that is free.
+    :param port: 0 for any that is free; it may be given as a ``str``.
     :ivar hostname: as given; with ``None``, what :func:`get_localhost` says.
     :ivar port: as given; with 0, the port that was found once the server has started.
     """
@@ -446,7 +466,7 @@ class InetMixin(BaseController):
         self,
         handler: object,
         hostname: str | None = None,
-        port: int = 8025,
+        port: int | str = 8025,
         loop: asyncio.AbstractEventLoop | None = None,
         **kwargs: Any,
     ) -> None:
@@ -454,13 +474,15 @@ class InetMixin(BaseController):
         self._localhost = get_localhost()
         self._on_loopback = hostname is None
         self.hostname = self._localhost if hostname is None else hostname
-        self.port = port
+        self.port: int = port  # type: ignore[assignment]
         self._found_port: int | None = None
 
     def _bind(self) -> list[Binding]:
         hosts: tuple[str | None, ...] = (self.hostname or None,)
         if self._on_loopback and self.hostname == self._localhost:
             hosts = LOOPBACK
+        if isinstance(self.port, str):
+            self.port = int(self.port)
         wanted = 0 if self.port == self._found_port else self.port
         bindings, self.port = bind_inet(hosts, wanted)
         self._found_port = None if wanted else self.port

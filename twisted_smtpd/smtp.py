@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -50,14 +51,23 @@ __all__ = [
     "SMTPReplyError",
     "Session",
     "TLSSetupException",
+    "__ident__",
     "auth_mechanism",
+    "log",
     "syntax",
 ]
+
+#: For programs that use aiosmtpd's logger; this package writes to :mod:`twisted.logger`.
+log = logging.getLogger("mail.log")
 
 #: Octets a message may have, unless ``data_size_limit`` says otherwise.
 DATA_SIZE_DEFAULT = 32 * MIB
 #: How often a client may send a command that a ``command_call_limit`` dict does not name.
 CALL_LIMIT_DEFAULT = 20
+
+
+#: What follows the server's name in its greeting, unless ``ident`` says otherwise.
+__ident__ = Transaction.default_ident
 
 
 class TLSSetupException(Exception):

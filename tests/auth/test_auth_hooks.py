@@ -268,7 +268,9 @@ class NameTests(AuthCase):
 
     def test_one_name_in_place_of_a_collection(self) -> None:
         for option in ("auth_exclude_mechanism", "auth_mechanisms"):
-            self.assertRaises(TypeError, dial, authenticator=authenticator, **{option: "PLAIN"})
+            self.assertRaises(TypeError, dial, authenticator=authenticator, **{option: b"PLAIN"})
+        # Taken letter by letter, it would exclude nothing.
+        self.assertEqual(self.offered(object(), authenticator=authenticator, auth_exclude_mechanism="PLAIN"), ["LOGIN"])
 
     def test_the_handlers_hook_overrides_the_built_in_one(self) -> None:
         client = dial(hooks(auth_PLAIN=lambda server, args: "mine"), authenticator=authenticator)

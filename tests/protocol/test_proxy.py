@@ -165,7 +165,9 @@ class TrustTests(ProxyTestCase):
             self.assertEqual(codes(peer.send(V1)), [220])
 
     def test_proxy_protocol_timeout_alone_needs_somebody_to_judge(self) -> None:
-        self.assertRaisesRegex(ValueError, "handle_PROXY", SMTP, object(), proxy_protocol_timeout=3)
+        peer = self.connect(object(), "192.0.2.1", proxy_protocol_timeout=3)
+        self.assertEqual(peer.send(V1 + EHLO), b"")
+        self.assertTrue(peer.aborted)
 
     def test_bad_options(self) -> None:
         for value, error in (

@@ -77,8 +77,10 @@ def builtin(method: F) -> F:
 def _names(option: str, value: Iterable[str] | None) -> frozenset[str] | None:
     if value is None:
         return None
-    # Taken letter by letter a single name would exclude nothing.
-    if isinstance(value, (str, bytes)):
+    if isinstance(value, str):
+        # Taken letter by letter a single name would exclude nothing.
+        value = value.replace(",", " ").split()
+    if isinstance(value, bytes):
         raise TypeError(f"{option} is a collection of names, not {value!r}")
     return frozenset(name.upper() for name in value)
 

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_smtpd.options.table import OPTIONS, assign_options
+from twisted_smtpd.options.table import DEFAULTS, OPTIONS, assign_options
 from twisted_smtpd.protocol.body import Body
 from twisted_smtpd.protocol.connection import LF, Connection
 from twisted_smtpd.protocol.extensions import Extension
@@ -79,7 +79,7 @@ class Dispatch(Connection):
     __slots__ = (
         *("_accepted", "_barrier", "_calls", "_commands", "_identity", "_met", "_refused", "_tls", "_verb"),
         *("envelope", "event_handler", "implicit_tls", "session"),
-        *OPTIONS,
+        *(name for name in OPTIONS if name != "line_length_limit"),
     )
 
     #: The ESMTP extensions, in the order in which EHLO lists them.
@@ -111,7 +111,8 @@ class Dispatch(Connection):
     max_buffered: int
     data_size_limit: int | None
     enable_SMTPUTF8: bool
-    line_length_limit: int | None
+    #: Read, and set, from the class by programs written for aiosmtpd; so it is no slot.
+    line_length_limit: int | None = DEFAULTS["line_length_limit"]
     max_recipients: int
     bare_newline: str
     decode_data: bool
@@ -130,6 +131,8 @@ class Dispatch(Connection):
         runner = CommandRunner(self)
         body = Body(self, runner)
         Connection.__init__(self, settings, runner, body)
+        # There is neither before a client has come.
+        self.session = self.envelope = self.loop = None  # type: ignore[assignment]
         self._verb = ""
         self._accepted = 0
         self._refused = 0
@@ -156,6 +159,10 @@ class Dispatch(Connection):
     @property
     def __ident__(self) -> str:
         return self.ident
+
+    @__ident__.setter
+    def __ident__(self, ident: str) -> None:
+        self.ident = ident
 
     @property
     def utf8_replies(self) -> bool:

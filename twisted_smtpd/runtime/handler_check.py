@@ -1,4 +1,4 @@
-"""What is wrong with a handler.  It is found when its server starts: a hook that is not called loses mail in silence."""
+"""What is wrong with a handler, found when its server starts: a hook that is not called loses mail in silence."""
 
 from __future__ import annotations
 
