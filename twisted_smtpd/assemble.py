@@ -19,7 +19,7 @@ from twisted_smtpd.protocol.dispatch import Dispatch
 from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.settings import RATE_WINDOW, Command, CommandMethod, SharedSettings
 from twisted_smtpd.protocol.states import TRANSACTION, Refusal, State, transaction_state, verdict
-from twisted_smtpd.runtime.awaiting import hook_names, settle, takes_responses
+from twisted_smtpd.runtime.awaiting import hook_names, settle
 from twisted_smtpd.runtime.connections import Connections
 from twisted_smtpd.runtime.handler_check import check_handler, deprecated_data_hook
 from twisted_smtpd.wire.replies import SMTPReplyError
@@ -71,12 +71,15 @@ class Settings(SharedSettings):
             values["ident"] = ident if isinstance(ident, str) else cls.default_ident
         self.values = cast(SMTPOptions, values)
         self.own = tuple(values[name] for name in OPTIONS)
+        # They are looked at for each connection, where dir() would take ten times as long.
+        self._attributes = [*map(vars, type(handler).__mro__[:-1]), getattr(handler, "__dict__", {})]
+        self._names = [*map(tuple, self._attributes)]
+        self._called = _called(handler)
         self.hooks = {name: f"handle_{name}" for name in hook_names(handler)}
         self.deprecated_data_hook = deprecated_data_hook(handler)
         own_calls = cls._call_handler_hook is not Dispatch._call_handler_hook
         self.asked = frozenset({*self.hooks, *(("MAIL", "RCPT") if own_calls else ())})
         self.security = Security(values, self.hooks)
-        self.ehlo_takes_responses = "EHLO" in self.hooks and takes_responses(handler.handle_EHLO)  # type: ignore[attr-defined]
         self.mechanisms = mechanism_table(cls, handler, values, self.hooks)
         self.extensions: tuple[Extension, ...] = tuple(e for e in cls.extensions if e.in_use(self))
         self.ehlo_state = _state_getter(self.extensions)
@@ -90,6 +93,25 @@ class Settings(SharedSettings):
         times = [value for option in TABLE.values() if option.unit == SECONDS and (value := values[option.name])]
         self.shortest_limit = min(RATE_WINDOW, *times, *self.security.deadlines)
         self.connections = Connections(values["clock"])
+
+    def are_current(self) -> bool:
+        """Whether the handler still has the hooks that it had.
+
+        This is asked for each connection: a test may set a hook on a handler, or on its class, while the server runs.
+        """
+        names = [*map(tuple, self._attributes)]
+        if names == self._names:
+            return True
+        # An attribute that is no hook is set and deleted at any time.
+        if _called(self.handler) != self._called:
+            return False
+        self._names = names
+        return True
+
+
+def _called(handler: object) -> list[str]:
+    """The names of the methods that are called, if the handler has them."""
+    return [name for name in dir(handler) if name.startswith(("handle_", "auth_", "process_message"))]
 
 
 def _class_values(cls: type[Any]) -> dict[str, Any]:
@@ -228,4 +250,9 @@ def settings_for(cls: type[Dispatch], handler: object, options: SMTPOptions) -> 
         settings = _live.get(key)
     if settings is None:
         settings = _live[key] = Settings(cls, handler, options)
+    elif not settings.are_current():
+        before, settings = settings, Settings(cls, handler, options)
+        # They count for one server.
+        settings.connections = before.connections
+        _live[key] = settings
     return settings

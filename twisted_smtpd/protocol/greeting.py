@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted_smtpd.runtime.awaiting import MISSING
+from twisted_smtpd.runtime.awaiting import MISSING, takes_responses
 from twisted_smtpd.wire.commands import parse_helo_name
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
@@ -74,7 +74,7 @@ async def _ehlo_status(client: ClientView, name: str) -> Any:
         client.session.host_name = name
         return _ehlo_response(client)
     lines = _ehlo_lines(client)
-    if client._settings.ehlo_takes_responses:
+    if takes_responses(client.event_handler.handle_EHLO):
         answer = await client._call_handler_hook("EHLO", name, [*lines, "250 HELP"])
         return Reply.parse("\n".join(answer)) if isinstance(answer, (list, tuple)) else answer
     await client.push("\n".join(lines))

@@ -58,7 +58,6 @@ class SharedSettings:
     :ivar call_limits: how often a client may send each verb (``"*"`` for the rest), or ``None``.
     :ivar shortest_limit: the shortest limit in time, in seconds.
     :ivar connections: the connections of protocols that are made by hand; a factory has its own.
-    :ivar ehlo_takes_responses: whether ``handle_EHLO`` has the fifth argument.
     :ivar ehlo_state: gives what the EHLO response depends on; ``None`` where it has to be put together each time.
     :ivar ehlo_responses: the responses put together so far.
     """
@@ -81,6 +80,5 @@ class SharedSettings:
     call_limits: Mapping[str, int] | None
     shortest_limit: float
     connections: Connections
-    ehlo_takes_responses: bool
     ehlo_state: Callable[[Any], Hashable] | None
     ehlo_responses: dict[Hashable, str]

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import CancelledError, Deferred
 
@@ -160,13 +161,24 @@ def hook_names(handler: object) -> frozenset[str]:
     return frozenset(name[7:] for name in dir(handler) if name.startswith("handle_"))
 
 
+_takes_responses: WeakKeyDictionary[Callable[..., object], bool] = WeakKeyDictionary()
+
+
 def takes_responses(hook: Callable[..., object]) -> bool:
     """Whether a ``handle_EHLO`` has the fifth argument, the list of responses."""
+    # A method is asked once; the function itself is asked about, since a hook may be replaced.
+    function = hook.__func__ if isinstance(hook, types.MethodType) else None
+    if function is not None and (known := _takes_responses.get(function)) is not None:
+        return known
     try:
         inspect.signature(hook).bind(None, None, None, None, None)
     except (TypeError, ValueError):
-        return False
-    return True
+        takes = False
+    else:
+        takes = True
+    if isinstance(function, types.FunctionType):
+        _takes_responses[function] = takes
+    return takes
 
 
 async def settle(result: Any, loop: asyncio.AbstractEventLoop | None) -> Any:
