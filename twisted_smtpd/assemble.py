@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -22,6 +23,7 @@ from twisted_smtpd.protocol.states import TRANSACTION, Refusal, State, transacti
 from twisted_smtpd.runtime.awaiting import hook_names, settle
 from twisted_smtpd.runtime.connections import Connections
 from twisted_smtpd.runtime.handler_check import check_handler, deprecated_data_hook
+from twisted_smtpd.runtime.lost_overrides import OF_SERVERS, warn_of_lost_overrides
 from twisted_smtpd.wire.replies import SMTPReplyError
 
 __all__ = ["Settings", "settings_for"]
@@ -54,6 +56,7 @@ class Settings(SharedSettings):
         if unknown:
             raise TypeError(f"{cls.__name__}() got an unexpected keyword argument {unknown[0]!r}")
         check_handler(handler)
+        warn_of_lost_overrides(cls, OF_SERVERS)
         self.cls, self.handler, self.options = cls, handler, options
         values: dict[str, Any] = {**DEFAULTS, **options, **_class_values(cls)}
         for name in ("hostname", "ident"):
@@ -77,6 +80,7 @@ class Settings(SharedSettings):
         self._called = _called(handler)
         self.hooks = {name: f"handle_{name}" for name in hook_names(handler)}
         self.deprecated_data_hook = deprecated_data_hook(handler)
+        self.old_hooks = _old_hooks(cls)
         own_calls = cls._call_handler_hook is not Dispatch._call_handler_hook
         self.asked = frozenset({*self.hooks, *(("MAIL", "RCPT") if own_calls else ())})
         self.security = Security(values, self.hooks)
@@ -112,6 +116,15 @@ class Settings(SharedSettings):
 def _called(handler: object) -> list[str]:
     """The names of the methods that are called, if the handler has them."""
     return [name for name in dir(handler) if name.startswith(("handle_", "auth_", "process_message"))]
+
+
+def _old_hooks(cls: type[Any]) -> frozenset[str]:
+    """The hooks of a class that aiosmtpd has deprecated; they are called all the same."""
+    names = frozenset(name for name in ("ehlo_hook", "rset_hook") if hasattr(cls, name))
+    for name in sorted(names):
+        text = f"{cls.__qualname__}.{name}() is deprecated, write handle_{name[:4].upper()}() in the handler"
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+    return names
 
 
 def _class_values(cls: type[Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted_smtpd.options.table import DEFAULTS
 from twisted_smtpd.runtime.lifecycle import STOP_TIMEOUT, has_life
 from twisted_smtpd.runtime.listening import NO_SUCH_FAMILY, Binding, RunningServer, bind_inet, bind_unix
+from twisted_smtpd.runtime.lost_overrides import OF_CONTROLLERS, warn_of_lost_overrides
 from twisted_smtpd.runtime.reactors import (
     LoopThread,
     acquire,
@@ -119,6 +120,7 @@ class BaseController:
         grace: float = 10.0,
         **SMTP_parameters: Any,
     ) -> None:
+        warn_of_lost_overrides(type(self), OF_CONTROLLERS)
         self.handler = handler
         self.ssl_context = ssl_context
         self.grace = grace

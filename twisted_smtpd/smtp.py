@@ -165,6 +165,7 @@ class SMTP(Transaction):
     async def smtp_RSET(self, arg: str | None) -> None:
         self._no_argument(arg)
         self._set_rset_state()
+        await self._call_old_hook("rset_hook")
         status = await self._call_handler_hook("RSET")
         await self.push("250 OK" if status is MISSING else status)
 

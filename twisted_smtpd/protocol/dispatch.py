@@ -424,6 +424,11 @@ class Dispatch(Connection):
         name = self._settings.hooks.get(command)
         return NO_HOOK if name is None else self._run_hook(name, arguments)
 
+    async def _call_old_hook(self, name: str) -> None:
+        """Call ``ehlo_hook`` or ``rset_hook``, if the class has it; it may push lines."""
+        if name in self._settings.old_hooks:
+            await settle(getattr(self, name)(), self.loop)
+
     async def _run_hook(self, name: str, arguments: tuple[Any, ...]) -> Any:
         before, self._code = self._code, 0
         try:

@@ -72,8 +72,13 @@ async def _helo_status(client: ClientView, name: str) -> Any:
 async def _ehlo_status(client: ClientView, name: str) -> Any:
     if "EHLO" not in client._settings.hooks:
         client.session.host_name = name
-        return _ehlo_response(client)
+        if "ehlo_hook" not in client._settings.old_hooks:
+            return _ehlo_response(client)
+        await client.push("\n".join(_ehlo_lines(client)))
+        await client._call_old_hook("ehlo_hook")
+        return "250 HELP"
     lines = _ehlo_lines(client)
+    await client._call_old_hook("ehlo_hook")
     if takes_responses(client.event_handler.handle_EHLO):
         answer = await client._call_handler_hook("EHLO", name, [*lines, "250 HELP"])
         return Reply.parse("\n".join(answer)) if isinstance(answer, (list, tuple)) else answer

@@ -45,6 +45,7 @@ class SharedSettings:
     :ivar own: those that each connection has of its own, in the order of ``OPTIONS``.
     :ivar hooks: the handler's hooks: ``MAIL`` to ``handle_MAIL``.
     :ivar deprecated_data_hook: what stands for ``handle_DATA`` in a handler with ``process_message``.
+    :ivar old_hooks: which of ``ehlo_hook`` and ``rset_hook`` the protocol class has.
     :ivar asked: the hooks that are called: those of the handler, and all for a class that has a say in how they are.
     :ivar security: TLS, proxies and trusted clients.
     :ivar mechanisms: the mechanisms of AUTH, by name.
@@ -68,6 +69,7 @@ class SharedSettings:
     own: tuple[Any, ...]
     hooks: Mapping[str, str]
     deprecated_data_hook: Callable[..., Awaitable[Any]] | None
+    old_hooks: frozenset[str]
     asked: frozenset[str]
     security: Security
     mechanisms: Mapping[str, Any]
