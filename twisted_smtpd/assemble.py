@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from functools import wraps
 from operator import attrgetter
 from types import MemberDescriptorType
@@ -23,6 +22,7 @@ from twisted_smtpd.protocol.states import TRANSACTION, Refusal, State, transacti
 from twisted_smtpd.runtime.awaiting import hook_names, settle
 from twisted_smtpd.runtime.connections import Connections
 from twisted_smtpd.runtime.handler_check import check_handler, deprecated_data_hook
+from twisted_smtpd.runtime.host_name import own_name
 from twisted_smtpd.runtime.lost_overrides import OF_SERVERS, warn_of_lost_overrides
 from twisted_smtpd.wire.replies import SMTPReplyError
 
@@ -67,7 +67,7 @@ class Settings(SharedSettings):
             if values[name] != needed:
                 raise ValueError(f"{cls.__name__} needs {name}={needed!r}, not {values[name]!r}")
         if values["hostname"] is None:
-            values["hostname"] = socket.getfqdn()
+            values["hostname"] = own_name()
         if values["ident"] is None:
             # A class written for aiosmtpd may have its own.
             ident = cls.__ident__
@@ -81,8 +81,9 @@ class Settings(SharedSettings):
         self.hooks = {name: f"handle_{name}" for name in hook_names(handler)}
         self.deprecated_data_hook = deprecated_data_hook(handler)
         self.old_hooks = _old_hooks(cls)
-        own_calls = cls._call_handler_hook is not Dispatch._call_handler_hook
-        self.asked = frozenset({*self.hooks, *(("MAIL", "RCPT") if own_calls else ())})
+        # A class with its own push() may refuse what no hook does.
+        has_a_say = cls._call_handler_hook is not Dispatch._call_handler_hook or _is_set_by(cls, "push")
+        self.asked = frozenset({*self.hooks, *(("MAIL", "RCPT") if has_a_say else ())})
         self.security = Security(values, self.hooks)
         self.mechanisms = mechanism_table(cls, handler, values, self.hooks)
         self.extensions: tuple[Extension, ...] = tuple(e for e in cls.extensions if e.in_use(self))
@@ -92,6 +93,8 @@ class Settings(SharedSettings):
         self.rcpt_parameters = {k: p for e in self.extensions for k, p in e.rcpt_parameters.items()}
         self.commands = _commands(cls, self.extensions, self.security)
         self.dispatch = _dispatch(cls, self.commands, self.security, offers_auth=bool(self.mechanisms))
+        own_commands = _own_commands(cls, self.commands)
+        self.guarded = _dispatch(cls, own_commands, self.security, offers_auth=bool(self.mechanisms))
         self.longest_command = max(command.size_limit for command in self.commands.values())
         self.call_limits = call_limits(values["command_call_limit"])
         times = [value for option in TABLE.values() if option.unit == SECONDS and (value := values[option.name])]
@@ -163,14 +166,30 @@ def _commands(cls: type[Dispatch], extensions: Iterable[Extension], security: Se
         verb = name[5:].upper()
         if not name.startswith("smtp_") or verb in cls.withheld_commands:
             continue
-        if verb in _OF_TRUSTED and security.xclients is None:
-            continue
         method = getattr(cls, name)
         owner = next(base for base in cls.__mro__ if name in vars(base))
         foreign = not vars(owner).get("_own_commands", False)
+        if verb in _OF_TRUSTED and security.xclients is None and not foreign:
+            continue
         limit = cls.command_size_limits.get(verb, cls.command_size_limit + growth[verb])
-        commands[verb] = Command(_settled(method) if foreign else method, limit, foreign)
+        commands[verb] = Command(_settled(method) if foreign else _unguarded(method), limit, foreign)
     return commands
+
+
+def _own_commands(cls: type[Dispatch], commands: Mapping[str, Command]) -> dict[str, Command]:
+    """This package's own commands, also those that a class overrides: it may call them by name."""
+    own = {verb: command for verb, command in commands.items() if not command.foreign}
+    for base in cls.__mro__:
+        if "_own_commands" in vars(base):
+            for name, method in vars(base).items():
+                if name.startswith("smtp_"):
+                    own.setdefault(name[5:].upper(), Command(_unguarded(method), cls.command_size_limit, False))
+    return own
+
+
+def _unguarded(method: CommandMethod) -> CommandMethod:
+    """A command as the table of states calls it, which has let it through."""
+    return getattr(method, "unguarded", method)
 
 
 def _settled(method: Callable[..., Any]) -> CommandMethod:
@@ -188,22 +207,31 @@ def _settled(method: Callable[..., Any]) -> CommandMethod:
 def _dispatch(
     cls: type[Dispatch], commands: Mapping[str, Command], security: Security, offers_auth: bool
 ) -> dict[State, dict[str, Command]]:
-    """For each state, what becomes of each verb: the table of states with the methods of a class."""
+    """For each state, what each verb does: the table of states with the methods of a class."""
     states: dict[State, dict[str, Command]] = {
         state: {verb: _cell(command, verdict(state, verb, cls.states)) for verb, command in commands.items()}
         for state in State
     }
-    if "STARTTLS" in commands and security.starttls is None:
-        # It says by itself that there is none.
+    needs_helo = set(_NEED_HELO & commands.keys())
+    if "STARTTLS" in needs_helo and security.starttls is None:
+        needs_helo.discard("STARTTLS")
+        # smtp_STARTTLS itself says that STARTTLS is not available.
         states[State.NEW]["STARTTLS"] = commands["STARTTLS"]
+    elif "STARTTLS" in needs_helo:
+        states[State.CLEAR]["STARTTLS"] = _after_helo(commands["STARTTLS"], cls.states[State.NEW]["STARTTLS"])
     if "AUTH" in commands and not offers_auth:
+        needs_helo.discard("AUTH")
         for state in (State.NEW, State.STRANGER, *TRANSACTION):
             states[state]["AUTH"] = _cell(commands["AUTH"], AUTH_NOT_OFFERED)
     if (
         cls.check_helo_needed is not Dispatch.check_helo_needed
         or cls.check_auth_needed is not Dispatch.check_auth_needed
     ):
-        _ask_checks(states, commands)
+        _ask_checks(states, commands, needs_helo)
+    for state, cells in states.items():
+        if "*" not in cls.states[state]:
+            # A command of another package decides for itself.  Where it calls ours by name, that one asks the table.
+            cells.update((verb, command) for verb, command in commands.items() if command.foreign)
     return states
 
 
@@ -218,8 +246,21 @@ def _refuse(refusal: Refusal) -> CommandMethod:
     return refuse
 
 
-def _ask_checks(states: dict[State, dict[str, Command]], commands: Mapping[str, Command]) -> None:
-    """Have a class asked that overrides the checks, instead of the states that they stand for."""
+def _after_helo(command: Command, refusal: Refusal | None) -> Command:
+    """A command in CLEAR, where the client may have said HELO or not."""
+    refused = _cell(command, refusal)
+
+    def run(connection: Dispatch, argument: str | None) -> Awaitable[None]:
+        return (command if connection.session.host_name else refused).method(connection, argument)
+
+    return Command(run, command.size_limit, command.foreign)
+
+
+def _ask_checks(states: dict[State, dict[str, Command]], commands: Mapping[str, Command], needs_helo: set[str]) -> None:
+    """Call the checks that a class overrides, in place of the states that they stand for.
+
+    :param needs_helo: the verbs of ``_NEED_HELO`` that are offered.
+    """
     unchecked = {state: dict(verbs) for state, verbs in states.items()}
 
     def checked(verb: str) -> CommandMethod:
@@ -232,8 +273,8 @@ def _ask_checks(states: dict[State, dict[str, Command]], commands: Mapping[str, 
 
         return run
 
-    for verb in _NEED_HELO & commands.keys():
-        for state in (State.NEW, State.STRANGER, *TRANSACTION):
+    for verb in needs_helo:
+        for state in (State.NEW, State.STRANGER, *TRANSACTION, *((State.CLEAR,) if verb == "STARTTLS" else ())):
             states[state][verb] = Command(checked(verb), commands[verb].size_limit, commands[verb].foreign)
     for verb in _ASK_BY_THEMSELVES & commands.keys():
         states[State.STRANGER][verb] = commands[verb]
@@ -243,9 +284,9 @@ def _hashable(value: Any) -> Hashable:
     if isinstance(value, Mapping):
         return tuple(value.items())
     if isinstance(value, (list, set)) and value and all(isinstance(name, str) for name in value):
-        # Written where each connection's protocol is made, a list of names is a new one each time.
+        # A program that makes the protocol of each connection may write a new list of names each time.
         return (type(value), *value)
-    # Anything else is told by its identity, which is safe: the settings keep it alive.
+    # Anything else is known by its identity, which is safe, because the settings keep it alive.
     return value if isinstance(value, Hashable) else id(value)
 
 

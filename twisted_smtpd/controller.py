@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from twisted_smtpd.options.table import DEFAULTS
+from twisted_smtpd.runtime.host_name import own_name
 from twisted_smtpd.runtime.lifecycle import STOP_TIMEOUT, has_life
 from twisted_smtpd.runtime.listening import NO_SUCH_FAMILY, Binding, RunningServer, bind_inet, bind_unix
 from twisted_smtpd.runtime.lost_overrides import OF_CONTROLLERS, warn_of_lost_overrides
@@ -168,6 +169,9 @@ class BaseController:
 
     def _bound_server(self, reactor: Any) -> tuple[RunningServer, list[Binding]]:
         """A server that has not started, and the bound places that it is to listen on."""
+        if not self.SMTP_kwargs.get("hostname"):
+            # Asked for here: where the server runs, all others would wait for the DNS.
+            own_name()
         tls = None if self.ssl_context is None else connection_creator(self.ssl_context)
         return RunningServer(self._make_protocol, reactor, tls, self.handler), self._bind()
 
@@ -185,7 +189,9 @@ class BaseController:
             try:
                 run(lambda: server.start(bindings, self._options))
             except (TimeoutError, _HasToWait):
-                # It may yet start.
+                # It may yet start: then it finds no place to listen on.
+                for binding in bindings:
+                    binding.close()
                 reactor.callFromThread(server.give_up, bindings)
                 raise
         except BaseException:

@@ -102,6 +102,14 @@ class SessionTimeoutTests(SynchronousTestCase):
                 pass_time(client, 10)
         self.assertTrue(client.aborted)
 
+    def test_a_hook_that_ends_with_the_session_is_answered_for(self) -> None:
+        """And nothing that was sent ahead is run."""
+        client = connect(hooks(handle_NOOP=Promises()), hook_timeout=100, session_timeout=50)
+        client.send(b"NOOP\r\nRSET\r\n")
+        clock_of(client).advance(101)
+        self.assertEqual(codes(client.read()), [451, 421])
+        self.assertTrue(client.closed)
+
 
 class RateTests(SynchronousTestCase):
     """min_data_rate: slowloris; over a window, so that an upload with a pause goes on."""
