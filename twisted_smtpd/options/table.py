@@ -208,7 +208,8 @@ class SMTPOptions(TypedDict, total=False):
         str,
         Option(
             "normalize",
-            "what to do with a CR or LF alone in a message: make it CRLF (normalize), or refuse the message (reject)",
+            "what to do with a CR or LF alone: a LF ends a line, and a CR in a message becomes a blank (normalize), "
+            "or refuse the command or message (reject)",
             choices=("normalize", "reject"),
             flag="bare-newline",
         ),

@@ -65,7 +65,7 @@ class ContentTests(ProxyTestCase):
 
         message = self.sent(CONTENT, Changing)
         self.assertTrue(
-            message.endswith("ü\r\n\r\nhello\r\n.\r\nMAIL FROM:<evil@x.example>\r\n.\r\nend\r\n".encode()), message
+            message.endswith("ü\r\n\r\nhello\r\n.\r\nMAIL FROM:<evil@x.example> .\r\nend\r\n".encode()), message
         )
 
     def test_a_large_message_arrives_whole(self) -> None:
