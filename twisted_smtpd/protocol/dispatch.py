@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from twisted_smtpd.options.table import OPTIONS, assign_options
 from twisted_smtpd.protocol.body import Body
-from twisted_smtpd.protocol.connection import LF, Connection
+from twisted_smtpd.protocol.connection import Connection
 from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.opening import open_connection
 from twisted_smtpd.protocol.running import CommandRunner
@@ -273,9 +273,9 @@ class Dispatch(Connection):
     # -- commands ------------------------------------------------------------------------------------------------------
 
     def lineReceived(self, line: bytes) -> None:
-        """A line, without its CRLF: a command, or what a command waits for."""
+        """A line, without its line end: a command, or what a command waits for."""
         settings = self._settings
-        if LF in line or len(line) + 2 > settings.longest_command or self._runner.input is not None:
+        if len(line) + 2 > settings.longest_command or self._runner.input is not None:
             self._other_line(line)
             return
         self._verb = "?"
