@@ -44,8 +44,9 @@ class Mailbox(Message):
     and that folder synchronised.  All of this happens in the reactor's thread pool.  A disk that is full or can't be
     written to makes the hook fail, which is a 451 for the client; nothing of the message stays behind.
 
-    With ``prepare_message`` as it is and no ``message_class``, the message is stored as the client sent it: no byte is
-    changed but the line ends, which are the system's own in a Maildir, and the trace headers put first.
+    With ``prepare_message`` as it is and no ``message_class``, the message is stored as the client sent it: the line
+    ends are the system's own in a Maildir, the trace headers are put first, and the first lines of a message without
+    header are made what :func:`~twisted_smtpd.handlers.trace.split_header` says.
 
     A subclass may override ``prepare_message`` and ``handle_message``; they are called in the reactor's thread.  An
     override of ``handle_message`` that wants to store its message without holding up the other clients returns what
