@@ -12,7 +12,7 @@ from twisted_smtpd.interfaces import HookServer, IOffersServices, IStartable, IS
 from twisted_smtpd.runtime.awaiting import MISSING, hook_names, takes_responses
 from twisted_smtpd.runtime.lifecycle import HandlerUse, ServerInfo, offered_services
 from twisted_smtpd.session import Envelope, Session
-from twisted_smtpd.wire.replies import Reply, SMTPReplyError
+from twisted_smtpd.wire.replies import Reply, SMTPReplyError, whole_statuses
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -246,6 +246,8 @@ def _data_hook(hooks: Hooks) -> Callable[..., Any]:
             if hook is not hooks[-1]:
                 if hasattr(status, "__aiter__"):
                     status = [one async for one in status]
+                elif isinstance(status, str) and len({one[0] for one in whole_statuses(status)}) > 1:
+                    status = whole_statuses(status)
                 if not _accepts(status):
                     return _ended_early(status)
             answer = status

@@ -24,6 +24,7 @@ from twisted_smtpd.protocol.settings import Command, SharedSettings
 from twisted_smtpd.protocol.states import NEEDS_AUTH, NEEDS_HELO, RECIPIENT, SENDER, TABLE, State, Verdicts, state_of
 from twisted_smtpd.protocol.timeouts import Timeouts
 from twisted_smtpd.protocol.tls import TLSLayer
+from twisted_smtpd.protocol.verdict import by_recipient
 from twisted_smtpd.protocol.xclient import ClientIdentity
 from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, NO_HOOK, settle
 from twisted_smtpd.runtime.connections import limited_address
@@ -40,6 +41,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 Status = str | Reply
 
 TOOK_TOO_LONG = Reply(451, "4.3.0", ("Processing took too long, try again later",))
+
+# The hooks that may answer for each recipient.
+VERDICTS = frozenset({"handle_DATA", "handle_DATA_STREAM"})
 
 # Spoken to a mail server by a browser that an attacker sends there, or by a scanner: it must not go on.
 HTTP_METHODS = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE"})
@@ -74,7 +78,7 @@ class Dispatch(Connection):
 
     # The options are a connection's own, too: a hook may give it others.
     __slots__ = (
-        *("_accepted", "_barrier", "_calls", "_commands", "_identity", "_met", "_refused", "_tls", "_verb"),
+        *("_accepted", "_barrier", "_calls", "_commands", "_identity", "_met", "_refused", "_surplus", "_tls", "_verb"),
         *("envelope", "event_handler", "implicit_tls", "session"),
         *OPTIONS,
     )
@@ -130,6 +134,7 @@ class Dispatch(Connection):
         self._verb = ""
         self._accepted = 0
         self._refused = 0
+        self._surplus = 0
         self._barrier: State | None = State.UNWELCOME
         self._commands = settings.dispatch[State.UNWELCOME]
         self._met = False
@@ -395,7 +400,7 @@ class Dispatch(Connection):
     def _set_post_data_state(self) -> None:
         """End the transaction."""
         self.envelope = self._create_envelope()
-        self._accepted = self._refused = 0
+        self._accepted = self._refused = self._surplus = 0
         if self.session.xforward:
             # It holds for one message: the next one may be another client's.
             self.session.xforward = {}
@@ -425,7 +430,7 @@ class Dispatch(Connection):
             return error.reply
         if type(status) is str and ("\n" in status or status[3:4] == "-"):
             # It is returned, so it is whole: its last line must not announce another, as that of one it pushes may.
-            return Reply.parse(status)
+            return by_recipient(status, self._accepted) if name in VERDICTS else Reply.parse(status)
         return status
 
     async def status_for(self, error: BaseException) -> Any:

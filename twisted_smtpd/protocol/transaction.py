@@ -30,6 +30,9 @@ __all__ = ["Transaction"]
 
 log = Logger()
 
+# Recipients beyond max_recipients that a client may name before they count as errors.
+MAX_SURPLUS = 1000
+
 GO_AHEAD = "354 End data with <CR><LF>.<CR><LF>"
 
 
@@ -86,7 +89,7 @@ class Transaction(Dispatch):
         if not (envelope.smtp_utf8 or address.isascii()):
             raise self._needs_smtputf8()
         if self._accepted >= self.max_recipients:
-            raise SMTPReplyError(452, "4.5.3", f"Too many recipients, {self.max_recipients} are accepted at once")
+            return self._one_too_many()
         recipient = Recipient(address, options, parameters)
         if "RCPT" in self._settings.asked:
             return self._rcpt_after_hook(recipient)
@@ -117,6 +120,15 @@ class Transaction(Dispatch):
                 # A hook may append before it refuses.
                 self._recipient_refused()
                 del envelope.rcpt_tos[known:], envelope.rcpt_options[known_options:]
+
+    def _one_too_many(self) -> Awaitable[None]:
+        # RFC 5321 section 4.5.3.1.10: the client sends the others first, and these with the next message.  So it is no
+        # error, or the connection would end before the message that was accepted.
+        refusal = Reply(452, "4.5.3", (f"Too many recipients, {self.max_recipients} are accepted at once",))
+        self._surplus += 1
+        if self._surplus > MAX_SURPLUS:
+            raise SMTPReplyError(refusal.code, refusal.enhanced, refusal.lines[0])
+        return self.push(refusal)
 
     def _path(self, arg: str | None, keyword: str, sender: bool) -> tuple[str, str]:
         if arg is None or arg[: len(keyword)].upper() != keyword:
