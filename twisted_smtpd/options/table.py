@@ -19,6 +19,7 @@ from twisted_smtpd.options.option import (
     OCTETS_PER_SECOND,
     SECONDS,
     Option,
+    is_domain,
     is_host_name,
     is_text,
 )
@@ -212,6 +213,18 @@ class SMTPOptions(TypedDict, total=False):
             "or refuse the command or message (reject)",
             choices=("normalize", "reject"),
             flag="bare-newline",
+        ),
+    ]
+    default_domain: Annotated[
+        str | None,
+        Option(
+            None,
+            "the domain of an address that comes without one, such as ``<root>``",
+            "Without it such addresses get 553, except ``<postmaster>``, which is left as it is.",
+            valid=is_domain,
+            wanted="a domain",
+            unset="none",
+            flag="default-domain",
         ),
     ]
     enhanced_status_codes: Annotated[

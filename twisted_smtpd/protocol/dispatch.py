@@ -116,6 +116,7 @@ class Dispatch(Connection):
     max_recipients: int
     bare_newline: str
     decode_data: bool
+    default_domain: str | None
     ident: str
     tls_context: Any
     require_starttls: bool

@@ -30,6 +30,9 @@ __all__ = ["Transaction"]
 
 log = Logger()
 
+# Parameters that clients send after HELO, too.  They promise nothing that such a client would have to be told of.
+AFTER_HELO = frozenset({"SIZE", "BODY"})
+
 # Recipients beyond max_recipients that a client may name before they count as errors.
 MAX_SURPLUS = 1000
 
@@ -134,12 +137,18 @@ class Transaction(Dispatch):
         if arg is None or arg[: len(keyword)].upper() != keyword:
             extended = " [SP <parameters>]" if self.session.extended_smtp else ""
             raise SMTPReplyError(501, "5.5.4", f"Syntax: {self._verb} {keyword}<address>{extended}")
-        return parse_path(arg[len(keyword) :], null=sender, sender=sender, local_part_limit=self.local_part_limit)
+        return parse_path(
+            arg[len(keyword) :],
+            null=sender,
+            sender=sender,
+            local_part_limit=self.local_part_limit,
+            default_domain=self.default_domain or "",
+        )
 
     def _parameters(self, text: str, known: Mapping[str, ParameterCheck]) -> tuple[list[str], dict[str, str | None]]:
-        if not self.session.extended_smtp:
-            raise SMTPReplyError(555, "5.5.4", f"{self._verb} has parameters only after EHLO")
         options, parameters = parse_parameters(text)
+        if not self.session.extended_smtp and not parameters.keys() <= AFTER_HELO:
+            raise SMTPReplyError(555, "5.5.4", f"{self._verb} has such parameters only after EHLO")
         for keyword, value in parameters.items():
             check = known.get(keyword)
             if check is None:

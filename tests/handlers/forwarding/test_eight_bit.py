@@ -12,11 +12,9 @@ BODY_ONLY_IN_HEADER = b"Subject: h\xc3\xa9\r\n\r\nhello\r\n"
 
 
 class EightBitTests(ProxyTestCase):
-    def mails(
-        self, content: bytes, mail: str = "", ehlo: str = "250-next.example\n250 8BITMIME", **options: bool
-    ) -> list[str]:
+    def mails(self, content: bytes, mail: str = "", **options: bool) -> list[str]:
         """What the next host hears of the sender before it is sent the message."""
-        host = NextHostDouble(EHLO=ehlo)
+        host = NextHostDouble(EHLO="250-next.example\n250 8BITMIME")
         said = self.say(host, transaction(mail=mail, content=content), **options)
         self.assertEqual(codes(said)[-1], 250)
         (message,) = host.messages
