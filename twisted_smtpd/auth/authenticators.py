@@ -83,8 +83,8 @@ class CredAuthenticator:
                 except UnauthorizedLogin:
                     continue
                 if unfinished(avatar):
-                    log.error("{checker} gave a {kind}: nobody is let in", checker=checker, kind=type(avatar).__name__)
-                # b"" is what a checker says of somebody anonymous.
+                    log.error("{checker} gave a {kind}: no one is let in", checker=checker, kind=type(avatar).__name__)
+                # A checker gives b"" for an anonymous user.
                 elif avatar:
                     return AuthResult(success=True, auth_data=Identity(auth_data.login))
         return AuthResult(success=False, handled=False)
@@ -92,7 +92,7 @@ class CredAuthenticator:
 
 @implementer(IAuthenticator)
 class AcceptAnyone:
-    """Lets in whoever asks, with any name and password: for catchers and tests, never for a server with mail in it."""
+    """Lets every client in, with any name and password: for catchers and tests, never for a server with mail in it."""
 
     mechanisms = frozenset({"PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER"})
 

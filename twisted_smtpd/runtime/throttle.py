@@ -1,4 +1,4 @@
-"""Slows down whoever guesses passwords, by address: the more it fails, the longer each attempt waits for its turn."""
+"""Slows down clients that guess passwords, by address: each failure makes the next attempts wait longer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LONGEST_DELAY = 30.0
 LONGEST_WAIT = 30.0
 # An address that has behaved for so long starts anew.
 FORGIVEN_AFTER = 900.0
-# As many addresses are remembered: somebody who has more of them gains nothing by it, but memory is bounded.
+# The number of addresses that are remembered, so that memory is limited.
 MAX_ADDRESSES = 10_000
 
 
@@ -28,7 +28,7 @@ class Throttle:
     """The failed authentications of one server, by address.
 
     All connections of an address wait for the same turn, so that many of them guess no faster than one.  A success
-    forgives nothing: whoever has an account would guess on at full speed.
+    forgives nothing: otherwise a client that has an account could go on guessing at full speed.
     """
 
     def __init__(self) -> None:
