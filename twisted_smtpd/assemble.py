@@ -53,7 +53,7 @@ class Settings(SharedSettings):
         if unknown:
             raise TypeError(f"{cls.__name__}() got an unexpected keyword argument {unknown[0]!r}")
         self.cls, self.handler, self.options = cls, handler, options
-        values: dict[str, Any] = {**DEFAULTS, **options, **_class_values(cls)}
+        values: dict[str, Any] = {**DEFAULTS, **_handler_values(handler), **options, **_class_values(cls)}
         check(values)
         for name, needed in cls.required_options.items():
             if values[name] != needed:
@@ -85,6 +85,12 @@ class Settings(SharedSettings):
         times = [value for option in TABLE.values() if option.unit == SECONDS and (value := values[option.name])]
         self.shortest_limit = min(RATE_WINDOW, *times, *self.security.deadlines)
         self.connections = Connections(values["clock"])
+
+
+def _handler_values(handler: object) -> Mapping[str, Any]:
+    """What a handler that keeps messages, or prints them, would rather have than the defaults."""
+    values = getattr(handler, "option_defaults", None)
+    return {name: values[name] for name in DEFAULTS if name in values} if isinstance(values, Mapping) else {}
 
 
 def _class_values(cls: type[Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -60,6 +60,7 @@ class Chain:
         if not handlers:
             raise ValueError("a chain has at least one handler")
         self.handlers = handlers
+        self.option_defaults = _common_defaults(handlers)
         self._started: list[HandlerUse] = []
         names = {name for handler in handlers for name in hook_names(handler)}
         takers = [handler for handler in handlers if {"DATA", "DATA_STREAM"} & hook_names(handler)]
@@ -139,6 +140,13 @@ class Chain:
             **dict.fromkeys(_HEARD_BY_ALL, _all_hook),
             **dict.fromkeys(_CONSENTS, _consent_hook),
         }.get(name, _first_hook)(hooks)
+
+
+def _common_defaults(handlers: Sequence[object]) -> dict[str, Any]:
+    """What all handlers would rather have than an option's default."""
+    each = [getattr(handler, "option_defaults", None) for handler in handlers]
+    first, *others = (values if isinstance(values, Mapping) else {} for values in each)
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
 async def _call(hook: Callable[..., Any], *arguments: Any) -> Any:

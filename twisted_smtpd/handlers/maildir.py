@@ -13,7 +13,8 @@ import socket
 import time
 from email.generator import BytesGenerator
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted_smtpd.handlers.message import Message, status_of
 from twisted_smtpd.handlers.trace import split_header, trace_header, trace_values
@@ -24,7 +25,7 @@ from twisted_smtpd.wire.replies import Reply
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from email.policy import Policy
 
     from twisted.internet.defer import Deferred
@@ -57,6 +58,9 @@ class Mailbox(Message):
     :param policy: see :class:`~twisted_smtpd.handlers.Message`.
     :raises OSError: if the Maildir can't be created.
     """
+
+    #: Options whose defaults are others with this handler: it takes lines of any length, as real mail has them.
+    option_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"line_length_limit": 0})
 
     def __init__(
         self,

@@ -129,6 +129,7 @@ class SMTPOptions(TypedDict, total=False):
         Option(
             2000,
             "octets a line of a message may have, CRLF included",
+            "``Debugging``, ``Mailbox`` and ``Sink`` take any length unless it is given.",
             unit=OCTETS,
             low=1,
             high=2**30,
