@@ -65,6 +65,10 @@ class CommandTests(_Case):
             self.refused(500, "5.5.2", parse_command, line)
             self.assertIn("UTF-8", str(self.assertRaises(SMTPReplyError, parse_command, line)))
 
+    def test_a_name_that_is_not_UTF8_is_read_all_the_same(self) -> None:
+        self.assertEqual(parse_command(b"ehlo b\xfcro"), ("EHLO", "b\ufffdro"))
+        self.refused(500, "5.5.2", parse_command, b"EHLO \xff\0")
+
     def test_verb_is_ASCII_letters_and_digits(self) -> None:
         self.assertEqual(parse_command(b"X2 a"), ("X2", "a"))
         for verb in ("MAIL:", "X-Y", "X_Y", "É", "²", "NOOP\u200c", "{", "<a@b>", "\u017f"):
