@@ -34,6 +34,7 @@ from twisted_smtpd.factory import ImplicitTLS, SMTPFactory
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.runtime.exit_status import leave_with
 from twisted_smtpd.runtime.lifecycle import HandlerStartError, has_life, offered_services
+from twisted_smtpd.runtime.listeners import widen
 from twisted_smtpd.session import Peer
 
 if TYPE_CHECKING:
@@ -158,6 +159,8 @@ class ListeningService(Service):
         # The stdio: endpoint connects at once instead, so there is nothing to close or to tell.
         if IListeningPort.providedBy(port):
             self.ports.append((listener, port))
+            if "backlog=" not in listener.name:
+                widen(port)
 
     def _refused(self, listener: Listener, failure: Failure) -> None:
         reason = getattr(failure.value, "socketError", failure.value)

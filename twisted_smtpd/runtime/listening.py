@@ -32,6 +32,7 @@ from zope.interface import implementer
 
 from twisted_smtpd.runtime.connections import Connections, ICounted
 from twisted_smtpd.runtime.lifecycle import HandlerUse, ServerInfo
+from twisted_smtpd.runtime.listeners import BACKLOG
 from twisted_smtpd.runtime.reactors import LoopReactor
 from twisted_smtpd.runtime.twisted_private import keep_tls_on
 from twisted_smtpd.session import Peer
@@ -44,8 +45,6 @@ except ImportError:  # no such sockets here
 __all__ = ["Binding", "RunningServer", "bind_inet", "bind_unix"]
 
 log = Logger()
-
-BACKLOG = 128
 
 # The errors of a machine that doesn't have an address family: no such family, or no such address.
 NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
