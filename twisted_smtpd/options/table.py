@@ -107,7 +107,18 @@ class SMTPOptions(TypedDict, total=False):
             flag="ident",
         ),
     ]
-    timeout: Annotated[float, Option(300, "seconds a client may stay silent", unit=SECONDS, low=0.1, high=DAY)]
+    timeout: Annotated[
+        float,
+        Option(
+            300,
+            "seconds a client may take for its next command",
+            "They begin with the last whole line, not with the last octet.  In a message they begin with the last octet: "
+            "how slow it may be is what ``min_data_rate`` says.",
+            unit=SECONDS,
+            low=0.1,
+            high=DAY,
+        ),
+    ]
     command_call_limit: Annotated[
         int | Mapping[str, int] | None,
         Option(

@@ -155,7 +155,9 @@ class Body:
         reader, then = self.reader, self._then
         assert reader is not None
         self.reader = self.stream = self._then = None
-        self._connection.transport.bufferSize = COMMANDS_AT_ONCE
+        connection = self._connection
+        connection._heard = connection._active
+        connection.transport.bufferSize = COMMANDS_AT_ONCE
         if then is None:
             self._runner.hand_over(None)
         else:

@@ -39,6 +39,7 @@ class ConnectionView(Protocol):
     :ivar _settings: what this connection shares with those of the same class, handler and options.
     :ivar _output: the way out.
     :ivar _active: when the client last sent something, or its command was done, in seconds.
+    :ivar _heard: when the last line or message of the client's was complete, or its command was done, in seconds.
     :ivar _now: gives the time in seconds.
     :ivar _gone: whether the connection is lost.
     :ivar _closing_since: since when the connection has been closing, or ``None``.
@@ -55,6 +56,7 @@ class ConnectionView(Protocol):
     _settings: SharedSettings
     _output: Output
     _active: float
+    _heard: float
     _now: Callable[[], float]
     _gone: bool
     _closing_since: float | None

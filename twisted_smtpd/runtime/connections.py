@@ -15,6 +15,7 @@ from zope.interface import Attribute, Interface
 from twisted_smtpd.runtime.batches import Batches
 from twisted_smtpd.runtime.throttle import Throttle
 from twisted_smtpd.runtime.timers import Timed, Timers
+from twisted_smtpd.runtime.turns import Turns
 
 __all__ = ["Connection", "Connections", "Counts", "ICounted", "limited_address"]
 
@@ -103,6 +104,7 @@ class Connections:
     :ivar grace_over: whether the time for messages in progress has ended.
     :ivar counts: what has happened since the start.
     :ivar sign_ins: slows down clients that guess passwords.
+    :ivar turns: the connections that have yielded to others.
     """
 
     def __init__(self, clock: IReactorTime | None) -> None:
@@ -113,6 +115,7 @@ class Connections:
         self.draining = self.grace_over = False
         self.counts = Counts()
         self.sign_ins = Throttle()
+        self.turns = Turns()
         self._drained: Deferred[None] | None = None
         self._timers: list[IDelayedCall] = []
         self._clock = clock
