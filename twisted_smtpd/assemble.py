@@ -15,6 +15,7 @@ from twisted_smtpd.auth.offer import mechanism_table
 from twisted_smtpd.options.option import SECONDS
 from twisted_smtpd.options.security import Security
 from twisted_smtpd.options.table import DEFAULTS, OPTIONS, TABLE, SMTPOptions, call_limits, check
+from twisted_smtpd.protocol.counting import counted
 from twisted_smtpd.protocol.dispatch import Dispatch
 from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.settings import RATE_WINDOW, Command, CommandMethod, SharedSettings
@@ -75,7 +76,7 @@ class Settings(SharedSettings):
         self.ehlo_responses: dict[Hashable, str] = {}
         self.mail_parameters = {k: p for e in self.extensions for k, p in e.mail_parameters.items()}
         self.rcpt_parameters = {k: p for e in self.extensions for k, p in e.rcpt_parameters.items()}
-        self.commands = _commands(cls, self.extensions, self.security)
+        self.commands = _commands(cls, self.extensions, self.security, self.values)
         self.dispatch = _dispatch(cls, self.commands, self.security, offers_auth=bool(self.mechanisms))
         self.longest_command = max(command.size_limit for command in self.commands.values())
         self.call_limits = call_limits(values["command_call_limit"])
@@ -99,7 +100,9 @@ def _state_getter(extensions: Iterable[Extension]) -> Callable[[Any], Hashable] 
     return attrgetter(*sorted(varies_with))
 
 
-def _commands(cls: type[Dispatch], extensions: Iterable[Extension], security: Security) -> dict[str, Command]:
+def _commands(
+    cls: type[Dispatch], extensions: Iterable[Extension], security: Security, values: SMTPOptions
+) -> dict[str, Command]:
     """The verbs of a class."""
     growth: Counter[str] = Counter()
     for extension in extensions:
@@ -115,7 +118,7 @@ def _commands(cls: type[Dispatch], extensions: Iterable[Extension], security: Se
         owner = next(base for base in cls.__mro__ if name in vars(base))
         foreign = not vars(owner).get("_own_commands", False)
         limit = cls.command_size_limits.get(verb, cls.command_size_limit + growth[verb])
-        commands[verb] = Command(_settled(method) if foreign else method, limit, foreign)
+        commands[verb] = Command(counted(verb, _settled(method) if foreign else method, values), limit, foreign)
     return commands
 
 

@@ -64,7 +64,7 @@ class TurnTests(SynchronousTestCase):
         return client
 
     def factory(self, handler: Any = None) -> SMTPFactory:
-        return factory_of(handler, command_call_limit=None)
+        return factory_of(handler, max_idle_commands=0)
 
     def answered(self, client: Client) -> int:
         return len(codes(client.read()))
@@ -163,7 +163,7 @@ class TurnTests(SynchronousTestCase):
 
     def test_in_memory_no_one_waits(self) -> None:
         """A transport without a reactor has no others beside it, and a test of a handler gets all its replies."""
-        client = connect()
+        client = connect(max_idle_commands=0)
         self.assertEqual(codes(client.send(b"NOOP\r\n" * MANY)), [250] * MANY)
 
 

@@ -111,9 +111,8 @@ class SMTPOptions(TypedDict, total=False):
         float,
         Option(
             300,
-            "seconds a client may take for its next command",
-            "They begin with the last whole line, not with the last octet.  In a message they begin with the last octet: "
-            "how slow it may be is what ``min_data_rate`` says.",
+            "seconds a client may stay silent",
+            "They begin with its last whole line, in a message with its last octet.",
             unit=SECONDS,
             low=0.1,
             high=DAY,
@@ -178,6 +177,30 @@ class SMTPOptions(TypedDict, total=False):
     max_errors: Annotated[
         int, Option(10, "errors after which a client is cut off", "It gets 421.", unit=COUNT, low=1, high=10**6)
     ]
+    max_refusals: Annotated[
+        int,
+        Option(
+            100,
+            "refusals by the handler after which a client is cut off",
+            "They count until a message is accepted: of senders, recipients, messages and VRFY.  The client gets 421; "
+            "while some of its recipients are accepted, the further ones get 452 instead.",
+            unit=COUNT,
+            high=10**6,
+            zero="any number",
+        ),
+    ]
+    max_idle_commands: Annotated[
+        int,
+        Option(
+            100,
+            "commands that achieve nothing after which a client is cut off",
+            "They count until a message is accepted: NOOP, RSET, HELP, VRFY, EXPN, HELO, EHLO and LHLO.  The client "
+            "gets 421.",
+            unit=COUNT,
+            high=10**6,
+            zero="any number",
+        ),
+    ]
     max_connections: Annotated[
         int,
         Option(
@@ -198,6 +221,42 @@ class SMTPOptions(TypedDict, total=False):
             unit=COUNT,
             high=10**6,
             zero="any number",
+        ),
+    ]
+    connection_rate: Annotated[
+        int,
+        Option(
+            0,
+            "connections a minute from one IPv4 address or IPv6 /64",
+            "More get 421.  Loopback addresses and Unix sockets are exempt, as from the next two.",
+            unit=COUNT,
+            high=10**6,
+            zero="any number",
+            own=False,
+        ),
+    ]
+    message_rate: Annotated[
+        int,
+        Option(
+            0,
+            "messages a minute (MAIL) from one IPv4 address or IPv6 /64",
+            "More get 450.",
+            unit=COUNT,
+            high=10**6,
+            zero="any number",
+            own=False,
+        ),
+    ]
+    recipient_rate: Annotated[
+        int,
+        Option(
+            0,
+            "recipients a minute (RCPT) from one IPv4 address or IPv6 /64",
+            "More get 450.",
+            unit=COUNT,
+            high=10**6,
+            zero="any number",
+            own=False,
         ),
     ]
     max_buffered: Annotated[

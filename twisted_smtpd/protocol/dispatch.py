@@ -74,7 +74,8 @@ class Dispatch(Connection):
 
     # The options are a connection's own, too: a hook may give it others.
     __slots__ = (
-        *("_accepted", "_barrier", "_calls", "_commands", "_identity", "_met", "_refused", "_tls", "_verb"),
+        *("_accepted", "_barrier", "_calls", "_commands", "_identity", "_idle_commands", "_met", "_refusals"),
+        *("_refused", "_tls", "_verb"),
         *("envelope", "event_handler", "implicit_tls", "session"),
         *OPTIONS,
     )
@@ -109,7 +110,9 @@ class Dispatch(Connection):
     data_size_limit: int | None
     enable_SMTPUTF8: bool
     line_length_limit: int | None
+    max_idle_commands: int
     max_recipients: int
+    max_refusals: int
     bare_newline: str
     decode_data: bool
     ident: str
@@ -130,6 +133,8 @@ class Dispatch(Connection):
         self._verb = ""
         self._accepted = 0
         self._refused = 0
+        self._idle_commands = 0
+        self._refusals = 0
         self._barrier: State | None = State.UNWELCOME
         self._commands = settings.dispatch[State.UNWELCOME]
         self._met = False
@@ -370,6 +375,10 @@ class Dispatch(Connection):
         if not self._accepted:
             self._commands = self._settings.dispatch[RECIPIENT]
         self._accepted += 1
+
+    def forgive(self) -> None:
+        super().forgive()
+        self._idle_commands = self._refusals = 0
 
     def _recipient_refused(self) -> None:
         self._refused += 1

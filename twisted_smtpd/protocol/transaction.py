@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_smtpd.protocol.counting import PUT_OFF, refused
 from twisted_smtpd.protocol.dispatch import TOOK_TOO_LONG, Dispatch, Status
 from twisted_smtpd.protocol.settings import ParameterCheck
 from twisted_smtpd.protocol.verdict import each_status, gathered, is_many, log_message, one_for_all
@@ -71,6 +72,8 @@ class Transaction(Dispatch):
                 status = "250 OK"
             await self.push(status)
             accepted = self._code < 300
+            if not accepted:
+                refused(self)
         finally:
             if not accepted:
                 self._set_rset_state()
@@ -102,13 +105,18 @@ class Transaction(Dispatch):
         known, known_options = len(envelope.rcpt_tos), len(envelope.rcpt_options)
         accepted = False
         try:
-            status = await self._call_handler_hook("RCPT", recipient.address, recipient.options)
+            if self._refusals >= self.max_refusals > 0:
+                status: Any = PUT_OFF
+            else:
+                status = await self._call_handler_hook("RCPT", recipient.address, recipient.options)
             if status is MISSING:
                 envelope.rcpt_tos.append(recipient.address)
                 envelope.rcpt_options.extend(recipient.options)
                 status = "250 OK"
             await self.push(status)
             accepted = self._code < 300
+            if not accepted:
+                refused(self)
         finally:
             if accepted:
                 self._recipient_accepted()
@@ -184,6 +192,8 @@ class Transaction(Dispatch):
     def _end_of_message(self) -> None:
         self._body.release()
         self._set_post_data_state()
+        if self._refusals >= self.max_refusals > 0 and not self._ending:
+            self.send_reply("421 4.7.0 Too many refusals, closing the connection", verb="?")
 
     def _content_refusal(self, error: str | None) -> Reply | None:
         if self._body.take_out_of_memory():
@@ -301,5 +311,7 @@ class Transaction(Dispatch):
     def _message_judged(self) -> None:
         """The client has heard what becomes of its message, or of one recipient's."""
         self.connections.counts.judged(self._code)
-        if self._errors and self._code < 300:
+        if self._code >= 400:
+            self._refusals += 1
+        elif self._errors or self._refusals or self._idle_commands:
             self.forgive()

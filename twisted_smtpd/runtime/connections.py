@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import Attribute, Interface
 
 from twisted_smtpd.runtime.batches import Batches
+from twisted_smtpd.runtime.limits import Rates
 from twisted_smtpd.runtime.throttle import Throttle
 from twisted_smtpd.runtime.timers import Timed, Timers
 from twisted_smtpd.runtime.turns import Turns
@@ -43,6 +44,7 @@ class ConnectionLimits(TypedDict, total=False):
 
     max_connections: int
     max_connections_per_address: int
+    connection_rate: int
 
 
 class ICounted(Interface):
@@ -105,6 +107,7 @@ class Connections:
     :ivar counts: what has happened since the start.
     :ivar sign_ins: slows down clients that guess passwords.
     :ivar turns: the connections that have yielded to others.
+    :ivar rates: what each address has done in a minute.
     """
 
     def __init__(self, clock: IReactorTime | None) -> None:
@@ -116,6 +119,7 @@ class Connections:
         self.counts = Counts()
         self.sign_ins = Throttle()
         self.turns = Turns()
+        self.rates = Rates()
         self._drained: Deferred[None] | None = None
         self._timers: list[IDelayedCall] = []
         self._clock = clock
@@ -142,7 +146,7 @@ class Connections:
         """Count a new connection.
 
         :param address: the peer's, see :func:`limited_address`.
-        :param limits: the values of ``max_connections`` and ``max_connections_per_address``.
+        :param limits: the values of ``max_connections``, ``max_connections_per_address`` and ``connection_rate``.
         :returns: why it can't be served, or ``None``.
         """
         refusal = self._refusal(limits) or self._count(address, limits)
@@ -164,6 +168,10 @@ class Connections:
         if address is not None:
             if 0 < limits["max_connections_per_address"] <= self.per_address[address]:
                 return "421 4.7.0 {hostname} has too many connections from your address"
+            if limits["connection_rate"] and not self.rates.another(
+                "connections", address, limits["connection_rate"], self.timers.clock.seconds()
+            ):
+                return "421 4.7.0 {hostname} has had too many connections from your address, try again later"
             self.per_address[address] += 1
         return None
 
