@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import Attribute, Interface
 
 from twisted_smtpd.runtime.batches import Batches
-from twisted_smtpd.runtime.limits import Rates
+from twisted_smtpd.runtime.limits import Rates, most_connections
 from twisted_smtpd.runtime.throttle import Throttle
 from twisted_smtpd.runtime.timers import Timed, Timers
 from twisted_smtpd.runtime.turns import Turns
@@ -99,6 +99,7 @@ class Connections:
 
     :param clock: the provider of time; ``None`` for the global reactor.
     :ivar open: the connections that are served.
+    :ivar most: how many there can be, whatever the options say.
     :ivar batches: the batches in which their sockets are served; ``None`` where that is not possible.
     :ivar per_address: the number of connections for each address that is counted.
     :ivar buffered: octets of messages in memory.
@@ -112,6 +113,7 @@ class Connections:
 
     def __init__(self, clock: IReactorTime | None) -> None:
         self.open: set[Connection] = set()
+        self.most = most_connections()
         self.batches: Batches | None = None
         self.per_address: Counter[str] = Counter()
         self.buffered = 0
@@ -160,7 +162,7 @@ class Connections:
     def _refusal(self, limits: ConnectionLimits) -> str | None:
         if self.draining:
             return "421 4.3.2 {hostname} is shutting down, try again later"
-        if len(self.open) >= limits["max_connections"]:
+        if len(self.open) >= limits["max_connections"] or len(self.open) >= self.most:
             return "421 4.3.2 {hostname} has too many connections, try again later"
         return None
 

@@ -7,14 +7,55 @@ for loopback addresses and Unix sockets, which have no limit of their own.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
-__all__ = ["MINUTE", "Rates"]
+from twisted.logger import Logger
+
+try:
+    import resource
+except ImportError:  # no such limits here
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["DESCRIPTORS_KEPT", "MINUTE", "Rates", "most_connections", "say_most_connections"]
+
+log = Logger()
+
+#: File descriptors that clients leave to the rest of the process: listening ports, epoll and pipes (about 15), the
+#: handler's files (one for each of the reactor's 10 threads), the next host's connections (20).
+DESCRIPTORS_KEPT = 64
 
 #: Seconds over which a rate is counted.
 MINUTE = 60.0
 # As many addresses are remembered.  One that is forgotten earlier, because there are more, counts anew.
 MAX_ADDRESSES = 10_000
+
+
+def most_connections() -> int:
+    """How many connections the process has file descriptors for.
+
+    Without one, a handler can't open a file, and has to defer each message; the system's limit is shared by all.
+    """
+    if resource is None:
+        return sys.maxsize
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(1, soft - min(DESCRIPTORS_KEPT, soft // 2))
+
+
+def say_most_connections(wanted: int, most: int) -> None:
+    """Say at the start if there can't be as many connections as the options allow.
+
+    :param wanted: ``max_connections``.
+    :param most: see :func:`most_connections`.
+    """
+    if most < wanted:
+        log.info(
+            "At most {most} connections, not {wanted}: the limit of open files (ulimit -n) leaves no room for more",
+            most=most,
+            wanted=wanted,
+        )
 
 
 @dataclass(slots=True)
