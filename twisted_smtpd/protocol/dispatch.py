@@ -191,8 +191,9 @@ class Dispatch(Connection):
 
         :param status: what to say; ``{hostname}`` stands for the server's name.
         """
-        if self.implicit_tls is not None:
-            # The client would take the words for a broken handshake.
+        if self.implicit_tls is not None or (self._tls is not None and self._tls.handshaking):
+            # The client would take the words for a broken handshake; or they, and the connection, would wait for its
+            # end, and connections that wait like that are limited by nothing.
             self.drop()
             return
         self.send_reply(status.format(hostname=self._settings.values["hostname"]), verb="")
