@@ -264,10 +264,22 @@ class SMTPOptions(TypedDict, total=False):
         Option(
             512 * MIB,
             "octets of messages in progress that the server keeps in memory, over all connections",
-            "A message beyond that gets 452.",
+            "A message beyond that gets 452.  A large one counts three times while the handler has it, for its copies.",
             unit=OCTETS,
             high=2**44,
             zero="any number",
+        ),
+    ]
+    max_buffered_per_address: Annotated[
+        int | None,
+        Option(
+            None,
+            "octets of that for one IPv4 address or IPv6 /64",
+            "A message beyond that gets 452.  Loopback addresses and Unix sockets are exempt.",
+            unit=OCTETS,
+            high=2**44,
+            zero="any number",
+            unset="a quarter",
         ),
     ]
     hook_timeout: Annotated[

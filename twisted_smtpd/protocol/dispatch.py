@@ -107,6 +107,7 @@ class Dispatch(Connection):
     hook_timeout: float
     min_data_rate: float
     max_buffered: int
+    max_buffered_per_address: int | None
     data_size_limit: int | None
     enable_SMTPUTF8: bool
     line_length_limit: int | None

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_smtpd.protocol.body import LARGE
 from twisted_smtpd.protocol.counting import PUT_OFF, refused
 from twisted_smtpd.protocol.dispatch import TOOK_TOO_LONG, Dispatch, Status
 from twisted_smtpd.protocol.settings import ParameterCheck
@@ -176,6 +177,8 @@ class Transaction(Dispatch):
                 status: Any = self._content_refusal(reader.error)
             else:
                 content, envelope = reader.getvalue(), self.envelope
+                if reader.size > LARGE:
+                    self._body.count_copies()
                 envelope.original_content = content
                 envelope.content = content.decode("utf-8", "surrogateescape") if self.decode_data else content
                 try:

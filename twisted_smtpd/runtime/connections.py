@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import Attribute, Interface
 
 from twisted_smtpd.runtime.batches import Batches
-from twisted_smtpd.runtime.limits import Rates, most_connections
+from twisted_smtpd.runtime.limits import Memory, Rates, most_connections
 from twisted_smtpd.runtime.throttle import Throttle
 from twisted_smtpd.runtime.timers import Timed, Timers
 from twisted_smtpd.runtime.turns import Turns
@@ -109,6 +109,7 @@ class Connections:
     :ivar sign_ins: slows down clients that guess passwords.
     :ivar turns: the connections that have yielded to others.
     :ivar rates: what each address has done in a minute.
+    :ivar memory: what each address holds of the memory for messages.
     """
 
     def __init__(self, clock: IReactorTime | None) -> None:
@@ -122,6 +123,7 @@ class Connections:
         self.sign_ins = Throttle()
         self.turns = Turns()
         self.rates = Rates()
+        self.memory = Memory()
         self._drained: Deferred[None] | None = None
         self._timers: list[IDelayedCall] = []
         self._clock = clock

@@ -17,7 +17,7 @@ try:
 except ImportError:  # no such limits here
     resource = None  # type: ignore[assignment]
 
-__all__ = ["DESCRIPTORS_KEPT", "MINUTE", "Rates", "most_connections", "say_most_connections"]
+__all__ = ["DESCRIPTORS_KEPT", "MINUTE", "Memory", "Rates", "most_connections", "say_most_connections"]
 
 log = Logger()
 
@@ -56,6 +56,25 @@ def say_most_connections(wanted: int, most: int) -> None:
             most=most,
             wanted=wanted,
         )
+
+
+class Memory:
+    """The memory that large messages of each address take."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, int] = {}
+
+    def hold(self, address: str, octets: int) -> int:
+        """Count some more for an address, or less.
+
+        :returns: what it holds now.
+        """
+        held = self._held.get(address, 0) + octets
+        if held:
+            self._held[address] = held
+        else:
+            self._held.pop(address, None)
+        return held
 
 
 @dataclass(slots=True)
