@@ -100,7 +100,7 @@ class Mailbox(Message):
                 raise TypeError("envelope.content is bytes or str, not NoneType")
             await wait_for(in_thread(self._store_as_sent, trace_values(session, envelope), envelope.content_bytes))
         else:
-            await wait_for(self.store(self.prepare_message(session, envelope)))
+            await wait_for(self.store(await self._prepared(session, envelope)))
         return status_of(None)
 
     def handle_message(self, message: email.message.Message) -> Any:

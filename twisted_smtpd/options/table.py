@@ -145,6 +145,30 @@ class SMTPOptions(TypedDict, total=False):
             cli_low=1000,
         ),
     ]
+    header_size_limit: Annotated[
+        int,
+        Option(
+            512 * 2**10,
+            "octets the header of a message may have",
+            "A message with more gets 552.",
+            unit=OCTETS,
+            low=1000,
+            high=2**30,
+            zero="any size",
+        ),
+    ]
+    header_line_limit: Annotated[
+        int,
+        Option(
+            3000,
+            "lines the header of a message may have",
+            "A message with more gets 552.  What parses it takes its time for each line, not for each octet.",
+            unit=COUNT,
+            low=10,
+            high=10**7,
+            zero="any number",
+        ),
+    ]
     max_recipients: Annotated[
         int, Option(1000, "recipients a message may have", "More get 452.", unit=COUNT, low=1, high=10**6)
     ]

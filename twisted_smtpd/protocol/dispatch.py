@@ -111,6 +111,8 @@ class Dispatch(Connection):
     data_size_limit: int | None
     enable_SMTPUTF8: bool
     line_length_limit: int | None
+    header_size_limit: int
+    header_line_limit: int
     max_idle_commands: int
     max_recipients: int
     max_refusals: int

@@ -152,7 +152,13 @@ class Transaction(Dispatch):
     def _data(self, arg: str | None) -> Awaitable[None]:
         self._no_argument(arg)
         # By position: names cost Python 3.11 half as much again.
-        reader = DotReader(self.data_size_limit, self.line_length_limit, self.bare_newline)
+        reader = DotReader(
+            self.data_size_limit,
+            self.line_length_limit,
+            self.bare_newline,
+            self.header_size_limit,
+            self.header_line_limit,
+        )
         rest = self.push(GO_AHEAD)
         if "DATA_STREAM" in self._settings.hooks:
             return self._stream(rest, reader)
@@ -205,6 +211,8 @@ class Transaction(Dispatch):
             return None
         if error == "size":
             return Reply(552, "5.3.4", (f"Message is larger than the {self.data_size_limit} octets accepted here",))
+        if error == "header":
+            return Reply(552, "5.3.4", ("The header has more octets or lines than are accepted here",))
         if error == "line":
             return Reply(500, "5.6.0", (f"Line longer than {self.line_length_limit} octets in the message",))
         return Reply(550, "5.6.11", ("CR or LF alone in the message: lines end with CR LF",))
