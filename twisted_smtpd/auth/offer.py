@@ -14,6 +14,7 @@ from twisted_smtpd.auth.view import AuthClient, Mechanism
 __all__ = [
     "MAX_AUTH_LINE",
     "Mechanism",
+    "any_credentials",
     "binding_of",
     "builtin",
     "mechanism_table",
@@ -30,12 +31,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 MAX_AUTH_LINE = 12288
 
 PREFIX = "auth_"
-#: What marks this package's own methods; those that a subclass has in their place don't have it.
+#: Marks this package's own methods; the methods of a subclass that override them do not have it.
 BUILTIN = "__auth_builtin__"
-# They hand the authenticator what a client has proved, or a password: any authenticator might take it.
+# They give the authenticator a password, or what a client has proved; any authenticator may be able to check it.
 _OF_ANY = frozenset({"PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER", "EXTERNAL"})
 _PLUS = "-PLUS"
-# RFC 6151 section 2.4; and whoever reads the server's file has every password.
+# RFC 6151 section 2.4.  It also needs passwords in clear on the server.
 _OFF_BY_DEFAULT = frozenset({"CRAM-MD5"})
 
 
@@ -48,11 +49,10 @@ def mechanism_table(
     :param handler: its ``auth_*`` hooks go before them.
     :param values: the server's options.
     :param hooks: the handler's other hooks.
-    :raises TypeError: if mechanisms are not given as a collection of names.
     :raises ValueError: if one is asked for that can't work.
     """
-    wanted = _names("auth_mechanisms", values["auth_mechanisms"])
-    excluded = _names("auth_exclude_mechanism", values["auth_exclude_mechanism"]) or frozenset()
+    wanted = _names(values["auth_mechanisms"])
+    excluded = _names(values["auth_exclude_mechanism"]) or frozenset()
     found = {**_methods(cls, of_handler=False), **_methods(handler, of_handler=True)}
     workable, default = _builtin(cls, values, hooks)
     for name in [name for name, mechanism in found.items() if mechanism.builtin and name not in workable]:
@@ -74,13 +74,8 @@ def builtin(method: F) -> F:
     return method
 
 
-def _names(option: str, value: Iterable[str] | None) -> frozenset[str] | None:
-    if value is None:
-        return None
-    # Taken letter by letter a single name would exclude nothing.
-    if isinstance(value, (str, bytes)):
-        raise TypeError(f"{option} is a collection of names, not {value!r}")
-    return frozenset(name.upper() for name in value)
+def _names(value: Iterable[str] | None) -> frozenset[str] | None:
+    return None if value is None else frozenset(name.upper() for name in value)
 
 
 def _methods(owner: Any, of_handler: bool) -> dict[str, Mechanism]:
@@ -98,10 +93,10 @@ def _methods(owner: Any, of_handler: bool) -> dict[str, Mechanism]:
 
 
 def _builtin(cls: type[Any], values: Mapping[str, Any], hooks: Collection[str]) -> tuple[Collection[str], set[str]]:
-    """The built-in mechanisms that can work, and those that are offered when nobody says which."""
+    """The built-in mechanisms that can work, and those that are offered unless an option names others."""
     authenticator = values["authenticator"]
     if authenticator is None:
-        # A handler's own AUTH may call the built-in ones; so may one that changes how a password is checked.
+        # A handle_AUTH may call the built-in ones, and so may a class that overrides how a password is checked.
         overridden = not hasattr(cls._authenticate, BUILTIN)
         able = {"PLAIN", "LOGIN"} if values["auth_callback"] is not None or "AUTH" in hooks or overridden else set()
         return able, able
@@ -112,16 +107,21 @@ def _builtin(cls: type[Any], values: Mapping[str, Any], hooks: Collection[str]) 
     if declared is None:
         return _OF_ANY | scram, {"PLAIN", "LOGIN", *scram}
     able = {name.upper() for name in declared} & (_OF_ANY | scram)
-    return able, able - _OFF_BY_DEFAULT
+    return able, able if any_credentials(authenticator) else able - _OFF_BY_DEFAULT
 
 
 def _warn(values: Mapping[str, Any], table: Mapping[str, Mechanism]) -> None:
     if not values["auth_required"]:
         return
     if not table:
-        log.warn("authentication is required, but nothing can authenticate anybody: no mail will be accepted")
+        log.warn("authentication is required, but there is no way to authenticate: no mail will be accepted")
     elif not values["auth_require_tls"]:
         log.warn("authentication is required, but not TLS: passwords may come in clear")
+
+
+def any_credentials(authenticator: object) -> bool:
+    """Whether an authenticator wants to be asked about empty names and passwords, too."""
+    return getattr(authenticator, "any_credentials", False) is True
 
 
 def needs_tls(server: AuthClient, mechanism: Mechanism) -> bool:

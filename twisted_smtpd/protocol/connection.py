@@ -37,9 +37,12 @@ MAX_SENT_AHEAD = 2**16
 # Replies of one read go out in one write, but a hook may push without end (octets).
 MAX_HELD = 2**14
 
-# As octets: bytes are searched for a number in a fifth of the time that they are searched for bytes.
+# As numbers: to look for a number in bytes takes a fifth of the time that it takes to look for bytes.
 LF = ord("\n")
 HYPHEN = ord("-")
+
+# How a TLS handshake begins (RFC 8446 section 5.1): its content type, and the first octet of all versions.
+TLS_HELLO = b"\x16\x03"
 
 LINE_TOO_LONG = Reply(500, "5.5.2", ("Line too long",))
 BARE_LINE_FEED = Reply(500, "5.5.2", ("Lines end with CR LF, not with LF alone",))
@@ -49,7 +52,7 @@ BARE_LINE_FEED = Reply(500, "5.5.2", ("Lines end with CR LF, not with LF alone",
 class Connection(LineReceiver):
     """One connection: splits what arrives into lines and content, and sends the replies in order.
 
-    What a line means is the subclass's matter: it has :meth:`lineReceived`, as with each ``LineReceiver``.
+    A subclass says in :meth:`lineReceived` what a line means, as with each ``LineReceiver``.
 
     :param settings: what this connection shares with others of its server.
     :param runner: its command in progress.
@@ -118,7 +121,7 @@ class Connection(LineReceiver):
         transport: Any = self.transport
         self.loop: asyncio.AbstractEventLoop | None = running_loop()
         timers = self.connections.timers
-        self._now = timers.clock.seconds
+        self._now = timers.now
         batches = self.connections.batches = joined(transport, self.connections.batches)
         self._output = Output(transport, self._now, self._output_blocked, self._output_free, batches)
         self._active = self._heard = self._now()
@@ -129,7 +132,7 @@ class Connection(LineReceiver):
         """Count the connection; returns why it can't be served, or ``None``."""
         self._address = self._counted_address()
         refusal = self.connections.admit(self, self._address, self._settings.values)
-        self.connections.timers.add(self, min(CLOSING_TIME, self._settings.shortest_limit))
+        self.connections.timers.add(self._timeouts, min(CLOSING_TIME, self._settings.shortest_limit))
         return refusal
 
     def _counted_address(self) -> str | None:
@@ -202,11 +205,13 @@ class Connection(LineReceiver):
                 end = buffer.find(b"\r\n", start)
                 if end < 0:
                     self._part_of_line()
+                    if self._ending and not self.paused:
+                        self._ended()
                     break
                 if end + 2 < len(buffer):
                     self._offset = end + 2
                 else:
-                    # An empty buffer is one that is false.
+                    # A buffer that is read to its end must be false.
                     self._buffer, self._offset = b"", 0
                 self._heard = self._active
                 if self._skipping_line:
@@ -259,9 +264,12 @@ class Connection(LineReceiver):
         return True
 
     def _part_of_line(self) -> None:
-        """Judge a line whose end has not arrived: it must not grow without bound, nor hang on a line feed."""
+        """Check a line whose end has not arrived: it must not grow without limit, nor wait behind a bare line feed."""
         part = self._buffer[self._offset :]
         if not self._skipping_line:
+            if part.startswith(TLS_HELLO):
+                self._tls_in_clear()
+                return
             reply = self._unfit_line(part[:-1] if part.endswith(b"\r") else part)
             if reply is None:
                 return
@@ -276,6 +284,10 @@ class Connection(LineReceiver):
         if LF in line[:limit]:
             return BARE_LINE_FEED
         return LINE_TOO_LONG if len(line) > limit else None
+
+    def _tls_in_clear(self) -> None:
+        """A client begins TLS where it can't: it would wait for an answer that never comes."""
+        self.close()
 
     def _refuse_line(self, reply: Reply) -> None:
         if self._runner.input is not None:
@@ -333,7 +345,7 @@ class Connection(LineReceiver):
         return self._take_input()
 
     def setRawMode(self) -> None:
-        """Have what arrives given to ``rawDataReceived``, which a subclass has to have, until :meth:`setLineMode`.
+        """Pass what arrives to ``rawDataReceived``, which a subclass must have, until :meth:`setLineMode`.
 
         :raises TypeError: if the class has no such method of its own.
         :raises RuntimeError: while a message is received.
@@ -346,7 +358,7 @@ class Connection(LineReceiver):
     def setLineMode(self, extra: bytes = b"") -> None:
         """Read commands again.
 
-        :param extra: what was read too much: it comes before what arrives next.
+        :param extra: octets that were read and not used; they are read before what arrives next.
         :raises RuntimeError: while a message is received.
         """
         self._refuse_during_message()
@@ -359,23 +371,31 @@ class Connection(LineReceiver):
             raise RuntimeError("a message is being received: its end decides what is read after it")
 
     def sendLine(self, line: bytes) -> None:
-        """Send a line that is no reply, behind the replies that are due.
+        """Send a line that is no reply, after the replies that are due.
 
         :param line: without its CRLF.
         """
         if self._ending != CLOSED:
             self._out += line + self.delimiter
-            if not self._advancing:
+            if not self._advancing or len(self._out) > MAX_HELD:
                 self._flush()
 
     def pauseProducing(self) -> None:
-        """Read nothing more until :meth:`resumeProducing`."""
+        """Read nothing more until :meth:`resumeProducing`.
+
+        A connection that is not resumed ends after ``timeout``, like one whose client is silent.
+        """
         self._stopped = self.paused = True
         self.transport.pauseProducing()  # type: ignore[union-attr]
 
     def resumeProducing(self) -> None:
         """Read on, unless a command is in progress: then when it is done."""
         self._stopped = False
+        if self._ending == CLOSED:
+            return
+        # The client was not silent, nor slow: it was not read from.
+        self._touch()
+        self._body.measure_anew()
         if not self._input_stopped:
             self.transport.resumeProducing()  # type: ignore[union-attr]
         if self._runner.coroutine is None or self._runner.input is not None:
@@ -431,7 +451,7 @@ class Connection(LineReceiver):
         return code
 
     def _send_with_care(self, code: int, wire: bytes, more: bool) -> None:
-        """Send a reply that may close the connection, or that lines were pushed in front of.
+        """Send a reply that may close the connection, or that continues lines which were pushed before.
 
         :param more: whether one that ends in a ``250-`` line is to be continued by the next one.
         """
@@ -442,7 +462,7 @@ class Connection(LineReceiver):
             self._open_code = code
             return
         if self._open_lines:
-            # Lines that a hook pushed before it changed its mind must not stand in front of another code.
+            # Lines that a hook pushed before it changed its mind must not come before another code.
             if self._open_code == code:
                 wire = self._open_lines + wire
             self._open_lines = b""
@@ -498,7 +518,7 @@ class Connection(LineReceiver):
         self._hold()
 
     def _output_free(self) -> None:
-        # That the client didn't read is no fault of a hook's, nor is it silent now.
+        # The time in which the client did not read counts neither for the hook nor as silence.
         self._touch()
         self._runner.restart_clock()
         if self._runner.coroutine is None or self._runner.input is not None:
@@ -511,10 +531,6 @@ class Connection(LineReceiver):
     def closing(self) -> bool:
         """Whether the last reply has been sent: nothing more is read, and the connection is going."""
         return self._closing_since is not None
-
-    def visit(self, now: float) -> float:
-        """Do what is overdue; return the next deadline."""
-        return self._timeouts.visit(now)
 
     def finish(self) -> None:
         """Close the connection after the command in progress."""
@@ -573,6 +589,16 @@ class Connection(LineReceiver):
         self.hang_up("421 4.3.2 Shutting down, try again later")
         return True
 
+    def give_up(self) -> None:
+        """The server stops without waiting any longer: say so, and close."""
+        unheard = self._closing_since is not None or self._output.blocked_since is not None
+        if self._gone or unheard or self._timeouts.give_up is not None:
+            self.abort()
+        else:
+            # What is being done may have been done already, as when the connection is cut off.  But a client that
+            # hears 421 knows that it has to come again.
+            self.hang_up("421 4.3.2 Shutting down, try again later")
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._gone = True
         self._ending = CLOSED
@@ -583,10 +609,10 @@ class Connection(LineReceiver):
         runner = self._runner
         runner.client_gone()
         if not runner.must_finish or runner.coroutine is None or self.connections.grace_over:
-            # Else it counts until its hook is done, or clients that hang up after DATA would escape all limits.
+            # If not, it counts until its hook is done, or clients that hang up after DATA would escape all limits.
             self.leave()
 
     def leave(self) -> None:
-        """Be counted and watched no more."""
-        self.connections.timers.remove(self)
+        """No longer count as a connection of the server, and have no time limits any more."""
+        self.connections.timers.remove(self._timeouts)
         self.connections.dismiss(self, self._address)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_EHLO_RESPONSES", "greet", "say_hello"]
 
-#: A handler may give each client limits of its own, and EHLO says them: so many responses are kept.
+#: How many EHLO responses are kept.  A handler may give each client its own limits, which EHLO tells.
 MAX_EHLO_RESPONSES = 64
 
 
@@ -76,9 +76,12 @@ async def _ehlo_status(client: ClientView, name: str) -> Any:
     lines = _ehlo_lines(client)
     if client._settings.ehlo_takes_responses:
         answer = await client._call_handler_hook("EHLO", name, [*lines, "250 HELP"])
+        if answer is MISSING:
+            answer = [*lines, "250 HELP"]
         return Reply.parse("\n".join(answer)) if isinstance(answer, (list, tuple)) else answer
     await client.push("\n".join(lines))
-    return await client._call_handler_hook("EHLO", name)
+    status = await client._call_handler_hook("EHLO", name)
+    return "250 HELP" if status is MISSING else status
 
 
 def _ehlo_lines(client: ClientView) -> list[str]:
@@ -87,7 +90,7 @@ def _ehlo_lines(client: ClientView) -> list[str]:
 
 
 def _ehlo_response(client: ClientView) -> str:
-    """The response without a hook: put together once for all that it depends on."""
+    """The response without a hook, put together once for each state that it depends on."""
     settings, state = client._settings, None
     if settings.ehlo_state is not None:
         state = settings.ehlo_state(client)

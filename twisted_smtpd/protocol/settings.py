@@ -11,7 +11,7 @@ from twisted_smtpd.options.table import SMTPOptions
 from twisted_smtpd.protocol.states import State
 from twisted_smtpd.runtime.connections import Connections
 
-__all__ = ["RATE_WINDOW", "Command", "CommandMethod", "ParameterCheck", "SharedSettings"]
+__all__ = ["RATE_WINDOW", "Command", "CommandMethod", "ParameterCheck", "SharedSettings", "ignore"]
 
 #: Over how many seconds a client has to keep up ``min_data_rate``.
 RATE_WINDOW = 60.0
@@ -20,6 +20,10 @@ RATE_WINDOW = 60.0
 CommandMethod = Callable[[Any, "str | None"], Awaitable[None]]
 #: Checks a parameter's value and notes it in ``server.envelope``; raises :exc:`SMTPReplyError`.
 ParameterCheck = Callable[[Any, "str | None"], None]
+
+
+def ignore(server: Any, value: str | None) -> None:
+    """The check of a parameter that is taken, and then left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +46,19 @@ class SharedSettings:
     :ivar cls: the protocol class.
     :ivar handler: the handler.
     :ivar values: the value of each option.
-    :ivar own: those that each connection has of its own, in the order of ``OPTIONS``.
+    :ivar own: the values that each connection has as attributes, in the order of ``OPTIONS``.
     :ivar hooks: the handler's hooks: ``MAIL`` to ``handle_MAIL``.
-    :ivar asked: the hooks that are called: those of the handler, and all for a class that has a say in how they are.
+    :ivar asked: the hooks that are called: the handler's; and MAIL and RCPT if the class overrides
+        ``_call_handler_hook``.
     :ivar security: TLS, proxies and trusted clients.
     :ivar mechanisms: the mechanisms of AUTH, by name.
     :ivar extensions: the ESMTP extensions in use, in the order of the EHLO response.
     :ivar mail_parameters: the parameters of MAIL, each with its check.
     :ivar rcpt_parameters: those of RCPT.
-    :ivar commands: the verbs there are.
-    :ivar dispatch: for each state, the verbs and what becomes of them in it: the table of
-        :mod:`~twisted_smtpd.protocol.states` with this server's methods.
+    :ivar commands: the verbs of the class.
+    :ivar dispatch: for each state, what each verb does in it: the table of :mod:`~twisted_smtpd.protocol.states` with
+        this server's methods.
+    :ivar guarded: the same with this package's own methods only, for a program that calls one of them by its name.
     :ivar longest_command: octets of the longest command line, CRLF included.
     :ivar call_limits: how often a client may send each verb (``"*"`` for the rest), or ``None``.
     :ivar shortest_limit: the shortest limit in time, in seconds.
@@ -75,6 +81,7 @@ class SharedSettings:
     rcpt_parameters: Mapping[str, ParameterCheck]
     commands: Mapping[str, Command]
     dispatch: Mapping[State, dict[str, Command]]
+    guarded: Mapping[State, Mapping[str, Command]]
     longest_command: int
     call_limits: Mapping[str, int] | None
     shortest_limit: float

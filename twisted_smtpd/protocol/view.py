@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CLOSED", "FINISHING", "OPEN", "STOPPING", "TOO_LONG", "ClientView", "ConnectionView"]
 
-# How near the end of a connection is.  Not at all; it was open for too long, or the server is stopping: what is in
-# progress is the last thing; it is closed after the command in progress; nothing is read or sent any more.
+# How near the end of a connection is.  TOO_LONG and STOPPING: it ends after the command or message in progress, because
+# it was open for too long or because the server stops.  FINISHING: it ends after the command in progress.  CLOSED:
+# nothing is read or sent any more.
 OPEN, TOO_LONG, STOPPING, FINISHING, CLOSED = range(5)
 
 
@@ -35,6 +36,7 @@ class ConnectionView(Protocol):
 
     :ivar transport: the transport.
     :ivar connections: what all connections of the server share.
+    :ivar paused: whether nothing is read for now.
     :ivar loop: the running asyncio loop, or ``None`` where the reactor is another one.
     :ivar _settings: what this connection shares with those of the same class, handler and options.
     :ivar _output: the way out.
@@ -48,6 +50,7 @@ class ConnectionView(Protocol):
 
     transport: Any
     connections: Connections
+    paused: bool
     loop: asyncio.AbstractEventLoop | None
     timeout: float
     session_timeout: float
@@ -82,11 +85,17 @@ class ConnectionView(Protocol):
     def _command_done(self) -> None:
         """The command in progress has ended."""
 
+    def _hook_overdue(self) -> None:
+        """A hook has taken too long: say which one."""
+
     def _command_failed(self, error: BaseException) -> None:
         """The command in progress has ended with an error: answer it."""
 
     def _end_comes(self, stage: int) -> None:
-        """Have the connection end when it has come as far as this stage says."""
+        """Have the connection end.
+
+        :param stage: how soon, one of the stages above; a call for a sooner end still holds.
+        """
 
     def finish(self) -> None:
         """Close the connection after the command in progress."""
@@ -101,7 +110,7 @@ class ConnectionView(Protocol):
         """Close at once."""
 
     def leave(self) -> None:
-        """Be counted and watched no more."""
+        """No longer count as a connection of the server, and have no time limits any more."""
 
 
 class ClientView(ConnectionView, Protocol):
@@ -110,6 +119,7 @@ class ClientView(ConnectionView, Protocol):
     :ivar implicit_tls: what makes the TLS connection where TLS comes first, or ``None``.
     :ivar utf8_replies: whether the client may be sent UTF-8.
     :ivar _verb: the command in progress.
+    :ivar _hook: the hook that was called last.
     :ivar _code: the code of the last reply.
     """
 
@@ -125,11 +135,12 @@ class ClientView(ConnectionView, Protocol):
     require_starttls: bool
     implicit_tls: IOpenSSLServerConnectionCreator | None
     _verb: str
+    _hook: str
     _code: int
 
     @property
     def may_vouch(self) -> bool:
-        """Whether the client's word is taken for which client it speaks for."""
+        """Whether the client may say for which other client it speaks."""
 
     def push(self, status: str | Reply) -> Awaitable[None]:
         """Send a reply, and wait while the client does not read."""
@@ -141,13 +152,13 @@ class ClientView(ConnectionView, Protocol):
         """The status for a hook that failed."""
 
     def _call_handler_hook(self, command: str, *arguments: Any) -> Awaitable[Any]:
-        """Call a hook of the handler's."""
+        """Call a hook of the handler."""
 
     def _set_barrier(self, barrier: State | None) -> None:
         """Enter :attr:`State.UNWELCOME` or :attr:`State.WEAK`, or leave it."""
 
     def _meet(self) -> None:
-        """The client is greeted: replies are to no command, and ``handle_DISCONNECT`` will tell of its end."""
+        """Note that the client is greeted: a reply answers no command now, and ``handle_DISCONNECT`` will be called."""
 
     def _renew_session(self) -> Session:
         """Forget what the client has said until now; what is known of its connection stays."""
@@ -165,7 +176,7 @@ class ClientView(ConnectionView, Protocol):
         """Whether more has arrived than was read."""
 
     def _take_input(self) -> bytes:
-        """Take what has arrived and is not read yet away from the dialog."""
+        """Take what has arrived and is not read yet."""
 
     def _flush(self) -> None:
         """Send the replies that are due now."""
@@ -180,7 +191,7 @@ class ClientView(ConnectionView, Protocol):
         """Wait for :meth:`_wake`; meanwhile what the client sends is not read."""
 
     def _wake(self) -> None:
-        """What is slept for has happened."""
+        """End the waiting in :meth:`_sleep`."""
 
     async def _wait(self, seconds: float, give_up: Callable[[], None], waiting: Coroutine[Any, Any, None]) -> None:
         """Wait for something other than a command.

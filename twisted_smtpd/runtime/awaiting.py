@@ -19,6 +19,7 @@ __all__ = [
     "DONE",
     "MISSING",
     "NO_HOOK",
+    "HookExit",
     "InputWait",
     "Missing",
     "NeedsAsyncioReactor",
@@ -103,12 +104,22 @@ class NeedsAsyncioReactor(RuntimeError):
         )
 
 
+class HookExit(RuntimeError):
+    """A hook called ``sys.exit()``, which fails like any other: a client must not be able to end the server.
+
+    Its ``__cause__`` is the ``SystemExit``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("a hook called sys.exit()")
+
+
 class InputWait:
     """Awaited by a command that waits for what the client sends next.
 
-    Whoever drives the coroutine calls :meth:`listen`; the dialog calls ``resume`` with what was read.
+    The object that drives the coroutine calls :meth:`listen`; the connection calls ``resume`` with what it has read.
 
-    :param ready: called when somebody listens: the dialog may read on.
+    :param ready: called by :meth:`listen`: the connection may read on.
     """
 
     __slots__ = ("_ready", "resume")
@@ -157,9 +168,9 @@ async def settle(result: Any, loop: asyncio.AbstractEventLoop | None) -> Any:
 
 
 def unfinished(value: object) -> bool:
-    """Whether this is what something will come of, not what came of it.
+    """Whether a value is a coroutine, a Deferred, a generator or the like, whose result is not there yet.
 
-    Where a hook's word is taken for its truth, such an object would always mean yes.
+    Where the truth of a value decides, such an object would always mean yes.
 
     :param value: what :func:`settle` gave: a hook may give an awaitable of an awaitable, or be a generator by mistake.
     """
@@ -214,6 +225,9 @@ def _bridge(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) 
             awaited = step(argument)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
+        except SystemExit as error:
+            # asyncio would end its loop, and so the program.
+            raise HookExit from error
         step, argument = coroutine.send, None
         try:
             if isinstance(awaited, Deferred):
@@ -234,7 +248,7 @@ def _future_of(subscribe: Callable[[Callable[[Any], Any]], object], loop: asynci
 
     def arrived(value: Any) -> Any:
         if future.done():
-            # The task was cancelled: nobody is left to hear how the Deferred took it.
+            # The task was cancelled, so the result of the Deferred is not needed.
             return None
         future.set_result(value)
         return value

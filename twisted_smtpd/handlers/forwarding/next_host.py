@@ -78,7 +78,7 @@ class NextHost:
 
         :param hostname: our name.
         :param holder: the address of the client it is for; ``None`` for one that has no share, but any number.
-        :raises ClientError: if there is none to be had.
+        :raises ClientError: if no connection can be made, or becomes free.
         """
         while not (self._has_share(holder) and (self._kept or self._connections < self._max_connections)):
             await self._turn(holder)
@@ -202,8 +202,8 @@ class NextHost:
     async def end(self) -> None:
         """Close all connections, and wait until they are closed.
 
-        Messages that wait for a connection get a :exc:`ClientError`.  A connection that is in use has been left behind
-        by a message that was cut off, so it is aborted.  A later :meth:`acquire` makes a new connection.
+        Messages that wait for a connection get a :exc:`ClientError`.  A connection that is still in use belongs to a
+        message that was cut off, so it is aborted.  A later :meth:`acquire` makes a new connection.
         """
         waiting, self._waiting = self._waiting, {}
         for turn in waiting:
