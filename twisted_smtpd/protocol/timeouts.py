@@ -141,9 +141,7 @@ _HOOK = Limit(
 _IDLE = _hang_up("421 4.4.2 Idle for too long, closing the connection")
 _SILENT = _idle(_IDLE)
 # Not since the last octet: one every few minutes would keep the connection.
-_NO_LINE = Limit(
-    "timeout, since the last whole line", lambda t: t.connection._heard, lambda t: t.connection.timeout, _IDLE
-)
+_NO_LINE = Limit("timeout", lambda t: t.connection._heard, lambda t: t.connection.timeout, _IDLE)
 # The hook may finish; then the session ends.  This limit comes first: what ends the hook has the next command read.
 _SESSION_OVER_AFTER_HOOK = _session(lambda t: t.connection._end_comes(TOO_LONG))
 
