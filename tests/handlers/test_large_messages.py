@@ -10,9 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.fakes import ENVELOPE, codes, connect
-from twisted_smtpd.handlers import Debugging, Message, Proxy
+from twisted_smtpd.handlers import Debugging, Message
 from twisted_smtpd.handlers import debugging as debugging_module
-from twisted_smtpd.handlers import proxy as proxy_module
 from twisted_smtpd.runtime.reactors import LARGE
 from twisted_smtpd.session import Envelope, Session
 
@@ -105,9 +104,3 @@ class ThreadTests(TestCase):
             self.assertGreater(stream.getvalue().count("hello\n"), LINES.count(b"hello\r\n"))
 
         return Deferred.fromCoroutine(self.check(Debugging(stream))).addCallback(check)
-
-    def test_proxy_parts_header_and_body_in_a_thread(self) -> Deferred[None]:
-        self.noting(proxy_module, "split_header")
-        # What it says then does not matter here.
-        self.patch(proxy_module, "count_received", lambda header: 99)
-        return Deferred.fromCoroutine(self.check(Proxy("next.example", 25)))

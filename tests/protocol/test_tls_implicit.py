@@ -139,7 +139,7 @@ class OddCertificateTests(SecureTestCase):
         asked: list[Any] = []
         peer = self.connect(hooks(handle_STARTTLS=lambda *arguments: asked.append(arguments)), tls_context=self.files())
         peer.read()
-        peer.send(ENVELOPE)
+        peer.send(ENVELOPE + b"RSET\r\n")
         peer.send(b"STARTTLS\r\n")
         peer.handshake()
         self.assertTrue(peer.closed or peer.aborted)

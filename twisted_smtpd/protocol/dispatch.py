@@ -226,8 +226,8 @@ class Dispatch(Connection):
         :param status: what to say; ``{hostname}`` stands for the server's name.
         """
         if self.implicit_tls is not None or (self._tls is not None and self._tls.handshaking):
-            # The client waits for a handshake, and would take a reply in clear for a broken one.  Or the reply would wait
-            # for the end of the handshake, and no limit counts the connections that wait like that.
+            # The client waits for a handshake, and would take a reply in clear for a broken one.  Or the reply would
+            # wait for the end of the handshake, and no limit counts the connections that wait like that.
             self.drop()
             return
         self.send_reply(status.format(hostname=self._settings.values["hostname"]), verb="")
