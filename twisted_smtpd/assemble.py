@@ -15,6 +15,7 @@ from twisted_smtpd.auth.offer import mechanism_table
 from twisted_smtpd.options.option import SECONDS
 from twisted_smtpd.options.security import Security
 from twisted_smtpd.options.table import DEFAULTS, OPTIONS, TABLE, SMTPOptions, call_limits, check
+from twisted_smtpd.protocol.counting import counted
 from twisted_smtpd.protocol.dispatch import Dispatch
 from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.settings import RATE_WINDOW, Command, CommandMethod, SharedSettings, ignore
@@ -94,7 +95,7 @@ class Settings(SharedSettings):
         self.mail_parameters = {"AUTH": ignore, **ignored}
         self.mail_parameters.update((k, p) for e in self.extensions for k, p in e.mail_parameters.items())
         self.rcpt_parameters = {**ignored, **{k: p for e in self.extensions for k, p in e.rcpt_parameters.items()}}
-        self.commands = _commands(cls, self.extensions, self.security)
+        self.commands = _commands(cls, self.extensions, self.security, self.values)
         self.dispatch = _dispatch(cls, self.commands, self.security, offers_auth=bool(self.mechanisms))
         own_commands = _own_commands(cls, self.commands)
         self.guarded = _dispatch(cls, own_commands, self.security, offers_auth=bool(self.mechanisms))
@@ -165,7 +166,9 @@ def _state_getter(extensions: Iterable[Extension]) -> Callable[[Any], Hashable] 
     return attrgetter(*sorted(varies_with))
 
 
-def _commands(cls: type[Dispatch], extensions: Iterable[Extension], security: Security) -> dict[str, Command]:
+def _commands(
+    cls: type[Dispatch], extensions: Iterable[Extension], security: Security, values: SMTPOptions
+) -> dict[str, Command]:
     """The verbs of a class."""
     growth: Counter[str] = Counter()
     for extension in extensions:
@@ -181,7 +184,8 @@ def _commands(cls: type[Dispatch], extensions: Iterable[Extension], security: Se
         if verb in _OF_TRUSTED and security.xclients is None and not foreign:
             continue
         limit = cls.command_size_limits.get(verb, cls.command_size_limit + growth[verb])
-        commands[verb] = Command(_settled(method) if foreign else _unguarded(method), limit, foreign)
+        method = _settled(method) if foreign else _unguarded(method)
+        commands[verb] = Command(counted(verb, method, values), limit, foreign)
     return commands
 
 

@@ -14,6 +14,7 @@ from twisted_smtpd.assemble import settings_for
 from twisted_smtpd.options.table import SMTPOptions
 from twisted_smtpd.runtime.connections import Connections
 from twisted_smtpd.runtime.lifecycle import HandlerUse, ServerInfo
+from twisted_smtpd.runtime.limits import say_most_connections
 from twisted_smtpd.session import Peer
 from twisted_smtpd.smtp import SMTP
 
@@ -48,6 +49,10 @@ class SMTPFactory(ServerFactory):
         # Its own: another factory for the same handler is another server.
         self.connections = Connections(self.settings.values["clock"])
         self._use: HandlerUse | None = None
+
+    def startFactory(self) -> None:
+        super().startFactory()  # type: ignore[no-untyped-call]
+        say_most_connections(self.settings.values["max_connections"], self.connections.most)
 
     def buildProtocol(self, addr: IAddress | None) -> SMTP:
         protocol: SMTP

@@ -34,7 +34,7 @@ from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.runtime.exit_status import leave_with
 from twisted_smtpd.runtime.leaving import hears_signals
 from twisted_smtpd.runtime.lifecycle import STOP_TIMEOUT, HandlerStartError, has_life, offered_services
-from twisted_smtpd.runtime.listeners import Listener, UmaskEndpoint, others_can_connect
+from twisted_smtpd.runtime.listeners import Listener, UmaskEndpoint, others_can_connect, widen
 from twisted_smtpd.session import Peer
 
 if TYPE_CHECKING:
@@ -167,6 +167,8 @@ class ListeningService(Service):
         if not IListeningPort.providedBy(port):
             return
         self.ports.append((listener, port))
+        if "backlog=" not in listener.name:
+            widen(port)
         if self.trusts_unix and others_can_connect(port.getHost()):
             self._refused(listener, Failure(PermissionError(_UNTRUSTED)))
 

@@ -22,6 +22,7 @@ from twisted_smtpd.auth.view import Mechanism, Response
 from twisted_smtpd.extensions import EXTENSIONS
 from twisted_smtpd.options.reference import with_parameters
 from twisted_smtpd.options.table import MIB, SMTPOptions
+from twisted_smtpd.protocol.counting import refused
 from twisted_smtpd.protocol.dispatch import guarded, syntax
 from twisted_smtpd.protocol.greeting import MAX_EHLO_RESPONSES, say_hello
 from twisted_smtpd.protocol.settings import SharedSettings
@@ -211,6 +212,8 @@ class SMTP(Transaction):
         await self.push(
             "252 Cannot VRFY user, but will accept message and attempt delivery" if status is MISSING else status
         )
+        if self._code >= 400:
+            refused(self)
 
     @syntax("EXPN <list>")
     async def smtp_EXPN(self, arg: str | None) -> None:

@@ -294,7 +294,7 @@ class ProducerTests(SynchronousTestCase):
         self.assertEqual((client.read(), client.transport.producerState), (b"", "paused"))
 
     def test_more_than_is_read_ahead(self) -> None:
-        client = self.paused()
+        client = self.paused(max_idle_commands=0)
         client.send(b"NOOP\r\n" * MAX_SENT_AHEAD)
         client.protocol.resumeProducing()
         self.assertEqual(client.read(), OK * MAX_SENT_AHEAD)

@@ -30,7 +30,7 @@ from twisted_smtpd.wire.replies import BadStatus
 
 class BackPressureTests(SynchronousTestCase):
     def test_a_client_that_does_not_read_gets_a_bounded_number_of_replies(self) -> None:
-        client = connect()
+        client = connect(max_idle_commands=0)
         client.transport.room = 4000
         client.protocol.dataReceived(b"NOOP\r\n" * 100000)
         held = len(client.transport.value())
@@ -39,13 +39,13 @@ class BackPressureTests(SynchronousTestCase):
         self.assertEqual(len(client.transport.value()), held)
 
     def test_and_nothing_more_is_read_from_it(self) -> None:
-        client = connect()
+        client = connect(max_idle_commands=0)
         client.transport.room = 0
         client.protocol.dataReceived(b"NOOP\r\n" * 100000)
         self.assertEqual(client.transport.producerState, "paused")
 
     def test_when_it_reads_again_all_is_answered(self) -> None:
-        client = connect()
+        client = connect(max_idle_commands=0)
         client.transport.room = 4000
         client.protocol.dataReceived(b"NOOP\r\n" * 5000)
         said = b""
@@ -136,7 +136,7 @@ class SentAheadTests(SynchronousTestCase):
 
     def waiting(self) -> tuple[Client, Promises]:
         promises = Promises()
-        client = connect(hooks(handle_VRFY=promises))
+        client = connect(hooks(handle_VRFY=promises), max_idle_commands=0)
         client.send(b"VRFY a\r\n")
         return client, promises
 
@@ -183,7 +183,7 @@ class SentAheadTests(SynchronousTestCase):
             at_work.pop()
             return "250 OK"
 
-        client = connect(hooks(handle_NOOP=hook))
+        client = connect(hooks(handle_NOOP=hook), max_idle_commands=0)
         client.send(b"NOOP\r\nNOOP\r\n")
         client.send(b"NOOP\r\n")
         for number in range(3):

@@ -85,7 +85,8 @@ class StartTLSTests(SecureTestCase):
             peer = self.connect(hooks(handle_NOOP=handle_NOOP), split=split, tls_context=self.files())
             peer.send(ENVELOPE + b"NOOP\r\n")
             before, envelope = sessions[-1], peer.protocol.envelope
-            self.assertEqual(codes(peer.send(b"STARTTLS\r\n")), [220])
+            self.assertEqual(codes(peer.send(b"STARTTLS\r\n")), [503])
+            self.assertEqual(codes(peer.send(b"RSET\r\nSTARTTLS\r\n")), [250, 220])
             peer.handshake()
             session = peer.protocol.session
             self.assertIsNot(session, before)

@@ -24,6 +24,7 @@ from tests.support.batches import BatchesTestCase, NotingReactor
 from tests.support.changed_twisted import SHORTCUTS, ChangedTwistedMixin, ServingReactor, hide
 from tests.support.fakes import MESSAGE, codes
 from tests.support.tls_dialog import SecureTestCase
+from twisted_smtpd.protocol import connection
 from twisted_smtpd.runtime import twisted_private as module
 from twisted_smtpd.runtime.batches import BatchReactor
 from twisted_smtpd.runtime.connections import Connections, ICounted
@@ -235,7 +236,10 @@ class OrdinaryWayTests(ChangedTwistedMixin, BatchesTestCase):
 
     def test_more_replies_than_a_client_reads(self) -> None:
         self.lack(module.SOCKETS)
-        client, transport = self.transport(self.factory().buildProtocol(None))
+        # It would yield before its replies are too many.
+        for name in ("COMMANDS_AT_ONCE", "TIME_AT_ONCE"):
+            self.patch(connection, name, 10**9)
+        client, transport = self.transport(self.factory(max_idle_commands=0).buildProtocol(None))
         self.assertEqual(self.said(client, 1), [220])
         protocol = transport.protocol
         for _ in range(2000):

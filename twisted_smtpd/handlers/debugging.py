@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IStartable
 from twisted_smtpd.runtime.lifecycle import ServerInfo
+from twisted_smtpd.runtime.reactors import LARGE, in_thread, wait_for
 from twisted_smtpd.session import Envelope, Session, within_brackets
 
 if TYPE_CHECKING:
@@ -41,6 +42,21 @@ def _escape(match: re.Match[str]) -> str:
 
 def _harmless(text: str) -> str:
     return _DANGEROUS.sub(_escape, text)
+
+
+def _printable(head: str, content: str | bytes, encoding: str | None) -> str:
+    """What is printed of a message.
+
+    :param head: what comes before its content.
+    :param encoding: the stream's, if it has one.
+    """
+    if not isinstance(content, str):
+        content = content.decode("utf-8", "backslashreplace")
+    content = _FRAME.sub("- ", _harmless(content.replace("\r\n", "\n")))
+    if content and not content.endswith("\n"):
+        content += "\n"
+    text = f"{head}{content}{_END}\n"
+    return text.encode(encoding, "backslashreplace").decode(encoding) if encoding else text
 
 
 def _word(text: object) -> str:
@@ -100,16 +116,12 @@ class Debugging:
         :raises ValueError: if the stream is closed.
         """
         content = envelope.content or ""
-        if not isinstance(content, str):
-            content = content.decode("utf-8", "backslashreplace")
-        content = _FRAME.sub("- ", _harmless(content.replace("\r\n", "\n")))
-        if content and not content.endswith("\n"):
-            content += "\n"
-        lines = [_BEGIN, *self._envelope_lines(session, envelope), "", content + _END, ""]
-        text = "\n".join(lines)
         encoding = getattr(self.stream, "encoding", None)
-        if encoding:
-            text = text.encode(encoding, "backslashreplace").decode(encoding)
+        head = "\n".join((_BEGIN, *self._envelope_lines(session, envelope), "", ""))
+        if len(content) > LARGE:
+            text = await wait_for(in_thread(_printable, head, content, encoding))
+        else:
+            text = _printable(head, content, encoding)
         # In one piece, so that another thread can't print in the middle.
         self.stream.write(text)
         flush = getattr(self.stream, "flush", None)

@@ -106,7 +106,7 @@ class Mailbox(Message):
             trace = trace_header(trace_values(session, envelope), envelope.smtp_utf8)
             await wait_for(in_thread(self._store_as_sent, trace, envelope.content_bytes))
         else:
-            await wait_for(self.store(self.prepare_message(session, envelope)))
+            await wait_for(self.store(await self._prepared(session, envelope)))
         return status_of(None)
 
     def handle_message(self, message: email.message.Message) -> Any:

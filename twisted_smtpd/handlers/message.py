@@ -15,6 +15,7 @@ from zope.interface import implementer
 from twisted_smtpd.handlers.decoding import tame_headers
 from twisted_smtpd.handlers.trace import modern_header, split_header, trace_header, trace_values
 from twisted_smtpd.interfaces import HookServer, IDATAHandler
+from twisted_smtpd.runtime.reactors import LARGE, in_thread, wait_for
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.replies import BadStatus, Reply
 
@@ -44,6 +45,8 @@ def status_of(result: object) -> str | Reply:
 class Message(ABC):
     """Makes a message object of each message and calls :meth:`handle_message`, which a subclass must have.
 
+    A message above 64 KiB is parsed in the reactor's thread pool, unless :meth:`prepare_message` is overridden.
+
     :param message_class: the class of the message objects; ``None`` is :class:`email.message.Message`, or what the
         policy says.
     :param policy: the :mod:`email.policy` of the message objects; ``None`` is :data:`email.policy.compat32`.  With
@@ -61,11 +64,23 @@ class Message(ABC):
 
         :returns: the status that :meth:`handle_message` returned, else ``"250 OK"``.
         """
-        result = self.handle_message(self.prepare_message(session, envelope))
+        result = self.handle_message(await self._prepared(session, envelope))
         # Without this, a handle_message written as `async def` by mistake would not run, and its message be lost.
         if inspect.isawaitable(result):
             result = await result
         return status_of(result)
+
+    async def _prepared(self, session: Session, envelope: Envelope) -> email.message.Message:
+        prepare: Any = self.prepare_message
+        content = envelope.content
+        if (
+            content is not None
+            and len(content) > LARGE
+            and getattr(prepare, "__func__", None) is Message.prepare_message
+        ):
+            # Parsing takes up to a second for some megabytes, in which no other client would be served.
+            return await wait_for(in_thread(prepare, session, envelope))  # type: ignore[no-any-return]
+        return prepare(session, envelope)  # type: ignore[no-any-return]
 
     def prepare_message(self, session: Session, envelope: Envelope) -> email.message.Message:
         """Make a message object.

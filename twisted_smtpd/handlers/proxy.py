@@ -20,6 +20,7 @@ from twisted_smtpd.handlers.received import count_received, received_header
 from twisted_smtpd.handlers.trace import split_header
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IMAILHandler, IRCPTHandler, IRSETHandler, IStoppable
 from twisted_smtpd.runtime.awaiting import MISSING, Missing
+from twisted_smtpd.runtime.connections import limited_address
 from twisted_smtpd.session import NULL_SENDER, Envelope, Session, within_brackets
 from twisted_smtpd.wire.commands import parse_parameters
 from twisted_smtpd.wire.escaping import quoted_text
@@ -28,7 +29,7 @@ from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+    from twisted.internet.interfaces import IDelayedCall, IOpenSSLClientConnectionCreator
 
 __all__ = ["Proxy"]
 
@@ -68,12 +69,18 @@ class _Transaction:
     """What the next host knows of a message.
 
     :ivar eight_bit: whether it has been told that the message has octets beyond ASCII.
+    :ivar hold: takes the connection away from a client that is slow to name its recipients.
+    :ivar overdue: whether it has been taken away.
+    :ivar refusal: why the next host does not have the sender.
     :ivar in_data: whether ``handle_DATA`` runs; then it ends the transaction.
     :ivar abandoned: whether our client has gone.
     """
 
     mail_from: str
     client: SMTPClient | None = None
+    hold: IDelayedCall | None = None
+    overdue: bool = False
+    refusal: Reply | None = None
     recipients: list[str] = field(default_factory=list)
     eight_bit: bool = False
     in_data: bool = False
@@ -102,6 +109,10 @@ class Proxy:
     :param timeout: seconds the next host may be silent, and a connection may take to be made or to become free.
     :param data_timeout: seconds it may take to accept the message; less than the server's ``hook_timeout``.
     :param max_connections: connections to it at the same time.
+    :param max_connections_per_client: how many of them are for one client (an IPv4 address or IPv6 /64) at the same
+        time; ``None`` for a quarter.  Clients on loopback addresses and Unix sockets are exempt.
+    :param hold: seconds a client has one before its message begins.  Then further recipients hear 452, and when the
+        message has arrived, the next host is asked anew.
     :param keep: seconds a connection is kept for the next message.
     :param max_hops: ``Received`` headers a message may have; one that has more runs in circles.
     :param reactor: the reactor, if not the global one.
@@ -125,6 +136,8 @@ class Proxy:
         timeout: float = 60,
         data_timeout: float = 480,
         max_connections: int = 20,
+        max_connections_per_client: int | None = None,
+        hold: float = 60,
         keep: float = 30,
         max_hops: int = 50,
         reactor: Any = None,
@@ -139,8 +152,11 @@ class Proxy:
             raise ValueError("a password needs tls, or auth_without_tls=True to be sent in clear")
         if tls is None and tls_options is not None:
             raise ValueError('tls_options need tls, "starttls" or "implicit"')
-        for name, value in (("timeout", timeout), ("data_timeout", data_timeout), ("max_connections", max_connections)):
-            if value <= 0:
+        for name, value in (
+            *(("timeout", timeout), ("data_timeout", data_timeout), ("hold", hold)),
+            *(("max_connections", max_connections), ("max_connections_per_client", max_connections_per_client)),
+        ):
+            if value is not None and value <= 0:
                 raise ValueError(f"{name} must be above 0, not {value!r}")
         if isinstance(remote_hostname, str) and remote_port is None:
             # Parsed for its errors only: there may be no reactor yet.
@@ -159,6 +175,7 @@ class Proxy:
         self._max_recipients = max_recipients
         self._timeout, self._data_timeout = timeout, data_timeout
         self._max_connections, self._keep = max_connections, keep
+        self._per_client, self._hold = max_connections_per_client, hold
         self._max_hops = max_hops
         self._reactor = reactor
         if tls is not None and tls_options is None:
@@ -231,6 +248,7 @@ class Proxy:
                 credentials=self._credentials,
                 timeout=self._timeout,
                 max_connections=self._max_connections,
+                per_client=self._per_client,
                 keep=self._keep,
             )
         return self._next
@@ -267,32 +285,17 @@ class Proxy:
 
     async def handle_MAIL(
         self, server: HookServer, session: Session, envelope: Envelope, address: str, mail_options: list[str]
-    ) -> Reply | Missing:
-        """Ask the next host about the sender.
-
-        :returns: its answer.
-        """
+    ) -> Missing:
+        """Begin a message; the next host hears of it with the first recipient, since many clients never name one."""
         self._end(session)
-        if not self._verify_recipients:
-            return MISSING
-        transaction = _Transaction(address, eight_bit=_says_eight_bit(envelope))
-        self._transactions[session] = transaction
-        try:
-            reply = await self._begin(server, session, transaction, envelope.mail_parameters)
-        except ClientError as error:
-            self._end(session)
-            return self._failed(session, error)
-        if reply.code < 300:
-            envelope.mail_from = address
-            envelope.mail_options.extend(mail_options)
-        else:
-            self._end(session)
-        return our_answer(reply)
+        if self._verify_recipients:
+            self._transactions[session] = _Transaction(address, eight_bit=_says_eight_bit(envelope))
+        return MISSING
 
     async def handle_RCPT(
         self, server: HookServer, session: Session, envelope: Envelope, address: str, rcpt_options: list[str]
     ) -> Reply | Missing:
-        """Ask the next host about a recipient.
+        """Ask the next host about a recipient, and before the first one about the sender.
 
         :returns: its answer.
         """
@@ -300,9 +303,16 @@ class Proxy:
         if limit is not None and len(envelope.rcpt_tos) >= limit and not server.replies_to_each_recipient:
             return Reply(452, "4.5.3", (f"No more than {limit} per message, send another one",))
         transaction = self._transactions.get(session)
-        if not self._verify_recipients or transaction is None or transaction.client is None:
+        if transaction is not None and transaction.overdue:
+            return Reply(452, "4.5.3", ("Too slow: send the other recipients another message",))
+        if not self._verify_recipients or transaction is None:
             # Another handler has answered MAIL: the next host is asked when the message has arrived.
             return MISSING
+        if transaction.client is None and transaction.refusal is None:
+            await self._ask_about_sender(server, session, transaction, envelope)
+        if transaction.client is None:
+            # It holds for each recipient.
+            return transaction.refusal or MISSING
         client = transaction.client
         try:
             _, parameters = parse_parameters(" ".join(rcpt_options))
@@ -314,6 +324,21 @@ class Proxy:
             envelope.rcpt_tos.append(address)
             envelope.rcpt_options.extend(rcpt_options)
         return our_answer(reply)
+
+    async def _ask_about_sender(
+        self, server: HookServer, session: Session, transaction: _Transaction, envelope: Envelope
+    ) -> None:
+        transaction.mail_from = envelope.mail_from or NULL_SENDER
+        try:
+            reply = await self._begin(server, session, transaction, envelope.mail_parameters)
+        except ClientError as error:
+            transaction.refusal = self._failed(session, error)
+            return
+        if reply.code < 300:
+            self._hold_for(transaction, self._hold)
+        else:
+            transaction.refusal = our_answer(reply)
+            self._give_back(transaction)
 
     async def handle_RSET(self, server: HookServer, session: Session, envelope: Envelope) -> str:
         """Forget the message, here and there."""
@@ -344,6 +369,7 @@ class Proxy:
         if not envelope.rcpt_tos:
             # Hooks that say 250 and append nothing have discarded each copy.
             return "250 OK"
+        # It takes its time for each line of the header: some 15 ms for as many as header_line_limit allows.
         header, body = split_header(envelope.content_bytes)
         if count_received(header) > self._max_hops:
             self._end(session)
@@ -370,8 +396,35 @@ class Proxy:
     def _end(self, session: Session) -> None:
         """Forget the transaction in progress."""
         transaction = self._transactions.pop(session, None)
-        if transaction is not None and transaction.client is not None:
-            self.next_host.release(transaction.client)
+        if transaction is not None:
+            self._give_back(transaction)
+
+    def _give_back(self, transaction: _Transaction) -> None:
+        """The transaction has no connection any longer."""
+        if transaction.hold is not None and transaction.hold.active():
+            transaction.hold.cancel()
+        client, transaction.client = transaction.client, None
+        if client is not None:
+            self.next_host.release(client)
+
+    def _hold_for(self, transaction: _Transaction, seconds: float) -> None:
+        """Take the connection away if the message doesn't begin in time.
+
+        So a client that names recipients for ever, or whose session is replaced, keeps no connection from the others.
+        """
+
+        def over() -> None:
+            client = transaction.client
+            if transaction.in_data or client is None:
+                return
+            if client.busy:
+                # It is the next host that takes its time; it has a limit of its own.
+                self._hold_for(transaction, 1.0)
+                return
+            transaction.overdue = True
+            self._give_back(transaction)
+
+        transaction.hold = self._reactor.callLater(seconds, over)
 
     async def _begin(
         self,
@@ -385,8 +438,9 @@ class Proxy:
 
         :returns: its reply; if it is a yes, the transaction has a connection.
         """
+        holder = limited_address(session.peer[0]) if isinstance(session.peer, tuple) else None
         while True:
-            client = await self.next_host.acquire(server.hostname)
+            client = await self.next_host.acquire(server.hostname, holder)
             reused = client.reused
             transaction.client = client
             try:
@@ -435,6 +489,8 @@ class Proxy:
                 return self._none_served(envelope, refused)
         assert transaction is not None and transaction.client is not None
         transaction.in_data = True
+        if transaction.hold is not None and transaction.hold.active():
+            transaction.hold.cancel()
         client = transaction.client
         refusal = check_message(header, body, envelope.smtp_utf8, client.extensions)
         if refusal is not None:

@@ -108,7 +108,17 @@ class SMTPOptions(TypedDict, total=False):
             flag="ident",
         ),
     ]
-    timeout: Annotated[float, Option(300, "seconds a client may stay silent", unit=SECONDS, low=0.1, high=DAY)]
+    timeout: Annotated[
+        float,
+        Option(
+            300,
+            "seconds a client may stay silent",
+            "They begin with its last whole line, in a message with its last octet.",
+            unit=SECONDS,
+            low=0.1,
+            high=DAY,
+        ),
+    ]
     command_call_limit: Annotated[
         int | Mapping[str, int] | None,
         Option(
@@ -135,6 +145,30 @@ class SMTPOptions(TypedDict, total=False):
             high=2**30,
             zero="any length",
             cli_low=1000,
+        ),
+    ]
+    header_size_limit: Annotated[
+        int,
+        Option(
+            512 * 2**10,
+            "octets the header of a message may have",
+            "A message with more gets 552.",
+            unit=OCTETS,
+            low=1000,
+            high=2**30,
+            zero="any size",
+        ),
+    ]
+    header_line_limit: Annotated[
+        int,
+        Option(
+            3000,
+            "lines the header of a message may have",
+            "A message with more gets 552.  What parses it takes its time for each line, not for each octet.",
+            unit=COUNT,
+            low=10,
+            high=10**7,
+            zero="any number",
         ),
     ]
     max_recipients: Annotated[
@@ -169,6 +203,30 @@ class SMTPOptions(TypedDict, total=False):
     max_errors: Annotated[
         int, Option(10, "errors after which a client is cut off", "It gets 421.", unit=COUNT, low=1, high=10**6)
     ]
+    max_refusals: Annotated[
+        int,
+        Option(
+            100,
+            "refusals by the handler after which a client is cut off",
+            "They count until a message is accepted: of senders, recipients, messages and VRFY.  The client gets 421; "
+            "while some of its recipients are accepted, the further ones get 452 instead.",
+            unit=COUNT,
+            high=10**6,
+            zero="any number",
+        ),
+    ]
+    max_idle_commands: Annotated[
+        int,
+        Option(
+            100,
+            "commands that achieve nothing after which a client is cut off",
+            "They count until a message is accepted: NOOP, RSET, HELP, VRFY, EXPN, HELO, EHLO and LHLO.  The client "
+            "gets 421.",
+            unit=COUNT,
+            high=10**6,
+            zero="any number",
+        ),
+    ]
     max_connections: Annotated[
         int,
         Option(
@@ -191,15 +249,63 @@ class SMTPOptions(TypedDict, total=False):
             zero="any number",
         ),
     ]
+    connection_rate: Annotated[
+        int,
+        Option(
+            0,
+            "connections a minute from one IPv4 address or IPv6 /64",
+            "More get 421.  Loopback addresses and Unix sockets are exempt, as from the next two.",
+            unit=COUNT,
+            high=10**6,
+            zero="any number",
+            own=False,
+        ),
+    ]
+    message_rate: Annotated[
+        int,
+        Option(
+            0,
+            "messages a minute (MAIL) from one IPv4 address or IPv6 /64",
+            "More get 450.",
+            unit=COUNT,
+            high=10**6,
+            zero="any number",
+            own=False,
+        ),
+    ]
+    recipient_rate: Annotated[
+        int,
+        Option(
+            0,
+            "recipients a minute (RCPT) from one IPv4 address or IPv6 /64",
+            "More get 450.",
+            unit=COUNT,
+            high=10**6,
+            zero="any number",
+            own=False,
+        ),
+    ]
     max_buffered: Annotated[
         int,
         Option(
             512 * MIB,
             "octets of messages in progress that the server keeps in memory, over all connections",
-            "A message beyond that gets 452.",
+            "A message beyond that gets 452.  A large one counts three times while the handler has it, for its copies.",
             unit=OCTETS,
             high=2**44,
             zero="any number",
+        ),
+    ]
+    max_buffered_per_address: Annotated[
+        int | None,
+        Option(
+            None,
+            "octets of that for one IPv4 address or IPv6 /64",
+            "A message beyond that gets 452.  Loopback addresses and Unix sockets are exempt.",
+            unit=OCTETS,
+            high=2**44,
+            zero="any number",
+            unset="a quarter",
         ),
     ]
     hook_timeout: Annotated[

@@ -22,6 +22,13 @@ __all__ = ["Body"]
 # more, C libraries would ask the system for the memory at each read.
 COMMANDS_AT_ONCE = 2**16
 CONTENT_AT_ONCE = 120 * 2**10
+#: Only messages with more octets count for their address: all smaller ones that it can have at once are not much.
+LARGE = 2**16
+# What a large message takes while a handler has it: its content, decoded or parsed, and made ready to be sent on.
+COPIES = 3
+# While more than half of the memory is taken, a message has to grow in each window by this part of itself.  At an even
+# rate it does for an hour; a client that has sent much and then drips doesn't, and would hold memory for as long.
+GROWTH = 1 / 60
 
 #: What is run when the whole message has arrived.
 Then = Callable[[ContentReader], Coroutine[Any, Any, None]]
@@ -43,14 +50,15 @@ class Body:
     """
 
     __slots__ = (
-        *("_connection", "_counted", "_refusal", "_runner", "_then", "full_since", "octets", "out_of_memory"),
-        *("rate_mark", "reader", "stream"),
+        *("_connection", "_counted", "_refusal", "_runner", "_share", "_then", "full_since", "octets"),
+        *("out_of_memory", "rate_mark", "reader", "stream"),
     )
 
     def __init__(self, connection: ConnectionView, runner: CommandRunner) -> None:
         self._connection = connection
         self._runner = runner
         self._counted = 0
+        self._share = 0
         self._refusal: Callable[[str], Exception] | None = None
         self._then: Then | None = None
         self.reader: ContentReader | None = None
@@ -131,11 +139,28 @@ class Body:
             size, connections = reader.size, self._connection.connections
             buffered = connections.buffered = connections.buffered + size - self._counted
             self._counted = size
-            if buffered > self._connection.max_buffered > 0:
+            if buffered > self._connection.max_buffered > 0 or (size > LARGE and self._over_share(size)):
                 self.out_of_memory = True
                 reader.discard()
                 self.release()
         return rest
+
+    def _over_share(self, size: int) -> bool:
+        """Count a large message for its address; whether that is more than the address may have."""
+        connection = self._connection
+        address, limit = connection._address, connection.max_buffered_per_address
+        if address is None:
+            return False
+        held = connection.connections.memory.hold(address, size - self._share)
+        self._share = size
+        return held > (connection.max_buffered // 4 if limit is None else limit) > 0
+
+    def count_copies(self) -> None:
+        """The message is there, and a handler makes copies of it."""
+        more = (COPIES - 1) * self._counted
+        self._counted += more
+        self._connection.connections.buffered += more
+        self._over_share(self._counted)
 
     def _feed_stream(self, stream: ContentStream, reader: ContentReader) -> None:
         connection = self._connection
@@ -154,7 +179,9 @@ class Body:
         reader, then = self.reader, self._then
         assert reader is not None
         self.reader = self.stream = self._then = None
-        self._connection.transport.bufferSize = COMMANDS_AT_ONCE
+        connection = self._connection
+        connection._heard = connection._active
+        connection.transport.bufferSize = COMMANDS_AT_ONCE
         if then is None:
             self._runner.hand_over(None)
         else:
@@ -186,8 +213,11 @@ class Body:
         connection = self._connection
         now = connection._now()
         since, octets = self.rate_mark
+        needed = connection.min_data_rate * (now - since)
+        if needed and connection.connections.buffered > connection.max_buffered / 2 > 0:
+            needed = max(needed, self._counted * GROWTH)
         # What is not read for now can't be counted.
-        if not connection.paused and self.octets - octets < connection.min_data_rate * (now - since):
+        if not connection.paused and self.octets - octets < needed:
             connection.hang_up("421 4.4.2 Too slow, closing the connection")
         self.rate_mark = now, self.octets
 
@@ -200,6 +230,8 @@ class Body:
         """The content that was read is no longer kept."""
         self._connection.connections.buffered -= self._counted
         self._counted = 0
+        if self._share:
+            self._over_share(0)
 
     def drop(self) -> None:
         """Receive nothing more of this message."""

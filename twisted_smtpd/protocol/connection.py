@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -25,6 +26,7 @@ from twisted_smtpd.runtime.awaiting import DONE, Waiting
 from twisted_smtpd.runtime.batches import joined
 from twisted_smtpd.runtime.connections import Connections, ICounted, limited_address
 from twisted_smtpd.runtime.output import Output
+from twisted_smtpd.runtime.turns import COMMANDS_AT_ONCE, TIME_AT_ONCE, reactor_of
 from twisted_smtpd.runtime.twisted_private import running_loop
 from twisted_smtpd.wire.replies import AlreadySent, Reply, encode_known, encode_status
 
@@ -68,6 +70,7 @@ class Connection(LineReceiver):
         *("_active", "_address", "_advancing", "_body", "_buffer", "_closing_since", "_code", "_ending", "_errors"),
         *(
             "_gone",
+            "_heard",
             "_input_stopped",
             "_now",
             "_offset",
@@ -77,7 +80,7 @@ class Connection(LineReceiver):
             "_output",
             "_peer_address",
         ),
-        *("_peer_finished", "_runner", "_settings", "_skipping_line", "_stopped", "_timeouts"),
+        *("_peer_finished", "_runner", "_settings", "_skipping_line", "_stopped", "_timeouts", "_yielded"),
         *("connections", "line_mode", "loop", "paused"),
     )
 
@@ -91,6 +94,7 @@ class Connection(LineReceiver):
     _timeouts: Timeouts
     _now: Callable[[], float]
     _active: float
+    _heard: float
 
     def __init__(self, settings: SharedSettings, runner: CommandRunner, body: Body) -> None:
         self._settings = settings
@@ -100,6 +104,7 @@ class Connection(LineReceiver):
         self.line_mode = 1
         self.paused = False
         self._stopped = False
+        self._yielded = False
         self._buffer = b""
         self._offset = 0
         self._advancing = False
@@ -125,7 +130,7 @@ class Connection(LineReceiver):
         self._now = timers.now
         batches = self.connections.batches = joined(transport, self.connections.batches)
         self._output = Output(transport, self._now, self._output_blocked, self._output_free, batches)
-        self._active = self._now()
+        self._active = self._heard = self._now()
         # Asked for once: a transport makes a new object each time.
         self._peer_address: Any = transport.getPeer()
 
@@ -175,6 +180,7 @@ class Connection(LineReceiver):
             return
         self._advancing = True
         body = self._body
+        done, until = 0, 0.0
         try:
             while not self.paused:
                 if self._ending and self._ended():
@@ -190,8 +196,18 @@ class Connection(LineReceiver):
                     continue
                 if not self.line_mode:
                     self._buffer, self._offset = b"", 0
+                    self._heard = self._active
                     self.rawDataReceived(buffer[start:])  # type: ignore[no-untyped-call]
                     continue
+                if start:
+                    # There was a command before this one.  The clock is looked at for each fourth only.
+                    done += 1
+                    if not done & 3:
+                        now = perf_counter()
+                        if not until:
+                            until = now + TIME_AT_ONCE
+                        elif (now > until or done >= COMMANDS_AT_ONCE) and self._yield():
+                            break
                 end = buffer.find(LF, start)
                 if end < 0:
                     self._part_of_line()
@@ -203,6 +219,7 @@ class Connection(LineReceiver):
                 else:
                     # A buffer that is read to its end must be false.
                     self._buffer, self._offset = b"", 0
+                self._heard = self._active
                 if self._skipping_line or end == start or buffer[end - 1] != CR:
                     self._odd_line(buffer[start:end])
                 else:
@@ -219,6 +236,24 @@ class Connection(LineReceiver):
                 self.transport.resumeProducing()  # type: ignore[union-attr]
         if self._peer_finished and not self.paused:
             self.close()
+
+    def _yield(self) -> bool:
+        """Let other connections have their turn before what has arrived is worked through.
+
+        :returns: whether there may be others.
+        """
+        reactor = reactor_of(self.transport)
+        if reactor is None:
+            return False
+        self._yielded = self.paused = True
+        self.connections.turns.wait(self, self._address, reactor)
+        return True
+
+    def take_turn(self) -> None:
+        """Go on with what has arrived."""
+        self._yielded = False
+        if self._runner.coroutine is None or self._runner.input is not None:
+            self._read_on()
 
     def _ended(self) -> bool:
         """End the connection if that is due; whether it has ended."""
@@ -295,7 +330,12 @@ class Connection(LineReceiver):
 
     def _release(self) -> None:
         stream = self._body.stream
-        self.paused = self._stopped or self._output.blocked_since is not None or (stream is not None and stream.full)
+        self.paused = (
+            self._stopped
+            or self._yielded
+            or self._output.blocked_since is not None
+            or (stream is not None and stream.full)
+        )
 
     def _go_on(self) -> None:
         if not self.paused:
@@ -307,7 +347,7 @@ class Connection(LineReceiver):
             self._advance()
 
     def _touch(self) -> None:
-        self._active = self._now()
+        self._active = self._heard = self._now()
 
     @property
     def _unread(self) -> bool:

@@ -110,8 +110,8 @@ class Dispatch(Connection):
 
     # Each connection has its own options, too: a hook may change them.
     __slots__ = (
-        *("_accepted", "_barrier", "_calls", "_commands", "_hook", "_identity", "_met", "_refused", "_surplus"),
-        *("_tls", "_verb"),
+        *("_accepted", "_barrier", "_calls", "_commands", "_hook", "_identity", "_idle_commands", "_met"),
+        *("_refusals", "_refused", "_surplus", "_tls", "_verb"),
         *("envelope", "event_handler", "implicit_tls", "session"),
         *(name for name in OPTIONS if name != "line_length_limit"),
     )
@@ -143,11 +143,16 @@ class Dispatch(Connection):
     hook_timeout: float
     min_data_rate: float
     max_buffered: int
+    max_buffered_per_address: int | None
     data_size_limit: int | None
     enable_SMTPUTF8: bool
     #: Read, and set, from the class by programs written for aiosmtpd; so it is no slot.
     line_length_limit: int | None = DEFAULTS["line_length_limit"]
+    header_size_limit: int
+    header_line_limit: int
+    max_idle_commands: int
     max_recipients: int
+    max_refusals: int
     bare_newline: str
     decode_data: bool
     default_domain: str | None
@@ -173,6 +178,8 @@ class Dispatch(Connection):
         self._accepted = 0
         self._refused = 0
         self._surplus = 0
+        self._idle_commands = 0
+        self._refusals = 0
         self._barrier: State | None = State.UNWELCOME
         self._commands = settings.dispatch[State.UNWELCOME]
         self._met = False
@@ -233,8 +240,9 @@ class Dispatch(Connection):
 
         :param status: what to say; ``{hostname}`` stands for the server's name.
         """
-        if self.implicit_tls is not None:
-            # The client waits for a handshake, and would take a reply in clear for a broken one.
+        if self.implicit_tls is not None or (self._tls is not None and self._tls.handshaking):
+            # The client waits for a handshake, and would take a reply in clear for a broken one.  Or the reply would
+            # wait for the end of the handshake, and no limit counts the connections that wait like that.
             self.drop()
             return
         self.send_reply(status.format(hostname=self._settings.values["hostname"]), verb="")
@@ -427,6 +435,10 @@ class Dispatch(Connection):
         if not self._accepted:
             self._commands = self._settings.dispatch[RECIPIENT]
         self._accepted += 1
+
+    def forgive(self) -> None:
+        super().forgive()
+        self._idle_commands = self._refusals = 0
 
     def _recipient_refused(self) -> None:
         self._refused += 1

@@ -94,6 +94,8 @@ READY, SENDER, RECIPIENT = State.READY, State.SENDER, State.RECIPIENT
 
 _IN_TRANSACTION: dict[str, Refusal | None] = {
     "MAIL": NESTED_MAIL,
+    # The session is replaced, so what the handler holds for its transaction would be forgotten, not given back.
+    "STARTTLS": TRANSACTION_OPEN,
     "AUTH": NO_AUTH_NOW,
     "XCLIENT": TRANSACTION_OPEN,
     "XFORWARD": TRANSACTION_OPEN,

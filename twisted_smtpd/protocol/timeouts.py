@@ -138,7 +138,10 @@ _SESSION_OVER = _session(_hang_up("421 4.4.2 Connection was open for too long, c
 _HOOK = Limit(
     "hook_timeout", lambda t: t.runner.since, lambda t: t.connection.hook_timeout, lambda t: t.runner.overdue()
 )
-_SILENT = _idle(_hang_up("421 4.4.2 Idle for too long, closing the connection"))
+_IDLE = _hang_up("421 4.4.2 Idle for too long, closing the connection")
+_SILENT = _idle(_IDLE)
+# Not since the last octet: one every few minutes would keep the connection.
+_NO_LINE = Limit("timeout", lambda t: t.connection._heard, lambda t: t.connection.timeout, _IDLE)
 # The hook may finish; then the session ends.  This limit comes first: what ends the hook has the next command read.
 _SESSION_OVER_AFTER_HOOK = _session(lambda t: t.connection._end_comes(TOO_LONG))
 
@@ -207,5 +210,5 @@ SITUATIONS = (
             Limit("min_data_rate", lambda t: t.body.rate_mark[0], lambda t: RATE_WINDOW, lambda t: t.body.check_rate()),
         ),
     ),
-    Situation("waits for the client", lambda t: True, (_SILENT, _SESSION_OVER)),
+    Situation("waits for the client", lambda t: True, (_NO_LINE, _SESSION_OVER)),
 )

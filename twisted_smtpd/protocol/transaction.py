@@ -15,6 +15,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_smtpd.protocol.body import LARGE
+from twisted_smtpd.protocol.counting import PUT_OFF, refused
 from twisted_smtpd.protocol.dispatch import TOOK_TOO_LONG, Dispatch, Status
 from twisted_smtpd.protocol.settings import ParameterCheck, ignore
 from twisted_smtpd.protocol.verdict import each_status, gathered, is_many, log_message, one_for_all
@@ -77,6 +79,8 @@ class Transaction(Dispatch):
                 status = "250 OK"
             await self.push(status)
             accepted = self._code < 300
+            if not accepted:
+                refused(self)
         finally:
             if not accepted:
                 self._set_rset_state()
@@ -108,13 +112,18 @@ class Transaction(Dispatch):
         known, known_options = len(envelope.rcpt_tos), len(envelope.rcpt_options)
         accepted = False
         try:
-            status = await self._call_handler_hook("RCPT", recipient.address, recipient.options)
+            if self._refusals >= self.max_refusals > 0:
+                status: Any = PUT_OFF
+            else:
+                status = await self._call_handler_hook("RCPT", recipient.address, recipient.options)
             if status is MISSING:
                 envelope.rcpt_tos.append(recipient.address)
                 envelope.rcpt_options.extend(recipient.options)
                 status = "250 OK"
             await self.push(status)
             accepted = self._code < 300
+            if not accepted:
+                refused(self)
         finally:
             if accepted:
                 self._recipient_accepted()
@@ -172,7 +181,13 @@ class Transaction(Dispatch):
     def _data(self, arg: str | None) -> Awaitable[None]:
         self._no_argument(arg)
         # By position: names cost Python 3.11 half as much again.
-        reader = DotReader(self.data_size_limit, self.line_length_limit, self.bare_newline)
+        reader = DotReader(
+            self.data_size_limit,
+            self.line_length_limit,
+            self.bare_newline,
+            self.header_size_limit,
+            self.header_line_limit,
+        )
         rest = self.push(GO_AHEAD)
         if "DATA_STREAM" in self._settings.hooks:
             return self._stream(rest, reader)
@@ -197,6 +212,8 @@ class Transaction(Dispatch):
                 status: Any = self._content_refusal(reader.error)
             else:
                 content, envelope = reader.getvalue(), self.envelope
+                if reader.size > LARGE:
+                    self._body.count_copies()
                 envelope.original_content = content
                 envelope.content = content.decode("utf-8", "surrogateescape") if self.decode_data else content
                 try:
@@ -215,6 +232,8 @@ class Transaction(Dispatch):
     def _end_of_message(self) -> None:
         self._body.release()
         self._set_post_data_state()
+        if self._refusals >= self.max_refusals > 0 and not self._ending:
+            self.send_reply("421 4.7.0 Too many refusals, closing the connection", verb="?")
 
     def _content_refusal(self, error: str | None) -> Reply | None:
         if self._body.take_out_of_memory():
@@ -223,6 +242,8 @@ class Transaction(Dispatch):
             return None
         if error == "size":
             return Reply(552, "5.3.4", (f"Message is larger than the {self.data_size_limit} octets accepted here",))
+        if error == "header":
+            return Reply(552, "5.3.4", ("The header has more octets or lines than are accepted here",))
         if error == "line":
             return Reply(500, "5.6.0", (f"Line longer than {self.line_length_limit} octets in the message",))
         return Reply(550, "5.6.11", ("CR or LF alone in the message: lines end with CR LF",))
@@ -348,7 +369,8 @@ class Transaction(Dispatch):
         if code < 300:
             # What judged() does, without the call.
             counts.accepted += 1
-            if self._errors:
+            if self._errors or self._refusals or self._idle_commands:
                 self.forgive()
         else:
             counts.judged(code)
+            self._refusals += 1

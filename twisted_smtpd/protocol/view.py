@@ -40,7 +40,9 @@ class ConnectionView(Protocol):
     :ivar loop: the running asyncio loop, or ``None`` where the reactor is another one.
     :ivar _settings: what this connection shares with those of the same class, handler and options.
     :ivar _output: the way out.
+    :ivar _address: the address that the limits per address count the connection for, or ``None`` for none.
     :ivar _active: when the client last sent something, or its command was done, in seconds.
+    :ivar _heard: when the last line or message of the client's was complete, or its command was done, in seconds.
     :ivar _now: gives the time in seconds.
     :ivar _gone: whether the connection is lost.
     :ivar _closing_since: since when the connection has been closing, or ``None``.
@@ -55,9 +57,12 @@ class ConnectionView(Protocol):
     hook_timeout: float
     min_data_rate: float
     max_buffered: int
+    max_buffered_per_address: int | None
     _settings: SharedSettings
     _output: Output
     _active: float
+    _address: str | None
+    _heard: float
     _now: Callable[[], float]
     _gone: bool
     _closing_since: float | None

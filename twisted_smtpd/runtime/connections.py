@@ -13,8 +13,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import Attribute, Interface
 
 from twisted_smtpd.runtime.batches import Batches
+from twisted_smtpd.runtime.limits import Memory, Rates, most_connections
 from twisted_smtpd.runtime.throttle import Throttle
 from twisted_smtpd.runtime.timers import Timers
+from twisted_smtpd.runtime.turns import Turns
 
 __all__ = ["Connection", "Connections", "Counts", "ICounted", "limited_address"]
 
@@ -45,6 +47,7 @@ class ConnectionLimits(TypedDict, total=False):
 
     max_connections: int
     max_connections_per_address: int
+    connection_rate: int
 
 
 class ICounted(Interface):
@@ -99,6 +102,7 @@ class Connections:
 
     :param clock: the provider of time; ``None`` for the global reactor.
     :ivar open: the connections that are served.
+    :ivar most: how many there can be, whatever the options say.
     :ivar batches: the batches in which their sockets are served; ``None`` where that is not possible.
     :ivar per_address: the number of connections for each address that is counted.
     :ivar buffered: octets of messages in memory.
@@ -106,16 +110,23 @@ class Connections:
     :ivar grace_over: whether the time for messages in progress has ended.
     :ivar counts: what has happened since the start.
     :ivar sign_ins: slows down clients that guess passwords.
+    :ivar turns: the connections that have yielded to others.
+    :ivar rates: what each address has done in a minute.
+    :ivar memory: what each address holds of the memory for messages.
     """
 
     def __init__(self, clock: IReactorTime | None) -> None:
         self.open: set[Connection] = set()
+        self.most = most_connections()
         self.batches: Batches | None = None
         self.per_address: Counter[str] = Counter()
         self.buffered = 0
         self.draining = self.grace_over = False
         self.counts = Counts()
         self.sign_ins = Throttle()
+        self.turns = Turns()
+        self.rates = Rates()
+        self.memory = Memory()
         self._hurried = False
         self._drained: Deferred[None] | None = None
         self._timers: list[IDelayedCall] = []
@@ -143,7 +154,7 @@ class Connections:
         """Count a new connection.
 
         :param address: the peer's, see :func:`limited_address`.
-        :param limits: the values of ``max_connections`` and ``max_connections_per_address``.
+        :param limits: the values of ``max_connections``, ``max_connections_per_address`` and ``connection_rate``.
         :returns: why it can't be served, or ``None``.
         """
         refusal = self._refusal(limits) or self._count(address, limits)
@@ -157,7 +168,7 @@ class Connections:
     def _refusal(self, limits: ConnectionLimits) -> str | None:
         if self.draining:
             return "421 4.3.2 {hostname} is shutting down, try again later"
-        if len(self.open) >= limits["max_connections"]:
+        if len(self.open) >= limits["max_connections"] or len(self.open) >= self.most:
             return "421 4.3.2 {hostname} has too many connections, try again later"
         return None
 
@@ -165,6 +176,10 @@ class Connections:
         if address is not None:
             if 0 < limits["max_connections_per_address"] <= self.per_address[address]:
                 return "421 4.7.0 {hostname} has too many connections from your address"
+            if limits["connection_rate"] and not self.rates.another(
+                "connections", address, limits["connection_rate"], self.timers.clock.seconds()
+            ):
+                return "421 4.7.0 {hostname} has had too many connections from your address, try again later"
             self.per_address[address] += 1
         return None
 

@@ -33,6 +33,8 @@ from zope.interface import implementer
 from twisted_smtpd.runtime.connections import Connections, ICounted
 from twisted_smtpd.runtime.host_name import own_name
 from twisted_smtpd.runtime.lifecycle import HandlerUse, ServerInfo
+from twisted_smtpd.runtime.limits import say_most_connections
+from twisted_smtpd.runtime.listeners import BACKLOG
 from twisted_smtpd.runtime.reactors import LoopReactor
 from twisted_smtpd.runtime.twisted_private import keep_tls_on
 from twisted_smtpd.session import Peer
@@ -45,8 +47,6 @@ except ImportError:  # no such sockets here
 __all__ = ["Binding", "RunningServer", "bind_inet", "bind_unix"]
 
 log = Logger()
-
-BACKLOG = 128
 
 # The errors of a machine that doesn't have an address family: no such family, or no such address.
 NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
@@ -371,7 +371,9 @@ class RunningServer(ServerFactory):
         :raises Exception: whatever the factory raises, or listening does.
         """
         try:
-            factory = self._with_tls(self._protocol() if protocol is None else protocol)
+            protocol = self._protocol() if protocol is None else protocol
+            say_most_connections(getattr(protocol, "max_connections", 0), self.connections.most)
+            factory = self._with_tls(protocol)
             for binding in bindings:
                 port: Any = binding.listen(self.reactor, factory)
                 if isinstance(self.reactor, LoopReactor):

@@ -42,6 +42,11 @@ _NOTHING = bytearray()
 
 _UNLIMITED = sys.maxsize
 
+# A line that is none of a header's: it neither begins one (RFC 5322 section 2.2) nor continues one.
+_NO_HEADER_LINE = re.compile(rb"^(?![!-9;-~]+[ \t]*:|[ \t])", re.MULTILINE)
+# The shortest header line, with its CRLF.
+_SHORTEST = len(b"a:\r\n")
+
 
 def _has_bare_newline(piece: bytes) -> bool:
     """Whether there is a CR or LF that is not part of a CRLF."""
@@ -131,10 +136,12 @@ class ContentReader(ABC):
     :param line_length_limit: the most octets of a line, counted as kept, its CRLF included; ``None`` or 0 for no limit.
     :param bare_newline: how a CR or LF that is not part of a CRLF is treated: ``"normalize"`` makes a CRLF of a LF with
         the CRs before it, and a blank of any other CR; ``"reject"`` makes it an error.
+    :param header_size_limit: the most octets of the header, counted as kept; 0 for no limit.
+    :param header_line_limit: the most lines of the header; 0 for no limit.
     :raises ValueError: if `bare_newline` is neither.
 
-    :ivar error: the first violation: ``"size"``, ``"line"`` or ``"newline"``; ``None`` before the first one.  After it
-        nothing is kept.
+    :ivar error: the first violation: ``"size"``, ``"line"``, ``"newline"`` or ``"header"``; ``None`` before the first
+        one.  After it nothing is kept.
     :ivar size: how many octets have been kept; it no longer grows after :attr:`error` or :meth:`discard`.
     """
 
@@ -143,11 +150,17 @@ class ContentReader(ABC):
         "_crs",
         "_dropping",
         "_gathered",
+        "_head",
+        "_head_lines",
+        "_head_size",
+        "_header_line_limit",
+        "_header_size_limit",
         "_held",
         "_lead_left",
         "_line_length",
         "_line_length_limit",
         "_normalizing",
+        "_short",
         "_size_limit",
         "_textual",
         "error",
@@ -162,6 +175,8 @@ class ContentReader(ABC):
         size_limit: int | None = None,
         line_length_limit: int | None = None,
         bare_newline: str = "normalize",
+        header_size_limit: int = 0,
+        header_line_limit: int = 0,
     ) -> None:
         if bare_newline == "normalize":
             self._normalizing = True
@@ -173,6 +188,11 @@ class ContentReader(ABC):
         self.size = 0
         self._size_limit = size_limit or _UNLIMITED
         self._line_length_limit = line_length_limit or 0
+        # The pieces that the header has come in, until it is whole; or None.
+        self._head: list[bytes] | None = None
+        self._short = _SMALL
+        if header_size_limit or header_line_limit:
+            self._limit_header(header_size_limit, header_line_limit)
         self._textual = True
         self._dropping = False
         # CRs that the last piece ended with: a LF may follow them.
@@ -182,6 +202,14 @@ class ContentReader(ABC):
         self._gathered = _NOTHING
         self._held = lead = self._lead
         self._lead_left = len(lead)
+
+    def _limit_header(self, size: int, lines: int) -> None:
+        self._head = []
+        self._head_size = self._head_lines = 0
+        self._header_size_limit = size = size or _UNLIMITED
+        self._header_line_limit = lines = lines or _UNLIMITED
+        # A message that can't have so long a header is not searched for its end.
+        self._short = min(_SMALL, size, lines * _SHORTEST)
 
     @abstractmethod
     def feed(self, data: bytes) -> bytes | None:
@@ -215,6 +243,10 @@ class ContentReader(ABC):
     def _accept(self, piece: bytes) -> None:
         """Check and keep a piece of content that is un-stuffed and does not start or end in the middle of a CRLF."""
         if len(piece) >= _SMALL and self._is_faultless(piece):
+            if self._head is not None and self._header_is_too_long(self._head, piece):
+                self.error = "header"
+                self.discard()
+                return
             self.size += len(piece)
             self._keep(piece)
             return
@@ -232,6 +264,8 @@ class ContentReader(ABC):
         if self._line_length_limit and (end := self._find_overlong(piece)) >= 0:
             error = "line"
             piece = piece[:end]
+        if self._head is not None and self._header_is_too_long(self._head, piece):
+            error = "header"
         self.size += len(piece)
         if error is None:
             self._keep(piece)
@@ -256,6 +290,32 @@ class ContentReader(ABC):
         # No more than it takes to go beyond the limits: then they are an error anyway.
         count, self._crs = min(self._crs, self._size_limit - self.size + 1), 0
         return b" " * (min(count, self._line_length_limit + 1) if self._line_length_limit else count)
+
+    def _header_is_too_long(self, head: list[bytes], piece: bytes) -> bool:
+        """Count a piece that is part of the header, or ends it."""
+        if piece.startswith(_CRLF) and (not head or head[-1].endswith(_CRLF)):
+            self._head = None
+            return False
+        end = piece.find(b"\r\n\r\n") + len(_CRLF)
+        if end >= len(_CRLF):
+            piece = piece[:end]
+            self._head = None
+        if piece:
+            head.append(piece)
+        self._head_size += len(piece)
+        self._head_lines += piece.count(b"\n")
+        if self._head_size <= self._header_size_limit and self._head_lines <= self._header_line_limit:
+            return False
+        self._head = None
+        # Only now: the first line that is none of a header's ends it, too, and to look for that takes longer.
+        header = b"".join(head)
+        other = _NO_HEADER_LINE.search(header)
+        if other is None or other.start() > header.rfind(b"\n"):
+            # The last line may not be whole yet.
+            return True
+        return (
+            other.start() > self._header_size_limit or header.count(b"\n", 0, other.start()) > self._header_line_limit
+        )
 
     def _is_faultless(self, piece: bytes) -> bool:
         """Whether a piece has no violation, if that can be found out fast because most lines have the same length."""
@@ -362,7 +422,7 @@ class DotReader(ContentReader):
         :returns: whether it was taken; if not, nothing has changed.
         """
         size = len(data) - len(".\r\n")
-        if size > _SMALL or size > self._size_limit or 0 < self._line_length_limit < size or self._dropping:
+        if size > self._short or size > self._size_limit or 0 < self._line_length_limit < size or self._dropping:
             return False
         if not data.endswith(_END_OF_DATA) or data[0] == _DOT:
             return False

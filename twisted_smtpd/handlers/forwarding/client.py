@@ -159,6 +159,11 @@ class SMTPClient(Protocol):
         return self._error is None
 
     @property
+    def busy(self) -> bool:
+        """Whether it has been asked something and has not answered."""
+        return bool(self._waiting)
+
+    @property
     def sending(self) -> bool:
         """Whether part of a message, but not its end, has been handed to the transport."""
         return self._content is not None and not self._content.done

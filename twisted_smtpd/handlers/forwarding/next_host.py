@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -36,6 +36,7 @@ class NextHost:
     :param credentials: the user name and password to authenticate with, if any.
     :param timeout: seconds it may be silent, and that a connection may take to be made or to become free.
     :param max_connections: connections at the same time, the kept ones included.
+    :param per_client: how many of them one client may have; ``None`` for a quarter.
     :param keep: seconds an unused connection is kept.
     :ivar extensions: what its last greeting offered, or ``None`` before the first one.
     """
@@ -50,6 +51,7 @@ class NextHost:
         credentials: Credentials | None,
         timeout: float,
         max_connections: int,
+        per_client: int | None = None,
         keep: float,
     ) -> None:
         self._endpoint = endpoint
@@ -59,46 +61,76 @@ class NextHost:
         self._credentials = credentials
         self._timeout = timeout
         self._max_connections = max_connections
+        self._per_client = per_client or max(1, max_connections // 4)
         self._keep = keep
         self.extensions: dict[str, str] | None = None
         self._connections = 0
         self._open: set[SMTPClient] = set()
         # The last used is used next, so that connections which are not needed expire.
         self._kept: dict[SMTPClient, IDelayedCall] = {}
-        self._waiting: deque[Deferred[None]] = deque()
+        # Who waits, in the order in which they came, each with the client it waits for.
+        self._waiting: dict[Deferred[None], str | None] = {}
+        self._held: Counter[str] = Counter()
+        self._holders: dict[SMTPClient, str] = {}
 
-    async def acquire(self, hostname: str) -> SMTPClient:
+    async def acquire(self, hostname: str, holder: str | None = None) -> SMTPClient:
         """A connection, ready for a transaction; it is given back with :meth:`release`.
 
         :param hostname: our name.
+        :param holder: the address of the client it is for; ``None`` for one that has no share, but any number.
         :raises ClientError: if no connection can be made, or becomes free.
         """
-        while True:
-            if self._kept:
-                client, timer = self._kept.popitem()
-                timer.cancel()
-                client.reused = True
-                return client
-            if self._connections < self._max_connections:
-                return await self._connect(hostname)
-            await self._turn()
+        while not (self._has_share(holder) and (self._kept or self._connections < self._max_connections)):
+            await self._turn(holder)
+        if holder is not None:
+            self._held[holder] += 1
+        try:
+            client = self._kept_one() or await self._connect(hostname)
+        except BaseException:
+            self._no_longer_held(holder)
+            raise
+        if holder is not None:
+            self._holders[client] = holder
+        return client
 
-    async def _turn(self) -> None:
-        """Wait until a connection is free, or may be made."""
+    def _kept_one(self) -> SMTPClient | None:
+        if not self._kept:
+            return None
+        client, timer = self._kept.popitem()
+        timer.cancel()
+        client.reused = True
+        return client
+
+    def _has_share(self, holder: str | None) -> bool:
+        return holder is None or self._held[holder] < self._per_client
+
+    def _no_longer_held(self, holder: str | None) -> None:
+        if holder is not None:
+            self._held[holder] -= 1
+            if not self._held[holder]:
+                del self._held[holder]
+            self._next_turn()
+
+    async def _turn(self, holder: str | None) -> None:
+        """Wait until a connection is free, or may be made, for a client."""
         turn: Deferred[None] = Deferred()
-        self._waiting.append(turn)
+        self._waiting[turn] = holder
         try:
             await turn.addTimeout(self._timeout, self._clock)
         except DeferredTimeout:
             text = "Too many messages for the next host"
             raise ClientError(f"no connection free in {self._timeout:g} s", "4.4.5", text) from None
         finally:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
+            self._waiting.pop(turn, None)
 
     def _next_turn(self) -> None:
-        if self._waiting:
-            self._waiting.popleft().callback(None)
+        """Let one go on that waits: of those below their share, the first one of the client that has least."""
+        if self._kept or self._connections < self._max_connections:
+            able = [turn for turn, holder in self._waiting.items() if self._has_share(holder)]
+            if able:
+                turn = min(able, key=lambda turn: self._held[self._waiting[turn] or ""])
+                del self._waiting[turn]
+                turn.callback(None)
 
     async def _connect(self, hostname: str) -> SMTPClient:
         self._connections += 1
@@ -133,6 +165,7 @@ class NextHost:
         if timer is not None and timer.active():
             timer.cancel()
         self._ended()
+        self._no_longer_held(self._holders.pop(client, None))
 
     def _ended(self) -> None:
         self._connections -= 1
@@ -156,6 +189,7 @@ class NextHost:
             client.in_transaction = False
             if reply.code >= 300:
                 client.abort()
+        self._no_longer_held(self._holders.pop(client, None))
         if client.usable:
             self._kept[client] = self._clock.callLater(self._keep, client.quit)
             self._next_turn()
@@ -171,7 +205,7 @@ class NextHost:
         Messages that wait for a connection get a :exc:`ClientError`.  A connection that is still in use belongs to a
         message that was cut off, so it is aborted.  A later :meth:`acquire` makes a new connection.
         """
-        waiting, self._waiting = self._waiting, deque()
+        waiting, self._waiting = self._waiting, {}
         for turn in waiting:
             turn.errback(ClientError("the server has stopped", "4.3.2", "The server is shutting down"))
         self.close()
