@@ -132,7 +132,9 @@ class TrustTests(ProxyTestCase):
             for split in (False, True):
                 peer = self.behind(host="203.0.113.200", split=split)
                 self.assertEqual(peer.greeting, GREETING)
-                self.assertTrue(all(code == 500 for code in codes(peer.send(header))))
+                said = codes(peer.send(header))
+                # In the signature of version 2 there is a QUIT, which ends with LF alone.
+                self.assertTrue(all(code == 500 for code in said if code != 221 or header == V1), said)
                 self.assertEqual(peer.protocol.session.peer[0], "203.0.113.200")
                 self.assertIsNone(peer.protocol.session.proxy_data)
                 self.assertFalse(peer.protocol.session.tls)
@@ -165,7 +167,9 @@ class TrustTests(ProxyTestCase):
             self.assertEqual(codes(peer.send(V1)), [220])
 
     def test_proxy_protocol_timeout_alone_needs_somebody_to_judge(self) -> None:
-        self.assertRaisesRegex(ValueError, "handle_PROXY", SMTP, object(), proxy_protocol_timeout=3)
+        peer = self.connect(object(), "192.0.2.1", proxy_protocol_timeout=3)
+        self.assertEqual(peer.send(V1 + EHLO), b"")
+        self.assertTrue(peer.aborted)
 
     def test_bad_options(self) -> None:
         for value, error in (
@@ -326,7 +330,7 @@ class HookTests(ProxyTestCase):
 
     def test_one_that_has_not_finished_lets_nobody_in(self) -> None:
         def generator(*arguments: Any) -> Any:
-            yield succeed(False)
+            yield from succeed(False)
             return False
 
         async def asynchronous_generator(*arguments: Any) -> Any:
@@ -429,6 +433,10 @@ class ProxyAndTLSTests(ProxyTestCase):
 
     def test_nobody_else_can_vouch_for_tls(self) -> None:
         peer = self.behind(host="203.0.113.200", tls_context=self.files(), require_starttls=True)
+        peer.send(v2(tlvs=OVER_TLS))
+        self.assertIs(peer.protocol.session.tls, False)
+        self.assertTrue(peer.closed)
+        peer = self.behind(host="203.0.113.200", tls_context=self.files(), require_starttls=True, bare_newline="reject")
         peer.send(v2(tlvs=OVER_TLS))
         self.assertIs(peer.protocol.session.tls, False)
         self.assertEqual(codes(peer.send(b"\r\n" + ENVELOPE))[-1], 530)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -13,7 +15,7 @@ from zope.interface import implementer
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IStartable
 from twisted_smtpd.runtime.lifecycle import ServerInfo
 from twisted_smtpd.runtime.reactors import LARGE, in_thread, wait_for
-from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.session import Envelope, Session, within_brackets
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -83,6 +85,9 @@ class Debugging:
     :param stream: where to print; ``None`` is what the standard output is now.
     """
 
+    #: Options whose defaults are others with this handler: it takes lines of any length, as real mail has them.
+    option_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"line_length_limit": 0})
+
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream: TextIO = sys.stdout if stream is None else stream
 
@@ -130,7 +135,7 @@ class Debugging:
 
         lines = [
             line("X-Peer:", session.peer),
-            line(f"MAIL FROM:<{envelope.mail_from or ''}>", *envelope.mail_options),
+            line(f"MAIL FROM:<{within_brackets(envelope.mail_from)}>", *envelope.mail_options),
         ]
         if [recipient.address for recipient in envelope.recipients] == envelope.rcpt_tos:
             lines += [line(f"RCPT TO:<{recipient.address}>", *recipient.options) for recipient in envelope.recipients]

@@ -21,7 +21,7 @@ from twisted_smtpd.handlers.trace import split_header
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IMAILHandler, IRCPTHandler, IRSETHandler, IStoppable
 from twisted_smtpd.runtime.awaiting import MISSING, Missing
 from twisted_smtpd.runtime.connections import limited_address
-from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.session import NULL_SENDER, Envelope, Session, within_brackets
 from twisted_smtpd.wire.commands import parse_parameters
 from twisted_smtpd.wire.escaping import quoted_text
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
@@ -37,6 +37,10 @@ log = Logger()
 
 # The next host wants us to log in or to encrypt; our client can do nothing about that.
 _FOR_US = frozenset({530, 534, 535, 538})
+
+
+def _says_eight_bit(envelope: Envelope) -> bool:
+    return (envelope.mail_parameters.get("BODY") or "").upper() == "8BITMIME"
 
 
 def our_answer(reply: Reply) -> Reply:
@@ -67,6 +71,7 @@ class _Transaction:
     :ivar hold: takes the connection away from a client that is slow to name its recipients.
     :ivar overdue: whether it has been taken away.
     :ivar refusal: why the next host does not have the sender.
+    :ivar eight_bit: whether it has been told that the message has octets beyond ASCII.
     :ivar in_data: whether ``handle_DATA`` runs; then it ends the transaction.
     :ivar abandoned: whether our client has gone.
     """
@@ -77,6 +82,7 @@ class _Transaction:
     overdue: bool = False
     refusal: Reply | None = None
     recipients: list[str] = field(default_factory=list)
+    eight_bit: bool = False
     in_data: bool = False
     abandoned: bool = False
 
@@ -283,7 +289,7 @@ class Proxy:
         """Begin a message; the next host hears of it with the first recipient, since many clients never name one."""
         self._end(session)
         if self._verify_recipients:
-            self._transactions[session] = _Transaction(address)
+            self._transactions[session] = _Transaction(address, eight_bit=_says_eight_bit(envelope))
         return MISSING
 
     async def handle_RCPT(
@@ -322,7 +328,7 @@ class Proxy:
     async def _ask_about_sender(
         self, server: HookServer, session: Session, transaction: _Transaction, envelope: Envelope
     ) -> None:
-        transaction.mail_from = envelope.mail_from or ""
+        transaction.mail_from = envelope.mail_from or NULL_SENDER
         try:
             reply = await self._begin(server, session, transaction, envelope.mail_parameters)
         except ClientError as error:
@@ -438,7 +444,9 @@ class Proxy:
             reused = client.reused
             transaction.client = client
             try:
-                command = mail_command(transaction.mail_from, parameters, client.extensions, size)
+                command = mail_command(
+                    within_brackets(transaction.mail_from), parameters, client.extensions, size, transaction.eight_bit
+                )
                 reply = await client.ask(command)
             except ConnectionGone:
                 transaction.client = None
@@ -467,9 +475,11 @@ class Proxy:
         """
         transaction = self._transactions.get(session)
         refused: dict[int, Reply] = {}
-        if not self._still_holds(transaction, envelope):
+        eight_bit = _says_eight_bit(envelope) or not (header.isascii() and body.isascii())
+        if not self._still_holds(transaction, envelope, eight_bit):
             self._end(session)
-            transaction = self._transactions[session] = _Transaction(envelope.mail_from or "", in_data=True)
+            transaction = _Transaction(envelope.mail_from or NULL_SENDER, eight_bit=eight_bit, in_data=True)
+            self._transactions[session] = transaction
             size = len(header) + len(body)
             reply = await self._begin(server, session, transaction, envelope.mail_parameters, size)
             if reply.code >= 300:
@@ -493,12 +503,16 @@ class Proxy:
         given = await client.send_content(header + body, served if self._lmtp else 1, self._data_timeout)
         return self._by_recipient(envelope, refused, [our_answer(one) for one in given])
 
-    def _still_holds(self, transaction: _Transaction | None, envelope: Envelope) -> bool:
-        """Whether the next host has been told this envelope; hooks may have changed it, and connections end."""
+    def _still_holds(self, transaction: _Transaction | None, envelope: Envelope, eight_bit: bool) -> bool:
+        """Whether the next host has been told this envelope; hooks may have changed it, and connections end.
+
+        :param eight_bit: whether the message has octets beyond ASCII, which it has to know if it has 8BITMIME.
+        """
         return (
             transaction is not None
             and transaction.client is not None
             and transaction.client.usable
+            and (transaction.eight_bit >= eight_bit or "8BITMIME" not in transaction.client.extensions)
             and transaction.mail_from == envelope.mail_from
             and transaction.recipients == envelope.rcpt_tos
         )

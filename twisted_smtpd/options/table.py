@@ -19,6 +19,7 @@ from twisted_smtpd.options.option import (
     OCTETS_PER_SECOND,
     SECONDS,
     Option,
+    is_domain,
     is_host_name,
     is_text,
 )
@@ -138,6 +139,7 @@ class SMTPOptions(TypedDict, total=False):
         Option(
             2000,
             "octets a line of a message may have, CRLF included",
+            "``Debugging``, ``Mailbox`` and ``Sink`` take any length unless it is given.",
             unit=OCTETS,
             low=1,
             high=2**30,
@@ -314,9 +316,22 @@ class SMTPOptions(TypedDict, total=False):
         str,
         Option(
             "normalize",
-            "what to do with a CR or LF alone in a message: make it CRLF (normalize), or refuse the message (reject)",
+            "what to do with a CR or LF alone: a LF ends a line, and a CR in a message becomes a blank (normalize), "
+            "or refuse the command or message (reject)",
             choices=("normalize", "reject"),
             flag="bare-newline",
+        ),
+    ]
+    default_domain: Annotated[
+        str | None,
+        Option(
+            None,
+            "the domain of an address that comes without one, such as ``<root>``",
+            "Without it such addresses get 553, except ``<postmaster>``, which is left as it is.",
+            valid=is_domain,
+            wanted="a domain",
+            unset="none",
+            flag="default-domain",
         ),
     ]
     enhanced_status_codes: Annotated[
@@ -431,7 +446,7 @@ class SMTPOptions(TypedDict, total=False):
         ),
     ]
     auth_mechanisms: Annotated[
-        Iterable[str] | None,
+        str | Iterable[str] | None,
         Option(
             None,
             "the mechanisms to offer, such as PLAIN,SCRAM-SHA-256",
@@ -441,7 +456,7 @@ class SMTPOptions(TypedDict, total=False):
             group="auth",
         ),
     ]
-    auth_exclude_mechanism: Annotated[Iterable[str] | None, Option(None, "mechanisms not to offer")]
+    auth_exclude_mechanism: Annotated[str | Iterable[str] | None, Option(None, "mechanisms not to offer")]
     auth_callback: Annotated[
         AuthCallbackType | None,
         Option(

@@ -22,13 +22,13 @@ from twisted_smtpd.protocol.running import CommandRunner
 from twisted_smtpd.protocol.settings import SharedSettings
 from twisted_smtpd.protocol.timeouts import CLOSING_TIME, Timeouts
 from twisted_smtpd.protocol.view import CLOSED, FINISHING, OPEN, STOPPING
-from twisted_smtpd.runtime.awaiting import DONE
+from twisted_smtpd.runtime.awaiting import DONE, Waiting
 from twisted_smtpd.runtime.batches import joined
 from twisted_smtpd.runtime.connections import Connections, ICounted, limited_address
 from twisted_smtpd.runtime.output import Output
 from twisted_smtpd.runtime.turns import COMMANDS_AT_ONCE, TIME_AT_ONCE, reactor_of
 from twisted_smtpd.runtime.twisted_private import running_loop
-from twisted_smtpd.wire.replies import Reply, encode_known, encode_status
+from twisted_smtpd.wire.replies import AlreadySent, Reply, encode_known, encode_status
 
 __all__ = ["LINE_TOO_LONG", "MAX_SENT_AHEAD", "Connection"]
 
@@ -39,6 +39,7 @@ MAX_HELD = 2**14
 
 # As numbers: to look for a number in bytes takes a fifth of the time that it takes to look for bytes.
 LF = ord("\n")
+CR = ord("\r")
 HYPHEN = ord("-")
 
 # How a TLS handshake begins (RFC 8446 section 5.1): its content type, and the first octet of all versions.
@@ -46,6 +47,10 @@ TLS_HELLO = b"\x16\x03"
 
 LINE_TOO_LONG = Reply(500, "5.5.2", ("Line too long",))
 BARE_LINE_FEED = Reply(500, "5.5.2", ("Lines end with CR LF, not with LF alone",))
+
+# What comes next is the rest of a line that has been refused; or what stands behind a line feed that ends no line.
+REFUSED = 1
+BEHIND_LINE_FEED = 2
 
 
 @implementer(IHalfCloseableProtocol, ICounted)
@@ -80,6 +85,7 @@ class Connection(LineReceiver):
     )
 
     delimiter = b"\r\n"
+    bare_newline: str
     enhanced_status_codes: bool
     max_errors: int
 
@@ -102,7 +108,7 @@ class Connection(LineReceiver):
         self._buffer = b""
         self._offset = 0
         self._advancing = False
-        self._skipping_line = False
+        self._skipping_line = 0
         self._input_stopped = False
         self._peer_finished = False
         self._out = b""
@@ -202,22 +208,22 @@ class Connection(LineReceiver):
                             until = now + TIME_AT_ONCE
                         elif (now > until or done >= COMMANDS_AT_ONCE) and self._yield():
                             break
-                end = buffer.find(b"\r\n", start)
+                end = buffer.find(LF, start)
                 if end < 0:
                     self._part_of_line()
                     if self._ending and not self.paused:
                         self._ended()
                     break
-                if end + 2 < len(buffer):
-                    self._offset = end + 2
+                if end + 1 < len(buffer):
+                    self._offset = end + 1
                 else:
                     # A buffer that is read to its end must be false.
                     self._buffer, self._offset = b"", 0
                 self._heard = self._active
-                if self._skipping_line:
-                    self._skipping_line = False
+                if self._skipping_line or end == start or buffer[end - 1] != CR:
+                    self._odd_line(buffer[start:end])
                 else:
-                    self.lineReceived(buffer[start:end])  # type: ignore[no-untyped-call]
+                    self.lineReceived(buffer[start : end - 1])  # type: ignore[no-untyped-call]
         finally:
             self._advancing = False
         if self._out:
@@ -263,17 +269,43 @@ class Connection(LineReceiver):
             self.hang_up("421 4.4.2 Connection was open for too long, closing it")
         return True
 
+    def _odd_line(self, line: bytes) -> None:
+        """Take a line that ends with LF alone, or a part of one that has been refused.
+
+        What stands behind a LF that ends no line is not carried out, since a server before this one may have seen one
+        line only.  Each LF is answered all the same, or a client that ends its lines so would wait for ever.
+
+        :param line: without its LF.
+        """
+        skipping, lenient = self._skipping_line, self.bare_newline == "normalize"
+        if not skipping and line.startswith(TLS_HELLO):
+            self._tls_in_clear()
+            return
+        # A LF that may yet turn out to end no line counts.
+        too_long = self._unfit_line(line + b"\n")
+        if not skipping and lenient and not too_long:
+            self.lineReceived(line)  # type: ignore[no-untyped-call]
+        elif line.endswith(b"\r"):
+            self._skipping_line = 0
+            if skipping == BEHIND_LINE_FEED and not lenient:
+                self._refuse_line(BARE_LINE_FEED)
+        else:
+            # A line that was too long goes on to its CRLF, with either policy.
+            self._skipping_line = BEHIND_LINE_FEED
+            if skipping != REFUSED:
+                self._refuse_line(too_long or BARE_LINE_FEED)
+
     def _part_of_line(self) -> None:
-        """Check a line whose end has not arrived: it must not grow without limit, nor wait behind a bare line feed."""
+        """Check a line whose end has not arrived: it must not grow without limit."""
         part = self._buffer[self._offset :]
-        if not self._skipping_line:
-            if part.startswith(TLS_HELLO):
+        if self._skipping_line != REFUSED:
+            if not self._skipping_line and part.startswith(TLS_HELLO):
                 self._tls_in_clear()
                 return
             reply = self._unfit_line(part[:-1] if part.endswith(b"\r") else part)
             if reply is None:
                 return
-            self._skipping_line = True
+            self._skipping_line = REFUSED
             self._refuse_line(reply)
         # The CR may belong to the CRLF that ends the line.
         self._buffer, self._offset = (b"\r" if part.endswith(b"\r") else b""), 0
@@ -281,8 +313,6 @@ class Connection(LineReceiver):
     def _unfit_line(self, line: bytes) -> Reply | None:
         # A command's limit counts the CRLF, which isn't here.
         limit = self._runner.line_limit or self._settings.longest_command - 2
-        if LF in line[:limit]:
-            return BARE_LINE_FEED
         return LINE_TOO_LONG if len(line) > limit else None
 
     def _tls_in_clear(self) -> None:
@@ -353,6 +383,7 @@ class Connection(LineReceiver):
         if type(self).rawDataReceived is LineReceiver.rawDataReceived:
             raise TypeError(f"{type(self).__name__} needs a rawDataReceived() for setRawMode()")
         self._refuse_during_message()
+        self._answers_by_itself()
         self.line_mode = 0
 
     def setLineMode(self, extra: bytes = b"") -> None:
@@ -362,9 +393,14 @@ class Connection(LineReceiver):
         :raises RuntimeError: while a message is received.
         """
         self._refuse_during_message()
+        self._answers_by_itself()
         self.line_mode = 1
         self._buffer, self._offset = extra + self._buffer[self._offset :], 0
         self._go_on()
+
+    def _answers_by_itself(self) -> None:
+        # A command that decides how the rest is read may reply when it has read it.
+        self._code = self._code or 300
 
     def _refuse_during_message(self) -> None:
         if self._body.reader is not None:
@@ -376,6 +412,9 @@ class Connection(LineReceiver):
         :param line: without its CRLF.
         """
         if self._ending != CLOSED:
+            if line[:3].isdigit():
+                # A reply after all: the command need not send another.
+                self._code = int(line[:3])
             self._out += line + self.delimiter
             if not self._advancing or len(self._out) > MAX_HELD:
                 self._flush()
@@ -412,19 +451,25 @@ class Connection(LineReceiver):
         """Whether the client may be sent UTF-8."""
         return False
 
-    def push(self, status: str | Reply) -> Awaitable[None]:
+    def push(self, status: str | bytes | Reply) -> Awaitable[None]:
         """Send a reply, and wait while the client does not read.
 
         The reply is on its way when this returns, behind those that are due: they go out together.  What it returns is
-        to be awaited.
+        to be awaited; a generator may ``yield from`` it.
 
-        :param status: see :meth:`Reply.parse`.  One that ends in a ``250-`` line is continued by the next reply.
+        :param status: see :meth:`Reply.parse`; or a string's UTF-8.  One that ends in a ``250-`` line is continued by
+            the next reply.
         :raises BadStatus: if it is no status.
         """
         if type(status) is str and status.isascii():
             # Nearly all are, and then there is no need to ask whether the client may be sent UTF-8.
             code, wire = encode_known(status, self._verb, self.enhanced_status_codes, False, True)
+        elif type(status) is AlreadySent:
+            self._code = status.code
+            return DONE
         else:
+            if isinstance(status, bytes):
+                status = status.decode("utf-8", "replace")
             code, wire = encode_status(status, self._verb, self.enhanced_status_codes, self.utf8_replies, True)
         self._code = code
         if self._ending or self._open_lines or wire[3] == HYPHEN or code == 421 or code == 521:
@@ -433,7 +478,7 @@ class Connection(LineReceiver):
             self._out += wire
             if not self._advancing or len(self._out) > MAX_HELD:
                 self._flush()
-        return DONE if self._output.blocked_since is None else self._output.drained()
+        return DONE if self._output.blocked_since is None else Waiting(self._output.drained())
 
     def send_reply(self, status: str | Reply, more: bool = False, verb: str | None = None) -> int:
         """Send a reply without waiting for the client.
@@ -444,6 +489,9 @@ class Connection(LineReceiver):
         :returns: its code.
         :raises BadStatus: if it is no status.
         """
+        if type(status) is AlreadySent:
+            self._code = status.code
+            return status.code
         verb = self._verb if verb is None else verb
         code, wire = encode_status(status, verb, self.enhanced_status_codes, self.utf8_replies, more)
         self._code = code
@@ -501,9 +549,23 @@ class Connection(LineReceiver):
         """The client has got something right: earlier mistakes no longer count."""
         self._errors = 0
 
-    def _no_reply_yet(self) -> None:
-        """Forget the code of the last reply."""
-        self._code = 0
+    def _no_reply_yet(self, code: int = 0) -> None:
+        """Forget the code of the last reply.
+
+        :param code: what it was before, to take that back.
+        """
+        self._code = code
+
+    @property
+    def _replied(self) -> bool:
+        """Whether a whole reply was pushed since its code was forgotten that does not ask for more (3yz)."""
+        return not self._open_lines and self._code != 0 and self._code // 100 != 3
+
+    @property
+    def _needs_no_reply(self) -> bool:
+        """Whether a command may end without a reply, since the connection ends."""
+        transport: Any = self.transport
+        return bool(self._ending or self._gone or getattr(transport, "disconnecting", False))
 
     async def drain(self) -> None:
         """Wait until the client reads what it is sent."""
