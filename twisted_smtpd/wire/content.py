@@ -46,6 +46,8 @@ _UNLIMITED = sys.maxsize
 _NO_HEADER_LINE = re.compile(rb"^(?![!-9;-~]+[ \t]*:|[ \t])", re.MULTILINE)
 # The shortest header line, with its CRLF.
 _SHORTEST = len(b"a:\r\n")
+# As many lines do not fit into a short message.
+_FEW = _SMALL // _SHORTEST
 
 
 def _has_bare_newline(piece: bytes) -> bool:
@@ -189,10 +191,14 @@ class ContentReader(ABC):
         self._size_limit = size_limit or _UNLIMITED
         self._line_length_limit = line_length_limit or 0
         # The pieces that the header has come in, until it is whole; or None.
-        self._head: list[bytes] | None = None
+        self._head: list[bytes] | None = [] if header_size_limit or header_line_limit else None
+        self._head_size = self._head_lines = 0
+        self._header_size_limit = header_size_limit or _UNLIMITED
+        self._header_line_limit = header_line_limit or _UNLIMITED
+        # A message that can't have so long a header is not searched for its end.
         self._short = _SMALL
-        if header_size_limit or header_line_limit:
-            self._limit_header(header_size_limit, header_line_limit)
+        if self._header_size_limit < _SMALL or self._header_line_limit < _FEW:
+            self._short = min(_SMALL, self._header_size_limit, self._header_line_limit * _SHORTEST)
         self._textual = True
         self._dropping = False
         # CRs that the last piece ended with: a LF may follow them.
@@ -202,14 +208,6 @@ class ContentReader(ABC):
         self._gathered = _NOTHING
         self._held = lead = self._lead
         self._lead_left = len(lead)
-
-    def _limit_header(self, size: int, lines: int) -> None:
-        self._head = []
-        self._head_size = self._head_lines = 0
-        self._header_size_limit = size = size or _UNLIMITED
-        self._header_line_limit = lines = lines or _UNLIMITED
-        # A message that can't have so long a header is not searched for its end.
-        self._short = min(_SMALL, size, lines * _SHORTEST)
 
     @abstractmethod
     def feed(self, data: bytes) -> bytes | None:
