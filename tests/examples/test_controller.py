@@ -13,6 +13,7 @@ from unittest import skipUnless
 from twisted.trial.unittest import SynchronousTestCase
 
 import twisted_smtpd
+from tests.loopback.servers import end_in_time, hear_ctrl_c
 
 PROJECT = Path(__file__).parent.parent.parent
 HOME = str(Path(twisted_smtpd.__file__).parent.parent)
@@ -42,8 +43,10 @@ class ProgramCase(SynchronousTestCase):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=hear_ctrl_c if os.name == "posix" else None,
         )
         self.addCleanup(self.end, program)
+        end_in_time(self, program)
         return program
 
     def end(self, program: subprocess.Popen[str]) -> None:

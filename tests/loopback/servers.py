@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import smtplib
 import subprocess
 import sys
+import threading
 from collections.abc import Collection
 from pathlib import Path
 
@@ -20,6 +22,19 @@ LIMIT = 60  # seconds, for a test that hangs
 
 # Wherever the package is: installed, or in the folder the tests are run from.
 HOME = str(Path(twisted_smtpd.__file__).parent.parent)
+
+
+def hear_ctrl_c() -> None:
+    """Undo in a child process what a shell does to those in its background: they ignore SIGINT, and so do theirs."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def end_in_time(test: SynchronousTestCase, program: subprocess.Popen[str]) -> None:
+    """Kill a program that is there far too long: a test that waits for a line of it would wait for ever."""
+    timer = threading.Timer(3 * LIMIT, program.kill)
+    timer.daemon = True
+    timer.start()
+    test.addCleanup(timer.cancel)
 
 
 class ServerCase(SynchronousTestCase):
@@ -40,8 +55,10 @@ class ServerCase(SynchronousTestCase):
             stderr=subprocess.STDOUT,
             text=True,
             pass_fds=pass_fds,
+            preexec_fn=hear_ctrl_c if os.name == "posix" else None,
         )
         self.addCleanup(self.end, server)
+        end_in_time(self, server)
         return server
 
     def end(self, server: subprocess.Popen[str]) -> str:
