@@ -84,7 +84,7 @@ class AuthExchange:
                 if isinstance(error, CANCELLED):
                     raise
                 # Logged here, because only this object knows what must not be in the log.
-                self.log_failure(error, None)
+                server._log_failure(error)
                 return
             # Counted, so that a check that breaks on a wrong password isn't a way around the limits.
             self.count_failure()

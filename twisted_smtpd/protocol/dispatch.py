@@ -362,8 +362,7 @@ class Dispatch(Connection):
 
     def _command_failed(self, error: BaseException) -> None:
         if isinstance(error, SMTPReplyError):
-            self._commands = self._settings.dispatch[state_of(self)]
-            self._release()
+            self._command_done()
             self.refuse(error.reply)
         elif self._gone and isinstance(error, CANCELLED):
             log.debug("client gone while a hook was pending")

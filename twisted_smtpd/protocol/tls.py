@@ -123,6 +123,8 @@ class TLSLayer:
         """The transport has TLS now."""
         self.handshaking, self.done = False, True
         if self._awaited:
+            # Once: later another command may be waiting for something else.
+            self._awaited = False
             self._client._wake()
 
     def lost(self, reason: Failure) -> None:

@@ -281,8 +281,18 @@ class Transaction(Dispatch):
             rest = self.push(status)
         except BadStatus as error:
             return self._answer_instead(error)
+        if rest is not DONE:
+            return self._answer_later(rest)
         self._message_judged()
         return rest
+
+    async def _answer_later(self, rest: Awaitable[None]) -> None:
+        # An overridden push() may not have begun: its reply is known when it has ended.
+        try:
+            await rest
+        except BadStatus as error:
+            await self.push(await self.status_for(error))
+        self._message_judged()
 
     async def _answer_for_all(self, status: Any) -> None:
         await self.push(await self._one_status(status))
