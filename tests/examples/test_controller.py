@@ -36,6 +36,7 @@ class ProgramCase(SynchronousTestCase):
         os.makedirs(self.folder)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
+        hear_ctrl_c(self)
         program = subprocess.Popen(
             [sys.executable, *words],
             cwd=self.folder,
@@ -43,7 +44,6 @@ class ProgramCase(SynchronousTestCase):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=hear_ctrl_c if os.name == "posix" else None,
         )
         self.addCleanup(self.end, program)
         end_in_time(self, program)

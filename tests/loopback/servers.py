@@ -24,9 +24,11 @@ LIMIT = 60  # seconds, for a test that hangs
 HOME = str(Path(twisted_smtpd.__file__).parent.parent)
 
 
-def hear_ctrl_c() -> None:
-    """Undo in a child process what a shell does to those in its background: they ignore SIGINT, and so do theirs."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def hear_ctrl_c(test: SynchronousTestCase) -> None:
+    """Have the programs that a test starts hear SIGINT, though a shell has its background processes ignore it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A child process inherits what is ignored, and nothing else.
+        test.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
 
 
 def end_in_time(test: SynchronousTestCase, program: subprocess.Popen[str]) -> None:
@@ -47,6 +49,7 @@ class ServerCase(SynchronousTestCase):
         self.environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
     def start(self, command: tuple[str, ...], *words: str, pass_fds: Collection[int] = ()) -> subprocess.Popen[str]:
+        hear_ctrl_c(self)
         server = subprocess.Popen(
             [sys.executable, *command, *words],
             cwd=self.folder,
@@ -55,7 +58,6 @@ class ServerCase(SynchronousTestCase):
             stderr=subprocess.STDOUT,
             text=True,
             pass_fds=pass_fds,
-            preexec_fn=hear_ctrl_c if os.name == "posix" else None,
         )
         self.addCleanup(self.end, server)
         end_in_time(self, server)
