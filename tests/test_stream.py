@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -84,14 +83,19 @@ class ReadingTests(StreamTestCase):
 
     @both
     async def test_only_one_may_read_at_a_time(self) -> None:
+        refused: list[str] = []
+
         async def hook(server: Any, session: Any, envelope: Any, stream: ContentStream) -> str:
             waiting = Deferred.fromCoroutine(stream.__anext__())
-            with contextlib.suppress(RuntimeError):
+            try:
                 await stream.__anext__()
+            except RuntimeError as error:
+                refused.append(str(error))
             return f"250 {(await waiting).decode().strip()}"
 
         client = await self.begin(hooks(handle_DATA_STREAM=hook))
         self.assertEqual(await self.send(client, b"x\r\n" + END), b"250 2.0.0 x\r\n")
+        self.assertEqual(len(refused), 1)
 
     @settings(max_examples=150, deadline=None)
     @given(

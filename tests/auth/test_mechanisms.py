@@ -169,15 +169,23 @@ class ScramTests(AuthCase):
             self.assertEqual(codes(said), [code])
             self.assertIsNone(client.protocol.session.authenticated)
 
-    @given(st.binary(max_size=80), st.binary(max_size=80))
-    def test_any_octets_are_refused(self, first: bytes, final: bytes) -> None:
-        exchange = ScramServer("SCRAM-SHA-256-PLUS", lambda kind: b"data", True)
-        try:
-            login = exchange.first(first)
-            exchange.challenge(ScramKeys.decoy("SCRAM-SHA-256", login))
-            self.assertIsNone(exchange.final(final))
-        except ScramError:
-            pass
+    @given(st.binary(max_size=80))
+    def test_any_octets_are_refused_for_a_first_message(self, first: bytes) -> None:
+        self.assertRaises(ScramError, ScramServer("SCRAM-SHA-256-PLUS", lambda kind: b"data", True).first, first)
+
+    @given(st.binary(max_size=80), st.binary(max_size=40))
+    def test_any_octets_are_refused_for_a_final_one(self, final: bytes, proof: bytes) -> None:
+        """A final message of random octets, and one that is right but for its proof."""
+
+        def exchange() -> ScramServer:
+            scram = ScramServer("SCRAM-SHA-256-PLUS", lambda kind: b"data", True, nonce="ours")
+            login = scram.first(b"p=tls-unique,,n=anne,r=theirs")
+            scram.challenge(ScramKeys.decoy("SCRAM-SHA-256", login))
+            return scram
+
+        self.assertRaises(ScramError, exchange().final, final)
+        bound = b64encode(b"p=tls-unique,,data")
+        self.assertIsNone(exchange().final(b"c=%b,r=theirsours,p=%b" % (bound, b64encode(proof or b"x"))))
 
 
 class ChannelBindingTests(SecureTestCase):

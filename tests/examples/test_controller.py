@@ -13,6 +13,7 @@ from unittest import skipUnless
 from twisted.trial.unittest import SynchronousTestCase
 
 import twisted_smtpd
+from tests.loopback.servers import end_in_time, hear_ctrl_c
 
 PROJECT = Path(__file__).parent.parent.parent
 HOME = str(Path(twisted_smtpd.__file__).parent.parent)
@@ -35,6 +36,7 @@ class ProgramCase(SynchronousTestCase):
         os.makedirs(self.folder)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
+        hear_ctrl_c(self)
         program = subprocess.Popen(
             [sys.executable, *words],
             cwd=self.folder,
@@ -44,6 +46,7 @@ class ProgramCase(SynchronousTestCase):
             text=True,
         )
         self.addCleanup(self.end, program)
+        end_in_time(self, program)
         return program
 
     def end(self, program: subprocess.Popen[str]) -> None:

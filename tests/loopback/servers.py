@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import smtplib
 import subprocess
 import sys
+import threading
 from collections.abc import Collection
 from pathlib import Path
 
@@ -22,6 +24,21 @@ LIMIT = 60  # seconds, for a test that hangs
 HOME = str(Path(twisted_smtpd.__file__).parent.parent)
 
 
+def hear_ctrl_c(test: SynchronousTestCase) -> None:
+    """Have the programs that a test starts hear SIGINT, though a shell has its background processes ignore it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A child process inherits what is ignored, and nothing else.
+        test.addCleanup(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
+
+
+def end_in_time(test: SynchronousTestCase, program: subprocess.Popen[str]) -> None:
+    """Kill a program that is there far too long: a test that waits for a line of it would wait for ever."""
+    timer = threading.Timer(3 * LIMIT, program.kill)
+    timer.daemon = True
+    timer.start()
+    test.addCleanup(timer.cancel)
+
+
 class ServerCase(SynchronousTestCase):
     """Tests that start servers, each in a folder of its own."""
 
@@ -32,6 +49,7 @@ class ServerCase(SynchronousTestCase):
         self.environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
     def start(self, command: tuple[str, ...], *words: str, pass_fds: Collection[int] = ()) -> subprocess.Popen[str]:
+        hear_ctrl_c(self)
         server = subprocess.Popen(
             [sys.executable, *command, *words],
             cwd=self.folder,
@@ -42,6 +60,7 @@ class ServerCase(SynchronousTestCase):
             pass_fds=pass_fds,
         )
         self.addCleanup(self.end, server)
+        end_in_time(self, server)
         return server
 
     def end(self, server: subprocess.Popen[str]) -> str:
