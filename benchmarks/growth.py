@@ -409,7 +409,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help=f"how many (default: {ROUNDS}; {QUICK_ROUNDS} with --quick)")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="write the tables there")
     arguments = parser.parse_args()
-    if arguments.batches is not None and arguments.batches < 1:
+    if arguments.rounds is not None and arguments.rounds < 1:
         parser.error("--rounds is at least 1")
     if arguments.write is not None and not arguments.write.is_dir():
         parser.error(f"--write: {arguments.write} is not a folder")
@@ -428,7 +428,7 @@ def main() -> int:
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 1
-    rounds = arguments.batches or (QUICK_ROUNDS if arguments.quick else ROUNDS)
+    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     allow_many_sockets()
     cores = take_cores()
     growth = Growth(cores, arguments.quick)

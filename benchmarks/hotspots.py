@@ -55,8 +55,8 @@ BUFFER = 4096
 ENOUGH_WHOLE, ENOUGH_TIME = 0.98, 0.8
 FUNCTIONS = 15
 
-TWISTED, ROUNDS_LAYER, OUT, DIALOG = "Twisted", "rounds", "output, connection", "dialog"
-SERVER, WIRE, LOGGING, HANDLER = "server, transaction", "wire", "logging", "handler"
+TWISTED, BATCHES, OUTPUT, CONNECTION = "Twisted", "batches", "output", "connection and its parts"
+COMMANDS, WIRE, LOGGING, HANDLER = "commands", "wire", "logging", "handler"
 COLLECTOR, REST = "garbage collector", "rest of the interpreter"
 SEND, RECV, EPOLL, CALLS = "kernel: send", "kernel: recv", "kernel: epoll", "kernel: other system calls"
 FAULTS = "kernel: page faults, interrupts"
@@ -70,10 +70,10 @@ COLOURS = {
     CALLS: "#f6d0c5",
     FAULTS: "#f9ded7",
     TWISTED: "#b9b9c6",
-    ROUNDS_LAYER: "#9ec5e8",
-    OUT: "#8fd0c4",
-    DIALOG: "#a5d58b",
-    SERVER: "#ecd06f",
+    BATCHES: "#9ec5e8",
+    OUTPUT: "#8fd0c4",
+    CONNECTION: "#a5d58b",
+    COMMANDS: "#ecd06f",
     WIRE: "#f0b660",
     LOGGING: "#c9a9dd",
     HANDLER: "#e3a6c4",
@@ -81,18 +81,17 @@ COLOURS = {
     REST: "#dadada",
 }
 
-#: Modules of the package by layer; any other is part of the server.
+#: The layers of the package's modules; all others are commands.
 MODULES = {
-    "rounds": ROUNDS_LAYER,
-    "output": OUT,
-    "connection": OUT,
-    "deadlines": DIALOG,
-    "dialog": DIALOG,
-    "intake": DIALOG,
-    "stream": DIALOG,
-    "traffic": DIALOG,
-    "watch": DIALOG,
-    "wire": WIRE,
+    "runtime/batches.py": BATCHES,
+    "runtime/output.py": OUTPUT,
+    "protocol/body.py": CONNECTION,
+    "protocol/connection.py": CONNECTION,
+    "protocol/running.py": CONNECTION,
+    "protocol/timeouts.py": CONNECTION,
+    "runtime/connections.py": CONNECTION,
+    "runtime/timers.py": CONNECTION,
+    "stream.py": CONNECTION,
 }
 SYSTEM_CALLS = {"send": SEND, "recv": RECV, "epoll_wait": EPOLL, "epoll_ctl": EPOLL}
 
@@ -192,8 +191,10 @@ def python_frame(name: str) -> flame.Frame:
     function, _, file = name.removeprefix(PYTHON).rpartition(":")
     path = Path(file)
     if path.is_relative_to(ROOT / "twisted_smtpd"):
-        module = path.relative_to(ROOT / "twisted_smtpd").parts[0].removesuffix(".py")
-        layer = LOGGING if function.endswith("._log_message") else MODULES.get(module, SERVER)
+        module = path.relative_to(ROOT / "twisted_smtpd").as_posix()
+        layer = WIRE if module.startswith("wire/") else MODULES.get(module, COMMANDS)
+        if function == "log_message":
+            layer = LOGGING
     elif path.is_relative_to(ROOT):
         layer = HANDLER
     elif "twisted" in path.parts:

@@ -117,7 +117,7 @@ def parse_arguments() -> argparse.Namespace:
         "--fail-above", type=float, metavar="FACTOR", help="exit with 1 if a ratio is over FACTOR times its target"
     )
     arguments = parser.parse_args()
-    if arguments.batches is not None and arguments.batches < 1:
+    if arguments.rounds is not None and arguments.rounds < 1:
         parser.error("--rounds is at least 1")
     if arguments.write is not None and not arguments.write.is_dir():
         parser.error(f"--write: {arguments.write} is not a folder")
@@ -187,7 +187,7 @@ def main() -> int:
     :returns: the exit status: 1 if something that should have a figure has none, or a ratio is grossly over its target.
     """
     arguments = parse_arguments()
-    rounds = arguments.batches or (QUICK_ROUNDS if arguments.quick else ROUNDS)
+    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     extras = {MEMORY, START} & set(arguments.scenarios or ({START} if arguments.quick else {MEMORY, START}))
     peers, versions = choose_peers(arguments)
     allow_many_sockets()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import weakref
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from functools import wraps
 from operator import attrgetter
 from types import MemberDescriptorType
@@ -65,8 +65,9 @@ class Settings(SharedSettings):
         self.values = cast(SMTPOptions, values)
         self.own = tuple(values[name] for name in OPTIONS)
         self.hooks = {name: f"handle_{name}" for name in hook_names(handler)}
-        own_calls = cls._call_handler_hook is not Dispatch._call_handler_hook
-        self.asked = frozenset({*self.hooks, *(("MAIL", "RCPT") if own_calls else ())})
+        # A class with its own push() may refuse what no hook does.
+        has_a_say = cls._call_handler_hook is not Dispatch._call_handler_hook or cls.push is not Dispatch.push
+        self.asked = frozenset({*self.hooks, *(("MAIL", "RCPT") if has_a_say else ())})
         self.security = Security(values, self.hooks)
         self.ehlo_takes_responses = "EHLO" in self.hooks and takes_responses(handler.handle_EHLO)  # type: ignore[attr-defined]
         self.mechanisms = mechanism_table(cls, handler, values, self.hooks)
@@ -80,6 +81,8 @@ class Settings(SharedSettings):
         self.rcpt_parameters = {**ignored, **{k: p for e in self.extensions for k, p in e.rcpt_parameters.items()}}
         self.commands = _commands(cls, self.extensions, self.security)
         self.dispatch = _dispatch(cls, self.commands, self.security, offers_auth=bool(self.mechanisms))
+        own_commands = _own_commands(cls, self.commands)
+        self.guarded = _dispatch(cls, own_commands, self.security, offers_auth=bool(self.mechanisms))
         self.longest_command = max(command.size_limit for command in self.commands.values())
         self.call_limits = call_limits(values["command_call_limit"])
         times = [value for option in TABLE.values() if option.unit == SECONDS and (value := values[option.name])]
@@ -112,14 +115,30 @@ def _commands(cls: type[Dispatch], extensions: Iterable[Extension], security: Se
         verb = name[5:].upper()
         if not name.startswith("smtp_") or verb in cls.withheld_commands:
             continue
-        if verb in _OF_TRUSTED and security.xclients is None:
-            continue
         method = getattr(cls, name)
         owner = next(base for base in cls.__mro__ if name in vars(base))
         foreign = not vars(owner).get("_own_commands", False)
+        if verb in _OF_TRUSTED and security.xclients is None and not foreign:
+            continue
         limit = cls.command_size_limits.get(verb, cls.command_size_limit + growth[verb])
-        commands[verb] = Command(_settled(method) if foreign else method, limit, foreign)
+        commands[verb] = Command(_settled(method) if foreign else _unguarded(method), limit, foreign)
     return commands
+
+
+def _own_commands(cls: type[Dispatch], commands: Mapping[str, Command]) -> dict[str, Command]:
+    """This package's own commands, also those that a class overrides: it may call them by name."""
+    own = {verb: command for verb, command in commands.items() if not command.foreign}
+    for base in cls.__mro__:
+        if "_own_commands" in vars(base):
+            for name, method in vars(base).items():
+                if name.startswith("smtp_"):
+                    own.setdefault(name[5:].upper(), Command(_unguarded(method), cls.command_size_limit, False))
+    return own
+
+
+def _unguarded(method: CommandMethod) -> CommandMethod:
+    """A command as the table of states calls it, which has let it through."""
+    return getattr(method, "unguarded", method)
 
 
 def _settled(method: Callable[..., Any]) -> CommandMethod:
@@ -135,22 +154,31 @@ def _settled(method: Callable[..., Any]) -> CommandMethod:
 def _dispatch(
     cls: type[Dispatch], commands: Mapping[str, Command], security: Security, offers_auth: bool
 ) -> dict[State, dict[str, Command]]:
-    """For each state, what becomes of each verb: the table of states with the methods of a class."""
+    """For each state, what each verb does: the table of states with the methods of a class."""
     states: dict[State, dict[str, Command]] = {
         state: {verb: _cell(command, verdict(state, verb, cls.states)) for verb, command in commands.items()}
         for state in State
     }
-    if "STARTTLS" in commands and security.starttls is None:
-        # It says by itself that there is none.
+    needs_helo = set(_NEED_HELO & commands.keys())
+    if "STARTTLS" in needs_helo and security.starttls is None:
+        needs_helo.discard("STARTTLS")
+        # smtp_STARTTLS itself says that STARTTLS is not available.
         states[State.NEW]["STARTTLS"] = commands["STARTTLS"]
+    elif "STARTTLS" in needs_helo:
+        states[State.CLEAR]["STARTTLS"] = _after_helo(commands["STARTTLS"], cls.states[State.NEW]["STARTTLS"])
     if "AUTH" in commands and not offers_auth:
+        needs_helo.discard("AUTH")
         for state in (State.NEW, State.STRANGER, *TRANSACTION):
             states[state]["AUTH"] = _cell(commands["AUTH"], AUTH_NOT_OFFERED)
     if (
         cls.check_helo_needed is not Dispatch.check_helo_needed
         or cls.check_auth_needed is not Dispatch.check_auth_needed
     ):
-        _ask_checks(states, commands)
+        _ask_checks(states, commands, needs_helo)
+    for state, cells in states.items():
+        if "*" not in cls.states[state]:
+            # A command of another package decides for itself.  Where it calls ours by name, that one asks the table.
+            cells.update((verb, command) for verb, command in commands.items() if command.foreign)
     return states
 
 
@@ -165,8 +193,21 @@ def _refuse(refusal: Refusal) -> CommandMethod:
     return refuse
 
 
-def _ask_checks(states: dict[State, dict[str, Command]], commands: Mapping[str, Command]) -> None:
-    """Have a class asked that overrides the checks, instead of the states that they stand for."""
+def _after_helo(command: Command, refusal: Refusal | None) -> Command:
+    """A command in CLEAR, where the client may have said HELO or not."""
+    refused = _cell(command, refusal)
+
+    def run(connection: Dispatch, argument: str | None) -> Awaitable[None]:
+        return (command if connection.session.host_name else refused).method(connection, argument)
+
+    return Command(run, command.size_limit, command.foreign)
+
+
+def _ask_checks(states: dict[State, dict[str, Command]], commands: Mapping[str, Command], needs_helo: set[str]) -> None:
+    """Call the checks that a class overrides, in place of the states that they stand for.
+
+    :param needs_helo: the verbs of ``_NEED_HELO`` that are offered.
+    """
     unchecked = {state: dict(verbs) for state, verbs in states.items()}
 
     def checked(verb: str) -> CommandMethod:
@@ -179,8 +220,8 @@ def _ask_checks(states: dict[State, dict[str, Command]], commands: Mapping[str, 
 
         return run
 
-    for verb in _NEED_HELO & commands.keys():
-        for state in (State.NEW, State.STRANGER, *TRANSACTION):
+    for verb in needs_helo:
+        for state in (State.NEW, State.STRANGER, *TRANSACTION, *((State.CLEAR,) if verb == "STARTTLS" else ())):
             states[state][verb] = Command(checked(verb), commands[verb].size_limit, commands[verb].foreign)
     for verb in _ASK_BY_THEMSELVES & commands.keys():
         states[State.STRANGER][verb] = commands[verb]
@@ -190,13 +231,13 @@ def _hashable(value: Any) -> Hashable:
     if isinstance(value, Mapping):
         return tuple((name, _hashable(one)) for name, one in value.items())
     if isinstance(value, (list, set)) and value and all(isinstance(name, str) for name in value):
-        # Written where each connection's protocol is made, a list of names is a new one each time.
+        # A program that makes the protocol of each connection may write a new list of names each time.
         return (type(value), *value)
     try:
         hash(value)
     except TypeError:
-        # Anything else is told by its identity, which is safe: the settings keep it alive.  To ask for Hashable would
-        # not do: a tuple or a frozen dataclass may have something inside that is not.
+        # Anything else is known by its identity, which is safe, because the settings keep it alive.  Whether it is an
+        # instance of Hashable does not tell: a tuple or a frozen dataclass may have a dict inside.
         return id(value)
     return cast(Hashable, value)
 

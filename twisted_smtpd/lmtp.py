@@ -22,8 +22,8 @@ class LMTP(SMTP):
     """One LMTP connection: for delivery behind a mail server, which learns the fate of each recipient.
 
     After the message there is one reply for each accepted recipient, in order.  ``handle_DATA`` may return one status,
-    which is said for each; a list, one status per recipient; or be an asynchronous generator that yields them, each of
-    which is sent as soon as it is known.  Where it fails half-way, the rest hear 451.
+    which is sent for each; a list, one status per recipient; or be an asynchronous generator that yields them, each of
+    which is sent as soon as it is known.  If it fails half-way, the other recipients get 451.
 
     LMTP needs a mail server that tries again: it must not be offered on port 25 (RFC 2033 section 5).
 
@@ -53,7 +53,7 @@ class LMTP(SMTP):
         self._unanswered = self._accepted
         try:
             if is_many(status):
-                # All of an iterator in one task, or an asyncio.timeout() in it would belong to a task that is over.
+                # In one task for the whole iterator: an asyncio.timeout() in it must not belong to a task that is over.
                 await settle(self._say_each(status), self.loop)
             else:
                 await self._say_to_rest(Reply.parse(status))

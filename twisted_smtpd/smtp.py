@@ -21,7 +21,7 @@ from twisted_smtpd.auth.view import Mechanism, Response
 from twisted_smtpd.extensions import EXTENSIONS
 from twisted_smtpd.options.reference import with_parameters
 from twisted_smtpd.options.table import MIB, SMTPOptions
-from twisted_smtpd.protocol.dispatch import syntax
+from twisted_smtpd.protocol.dispatch import guarded, syntax
 from twisted_smtpd.protocol.greeting import MAX_EHLO_RESPONSES, say_hello
 from twisted_smtpd.protocol.settings import SharedSettings
 from twisted_smtpd.protocol.tls import starttls
@@ -61,7 +61,7 @@ CALL_LIMIT_DEFAULT = 20
 
 
 class TLSSetupException(Exception):
-    """For programs that raise or catch it; this package raises none: a failed handshake ends the connection."""
+    """For programs that raise or catch it.  This package never raises it: a failed handshake ends the connection."""
 
 
 class SMTP(Transaction):
@@ -115,25 +115,28 @@ class SMTP(Transaction):
     def smtp_EHLO(self, arg: str | None) -> Awaitable[None]:
         return say_hello(self, arg, extended=True)
 
+    @guarded("STARTTLS")
     @syntax("STARTTLS", when="tls_context")
     def smtp_STARTTLS(self, arg: str | None) -> Awaitable[None]:
         self._no_argument(arg)
         return starttls(self, self._settings.security.starttls)
 
+    @guarded("XCLIENT")
     @syntax("XCLIENT attribute=value...", when="may_vouch")
     def smtp_XCLIENT(self, arg: str | None) -> Awaitable[None]:
         return self._client_identity().xclient(arg)
 
+    @guarded("XFORWARD")
     @syntax("XFORWARD attribute=value...", when="may_vouch")
     def smtp_XFORWARD(self, arg: str | None) -> Awaitable[None]:
         return self._client_identity().xforward(arg)
 
     # -- the transaction -----------------------------------------------------------------------------------------------
 
-    # Not delegates: these are the fast path, and a call of its own would cost 2 % of a small message.
-    smtp_MAIL = syntax("MAIL FROM:<address>", extended=" [SP <mail-parameters>]")(Transaction._mail)
-    smtp_RCPT = syntax("RCPT TO:<address>", extended=" [SP <rcpt-parameters>]")(Transaction._rcpt)
-    smtp_DATA = syntax("DATA")(Transaction._data)
+    # Not delegates: these are the fast path, and three more calls would cost 2 % of a small message.
+    smtp_MAIL = guarded("MAIL")(syntax("MAIL FROM:<address>", extended=" [SP <mail-parameters>]")(Transaction._mail))
+    smtp_RCPT = guarded("RCPT")(syntax("RCPT TO:<address>", extended=" [SP <rcpt-parameters>]")(Transaction._rcpt))
+    smtp_DATA = guarded("DATA")(syntax("DATA")(Transaction._data))
 
     # -- other commands ------------------------------------------------------------------------------------------------
 
@@ -205,6 +208,7 @@ class SMTP(Transaction):
 
     # -- authentication ------------------------------------------------------------------------------------------------
 
+    @guarded("AUTH")
     @syntax("AUTH <mechanism> [<initial response>]", when="mechanisms")
     def smtp_AUTH(self, arg: str | None) -> Awaitable[None]:
         return self._exchange().run(arg)
@@ -221,7 +225,7 @@ class SMTP(Transaction):
 
     @property
     def _authenticator(self) -> Any:
-        # Handlers written for aiosmtpd, where it has no other name, use it in their auth_* hooks.
+        # aiosmtpd has it under this name only, and handlers written for aiosmtpd use it in their auth_* hooks.
         return self.authenticator
 
     async def challenge_auth(
@@ -234,7 +238,7 @@ class SMTP(Transaction):
         :param log_client_response: accepted for programs that pass it; what a client says here is never logged.
         :returns: what it says, decoded; ``MISSING`` if it cancels with ``*``, or if it is not base64: it has been
             answered then, and the hook returns ``None``.
-        :raises SMTPReplyError: if it says more than 12,288 octets; leave it alone.
+        :raises SMTPReplyError: if it says more than 12,288 octets; do not catch it.
         :raises ValueError: if the challenge can't be sent.
         """
         return await self._exchange().challenge(challenge, encode_to_b64)

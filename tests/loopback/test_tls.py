@@ -111,7 +111,7 @@ class TLSClientTests(ServerCase):
         self.assertEqual(self.stored(), 2)
 
     def test_a_handshake_that_stalls_or_fails_ends_and_is_logged_once(self) -> None:
-        server, clear, secure = self.serve_both("--tls-self-signed", "--timeout=1")
+        server, clear, secure = self.serve_both("--tls-self-signed", "--handshake-timeout=1")
         for port, sent, reason in (
             (secure, b"", "no end of the TLS handshake within 1 s"),
             (secure, b"EHLO client.example\r\n", "the client does not speak TLS"),

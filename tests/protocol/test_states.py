@@ -36,7 +36,7 @@ REFUSED = b"RCPT TO:<no@example.com>\r\n"
 ACCEPTED = b"RCPT TO:<b@example.com>\r\n"
 WAYS = {
     State.UNWELCOME: None,
-    State.CLEAR: b"",
+    State.CLEAR: b"%b",
     State.NEW: b"",
     State.STRANGER: b"%b",
     State.READY: b"%b",
@@ -163,6 +163,11 @@ class StatesTests(SecureTestCase):
                 client.send(command + b"\r\n")
                 self.assertIs(state_of(client.protocol), State.READY)
 
+    def test_starttls_comes_after_helo_where_tls_is_required_too(self) -> None:
+        client = connect(tls_context=self.files(), require_starttls=True)
+        self.assertEqual(client.send(b"STARTTLS\r\n"), b"503 5.5.1 Send HELO first\r\n")
+        self.assertEqual(client.send(b"STARTTLS now\r\n"), b"503 5.5.1 Send HELO first\r\n")
+
 
 class HooksAndStatesTests(SecureTestCase):
     """Hooks change session and envelope themselves; the state is found anew after each."""
@@ -200,6 +205,20 @@ class HooksAndStatesTests(SecureTestCase):
         client.send(b"EHLO client.example\r\n")
         self.assertEqual(client.send(MAIL), b"530 5.7.0 Authentication required\r\n")
         client.send(LINES["AUTH"] + b"\r\n")
+        self.assertEqual(client.send(MAIL), b"250 2.1.0 OK\r\n")
+
+    def test_no_auth_in_the_transaction_in_which_a_hook_demands_it(self) -> None:
+        """RFC 4954 section 4."""
+
+        class Suspicious:
+            def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
+                server.auth_required = True
+                return "530 5.7.0 Not without authentication"
+
+        client = connect(Suspicious(), auth_callback=lambda *arguments: True, auth_require_tls=False)
+        client.send(b"EHLO client.example\r\n" + MAIL + ACCEPTED)
+        self.assertEqual(client.send(LINES["AUTH"] + b"\r\n"), b"503 5.5.1 No AUTH within a mail transaction\r\n")
+        client.send(b"RSET\r\n" + LINES["AUTH"] + b"\r\n")
         self.assertEqual(client.send(MAIL), b"250 2.1.0 OK\r\n")
 
     def test_an_override_that_lets_a_client_pass(self) -> None:

@@ -93,8 +93,8 @@ class CredAuthenticator:
                 except UnauthorizedLogin:
                     continue
                 if unfinished(avatar):
-                    log.error("{checker} gave a {kind}: nobody is let in", checker=checker, kind=type(avatar).__name__)
-                # b"" is what a checker says of somebody anonymous.
+                    log.error("{checker} gave a {kind}: no one is let in", checker=checker, kind=type(avatar).__name__)
+                # A checker gives b"" for an anonymous user.
                 elif avatar:
                     # Its name, which is not always the name that was typed: a checker may not care about case.
                     known = avatar.encode() if isinstance(avatar, str) else avatar
@@ -105,7 +105,7 @@ class CredAuthenticator:
 
 @implementer(IAuthenticator)
 class AcceptAnyone:
-    """Lets in whoever asks, with any name and password: for catchers and tests, never for a server with mail in it.
+    """Lets every client in, with any name and password: for catchers and tests, never for a server with mail in it.
 
     Names and passwords may be empty.  A client that wants to act as another user is in under its own name.
     """

@@ -19,6 +19,7 @@ from twisted_smtpd.auth.offer import MAX_AUTH_LINE, needs_tls, usable
 from twisted_smtpd.auth.results import AuthResult, LoginPassword, loggable
 from twisted_smtpd.auth.view import AuthClient, Mechanism, Response
 from twisted_smtpd.protocol.connection import LINE_TOO_LONG
+from twisted_smtpd.protocol.states import NO_AUTH_NOW
 from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING, settle, unfinished
 from twisted_smtpd.runtime.throttle import LONGEST_WAIT
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
@@ -33,12 +34,12 @@ UNANSWERED = Reply(454, "4.7.0", ("Temporary authentication failure",))
 TOO_MANY = Reply(421, "4.7.0", ("Too many failed authentications, closing the connection",))
 ABORTED = Reply(501, "5.7.0", ("Authentication cancelled",))
 
-# Refusals that are no answer to a guess: the client has cancelled, or can't be understood.
+# Refusals that do not answer a guess: the client has cancelled, or can't be understood.
 _NO_GUESS = (500, 501)
-# What the client has heard when an exchange still goes on.
+# The codes of the last reply while an exchange goes on; 0 is no reply yet.
 _OPEN_CODES = (0, 334)
 
-# Shorter words of what a client said stay in a log: without them it could not be read.
+# Shorter words are not taken out of a log, even if the client said them: it could not be read without them.
 _SHORTEST_SECRET = 4
 
 
@@ -87,8 +88,8 @@ class AuthExchange:
             if server._gone:
                 if isinstance(error, CANCELLED):
                     raise
-                # Here, where it is known what must not be in the log.
-                self.log_failure(error, None)
+                # Logged here, because only this object knows what must not be in the log.
+                server._log_failure(error)
                 return
             # Counted, so that a check that breaks on a wrong password isn't a way around the limits.
             self.count_failure()
@@ -104,6 +105,9 @@ class AuthExchange:
     async def _wanted(self, arg: str | None) -> tuple[Mechanism, list[str]]:
         """The mechanism a client asks for, and the words of its command."""
         server = self.server
+        if server.envelope.mail_from is not None:
+            # A hook has begun to require authentication: the transaction that it did so in is still open.
+            raise SMTPReplyError(NO_AUTH_NOW.code, NO_AUTH_NOW.enhanced, NO_AUTH_NOW.text)
         if not server.session.extended_smtp:
             raise SMTPReplyError(503, "5.5.1", "Send EHLO first")
         if server.session.authenticated:
@@ -123,7 +127,7 @@ class AuthExchange:
         return mechanism, words
 
     async def _take_turn(self) -> None:
-        """Have a client wait whose address has failed before, or has many passwords checked at the moment."""
+        """Make the client wait if its address has failed before, or has many passwords checked at the moment."""
         server = self.server
         sign_ins, address = server.connections.sign_ins, server._address
         while True:
@@ -133,7 +137,7 @@ class AuthExchange:
             if waiter is None:
                 self._inside = True
             else:
-                # At once, lest it be let in and nobody know, should the client go away at this moment.
+                # Noted in the callback: if the client goes away at this moment, the wait below is not resumed.
                 waiter.addCallback(self._let_through)
                 clock = server.connections.timers.clock
                 waiter.addTimeout(min(LONGEST_WAIT, server.hook_timeout / 2), clock, _waited_too_long)
@@ -145,7 +149,7 @@ class AuthExchange:
         self._inside = inside
 
     def _leave(self) -> None:
-        """Let others of this address have their passwords checked."""
+        """Let other clients of this address have their passwords checked."""
         if self._inside:
             self._inside = False
             self.server.connections.sign_ins.leave(self.server._address)
@@ -159,7 +163,7 @@ class AuthExchange:
             raise SMTPReplyError(421, "4.7.0", "Too many failed authentications from your address, try again later")
         self._reserved = True
         if seconds:
-            # Half of what a hook may take, lest the wait itself be cut off.
+            # At most half of what a hook may take, so that the wait itself is not cut off.
             await deferLater(server.connections.timers.clock, min(seconds, server.hook_timeout / 2))
 
     # -- the exchange --------------------------------------------------------------------------------------------------
@@ -208,7 +212,7 @@ class AuthExchange:
             await self._let_in(mechanism.name, None, verdict, SUCCESS)
 
     async def _handled(self, mechanism: str, status: Any) -> None:
-        """Say what ``handle_AUTH`` returned; whether the client is let in, it has noted in the session itself."""
+        """Send what ``handle_AUTH`` returned; the hook itself notes in the session whether the client is let in."""
         if status is not None or self.server._code in _OPEN_CODES:
             await self.server.push(status)
         if self.server._code // 100 == 5:
@@ -254,7 +258,7 @@ class AuthExchange:
                 reply = INVALID
             await self.server.push(reply)
         if not self._failure_counted and (self.server._code // 100 == 4 or self.server._code in _NO_GUESS):
-            # Nobody's password was wrong: it can't be told now, or the client has cancelled.
+            # No password was wrong: it could not be checked, or the client has cancelled.
             return
         self.count_failure(mechanism)
         if self.failures >= self.server.max_auth_failures:
@@ -372,12 +376,12 @@ def _is_name(identity: object) -> bool:
 
 
 def _name_of(identity: object) -> str:
-    """Who somebody is, for the log: nothing else is known not to hold a password."""
+    """The name of a client for the log; anything but a name may hold a password."""
     return loggable(getattr(identity, "login", identity)) if _is_name(identity) else "?"
 
 
 def _without(text: str, said: tuple[bytes, ...]) -> str:
-    """A text in which nothing is left that the client said: as it came, decoded, or a part of that."""
+    """A text without anything that the client said: as it arrived, decoded, or a part of that."""
     secrets: set[str] = set()
     for octets in said:
         parts = _parts(octets)

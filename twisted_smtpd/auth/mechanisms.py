@@ -67,13 +67,13 @@ async def plain(exchange: Exchange, args: list[str]) -> Any:
         raise malformed()
     authzid, login, password = parts
     if authzid not in (b"", login) and not anything:
-        # To act as somebody else takes rights that no authenticator here knows of.
+        # To act as another user takes rights, and no authenticator here knows about rights.
         return REJECTED
     return exchange.server._authenticate("PLAIN", LoginPassword(login, password))
 
 
 async def login(exchange: Exchange, args: list[str]) -> Any:
-    """LOGIN (draft-murchison-sasl-login), for clients that know nothing better."""
+    """LOGIN (draft-murchison-sasl-login), for clients that have no better mechanism."""
     server = exchange.server
     asked = _first_response(exchange, args) if args[1:] else server.challenge_auth(server.AuthLoginUsernameChallenge)
     login = await asked
@@ -83,7 +83,7 @@ async def login(exchange: Exchange, args: list[str]) -> Any:
     if password is MISSING:
         return NOT_SAID
     if not (login and password) and not any_credentials(server.authenticator):
-        # A directory takes a name without a password for nobody in particular, and says yes.
+        # LDAP takes a name without a password for an anonymous user, and says yes (RFC 4513 section 5.1.2).
         raise malformed()
     return exchange.server._authenticate("LOGIN", LoginPassword(login, password))
 
@@ -158,11 +158,11 @@ async def oauthbearer(exchange: Exchange, args: list[str]) -> Any:
 
 
 async def _bearer(exchange: Exchange, mechanism: str, data: BearerToken, refusal: bytes) -> Any:
-    """Have a token checked; who has a wrong one is told why before it hears 535 (RFC 7628 section 3.2.3)."""
+    """Check a token; a client with a wrong one is told why before it gets 535 (RFC 7628 section 3.2.3)."""
     result = await settle(exchange.server._authenticate(mechanism, data), exchange.server.loop)
     if result.success is True or result.message is not None:
         return result
-    # Now: whoever knows that its guess was wrong may hang up, or cancel.
+    # Counted now, because a client that knows that its guess was wrong may hang up or cancel.
     exchange.count_failure(mechanism)
     if await exchange.server.challenge_auth(refusal) is MISSING:
         return NOT_SAID
@@ -201,7 +201,7 @@ async def scram(exchange: Exchange, mechanism: str, args: list[str]) -> AuthResu
             exchange.count_failure(mechanism)
     if proof is None:
         return REJECTED
-    # RFC 4954 section 4: what the server has to say at the end is one more challenge, answered by nothing.
+    # RFC 4954 section 4: what the server says at the end is one more challenge; the answer is empty.
     response = await server.challenge_auth(proof)
     if response is MISSING:
         return NOT_SAID

@@ -31,12 +31,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 MAX_AUTH_LINE = 12288
 
 PREFIX = "auth_"
-#: What marks this package's own methods; those that a subclass has in their place don't have it.
+#: Marks this package's own methods; the methods of a subclass that override them do not have it.
 BUILTIN = "__auth_builtin__"
-# They hand the authenticator what a client has proved, or a password: any authenticator might take it.
+# They give the authenticator a password, or what a client has proved; any authenticator may be able to check it.
 _OF_ANY = frozenset({"PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER", "EXTERNAL"})
 _PLUS = "-PLUS"
-# RFC 6151 section 2.4; and whoever reads the server's file has every password.
+# RFC 6151 section 2.4.  It also needs passwords in clear on the server.
 _OFF_BY_DEFAULT = frozenset({"CRAM-MD5"})
 
 
@@ -93,10 +93,10 @@ def _methods(owner: Any, of_handler: bool) -> dict[str, Mechanism]:
 
 
 def _builtin(cls: type[Any], values: Mapping[str, Any], hooks: Collection[str]) -> tuple[Collection[str], set[str]]:
-    """The built-in mechanisms that can work, and those that are offered when nobody says which."""
+    """The built-in mechanisms that can work, and those that are offered unless an option names others."""
     authenticator = values["authenticator"]
     if authenticator is None:
-        # A handler's own AUTH may call the built-in ones; so may one that changes how a password is checked.
+        # A handle_AUTH may call the built-in ones, and so may a class that overrides how a password is checked.
         overridden = not hasattr(cls._authenticate, BUILTIN)
         able = {"PLAIN", "LOGIN"} if values["auth_callback"] is not None or "AUTH" in hooks or overridden else set()
         return able, able
@@ -114,7 +114,7 @@ def _warn(values: Mapping[str, Any], table: Mapping[str, Mechanism]) -> None:
     if not values["auth_required"]:
         return
     if not table:
-        log.warn("authentication is required, but nothing can authenticate anybody: no mail will be accepted")
+        log.warn("authentication is required, but there is no way to authenticate: no mail will be accepted")
     elif not values["auth_require_tls"]:
         log.warn("authentication is required, but not TLS: passwords may come in clear")
 

@@ -147,7 +147,7 @@ class ScramServer:
         self._bound = match["header"].encode() + self._binding_data(match["flag"], match["binding"])
         name, authzid = _unescape(match["name"]), _unescape(match["authzid"] or "")
         if authzid not in ("", name):
-            raise ScramError("acting as somebody else is not provided for")
+            raise ScramError("acting as another user is not possible here")
         try:
             login = prepare(name).encode()
         except ValueError:
@@ -161,7 +161,7 @@ class ScramServer:
             raise ScramError("channel binding goes with a mechanism -PLUS, and only with that")
         if kind is None:
             if flag == "y" and self._plus_offered:
-                raise ScramError("somebody in between hides that channel binding is offered")
+                raise ScramError("an attacker in between hides that channel binding is offered")
             return b""
         data = self._binding(kind) if kind in BINDINGS else None
         if data is None:

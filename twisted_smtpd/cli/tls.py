@@ -29,7 +29,7 @@ class TLSOptions(ListenOptions):
 
     optFlags: ClassVar[list[list[str | None]]] = [
         flag_row(TABLE["require_starttls"]),
-        ["tls-self-signed", None, "Offer TLS with a throw-away certificate that nobody trusts: for trying things out."],
+        ["tls-self-signed", None, "Offer TLS with a throw-away certificate, which clients don't trust: to try things."],
     ]
     optParameters: ClassVar[list[list[Any]]] = [
         parameter_row(TABLE["ssl_context"]),

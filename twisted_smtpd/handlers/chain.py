@@ -26,7 +26,7 @@ log = Logger()
 #: What a hook returns to leave the decision to the next handler of its chain, or to the server after the last one.
 PASS = MISSING
 
-# Each handler may have something to tidy up.
+# All handlers are called, since each may have something to clean up.
 _HEARD_BY_ALL = frozenset({"RSET", "QUIT"})
 # They return true or false, and no status.
 _CONSENTS = frozenset({"STARTTLS", "PROXY"})
@@ -203,7 +203,7 @@ def _disconnect_hook(hooks: Hooks) -> Callable[..., Any]:
             try:
                 await _call(hook, server, session, *arguments)
             except Exception:
-                # The other handlers have to hear it all the same.
+                # The other handlers must be called all the same.
                 log.failure("{session.id}: handle_DISCONNECT failed", session=session)
 
     return tell
@@ -229,7 +229,7 @@ def _rcpt_hook(hooks: Hooks) -> Callable[..., Any]:
             status = await _call(hook, server, session, envelope, *arguments)
             if status is not PASS:
                 return status
-            # If the handler that decides adds the recipient as well, it would get two copies.
+            # The handler that decides adds the recipient, too; then there would be two copies.
             envelope.rcpt_tos[:], envelope.rcpt_options[:] = recipients, options
         return PASS
 
@@ -261,7 +261,7 @@ def _accepts(status: Any) -> bool:
 
 
 def _ended_early(status: Any) -> Any:
-    """A verdict that keeps the message from the next handlers, so it must not be a yes for any recipient."""
+    """A verdict after which the next handlers do not get the message, so no recipient may be accepted."""
     if not isinstance(status, (list, tuple)):
         return status
     later = Reply(451, "4.3.0", ("Not accepted for all recipients, try again later",))

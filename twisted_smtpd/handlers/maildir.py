@@ -33,7 +33,7 @@ __all__ = ["Mailbox"]
 
 _LINE_END = os.linesep.encode()
 _counter = itertools.count(1)
-# What a file name can't have, in the spelling other Maildir programs use.
+# Characters that a file name can't have are written as other Maildir programs write them.
 _HOST = socket.gethostname().replace("/", r"\057").replace(":", r"\072")
 
 
@@ -128,7 +128,7 @@ class Mailbox(Message):
 
     def _write(self, parts: Iterable[bytes], subdir: str = "new", info: str = "") -> None:
         now = time.time()
-        # Unique among the threads, the processes and (a container's process ids start over) the hosts that share it.
+        # Unique among threads, processes and hosts that share the folder; in containers process ids start over.
         name = f"{int(now)}.M{int(now % 1 * 1e6)}P{os.getpid()}Q{next(_counter)}R{secrets.token_hex(4)}.{_HOST}"
         temporary = os.path.join(self._path, "tmp", name)
         final = os.path.join(self._path, subdir, f"{name}{self.mailbox.colon}{info}" if info else name)
@@ -182,14 +182,14 @@ def _create(path: str) -> None:
 
 
 def _sync_folder(path: str) -> None:
-    """Make the names in a folder durable: synchronising a file says nothing of the name it was given."""
+    """Make the names in a folder durable: to synchronise a file does not synchronise its name."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Not every file system can; the others do it with the rename.
+        # Some file systems can't do this; they do it with the rename.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:

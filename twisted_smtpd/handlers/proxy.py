@@ -33,7 +33,7 @@ __all__ = ["Proxy"]
 
 log = Logger()
 
-# These mean that the next host wants us to log in or to encrypt; our client can do nothing about that.
+# The next host wants us to log in or to encrypt; our client can do nothing about that.
 _FOR_US = frozenset({530, 534, 535, 538})
 
 
@@ -41,7 +41,8 @@ def our_answer(reply: Reply) -> Reply:
     """What our client hears for the next host's reply.
 
     Code, enhanced code and text are the next host's, except for codes that are about the connection to it: 421 and 521
-    would end our client's connection, and a demand to authenticate would make it bounce what only we can put right.
+    would end our client's connection, and for a demand to authenticate it would bounce a message, though only we can
+    log in.
 
     :param reply: the next host's reply.
     """
@@ -84,7 +85,7 @@ class Proxy:
         a certificate that is valid for the next host's name.
     :param tls_options: a provider of ``IOpenSSLClientConnectionCreator`` to verify otherwise.
     :param tls_hostname: the name the certificate must have, if not ``remote_hostname``.
-    :param username: whom to authenticate as.
+    :param username: the user name to authenticate with, if any.
     :param password: the password; it is sent only over TLS.
     :param auth_without_tls: whether it may be sent in clear all the same.
     :param verify_recipients: whether the next host is asked about each recipient when our client names it.  If not, it
@@ -97,7 +98,7 @@ class Proxy:
     :param keep: seconds a connection is kept for the next message.
     :param max_hops: ``Received`` headers a message may have; one that has more runs in circles.
     :param reactor: the reactor, if not the global one.
-    :raises ValueError: if the arguments contradict each other, or are out of bounds.
+    :raises ValueError: if the arguments contradict each other or are out of bounds.
     """
 
     def __init__(
@@ -154,7 +155,7 @@ class Proxy:
         self._max_hops = max_hops
         self._reactor = reactor
         if tls is not None and tls_options is None:
-            # Now, not with the first message: without a name to verify there is no TLS.
+            # Made now and not with the first message, so that a missing name is an error at the start.
             self._tls_options = optionsForClientTLS(self._name_to_verify())
         self._next: NextHost | None = None
         self._transactions: WeakKeyDictionary[Session, _Transaction] = WeakKeyDictionary()
@@ -251,7 +252,7 @@ class Proxy:
     async def handle_EHLO(
         self, server: HookServer, session: Session, envelope: Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
-        """Offer what the next host, as last heard of, can do too."""
+        """Offer only what the next host offered, too, when it was last asked."""
         self._end(session)
         session.host_name = hostname
         extensions = self.next_host.extensions
@@ -315,7 +316,7 @@ class Proxy:
     async def handle_DISCONNECT(
         self, server: HookServer, session: Session, envelope: Envelope, reason: Exception
     ) -> None:
-        """Our client is gone and will send the message again, so it must not arrive unless its end was sent on."""
+        """Our client is gone and will send the message again, so cut it off unless its end was sent on already."""
         transaction = self._transactions.get(session)
         if transaction is None or not transaction.in_data:
             self._end(session)
@@ -455,7 +456,7 @@ class Proxy:
         refused: dict[int, Reply] = {}
         commands: dict[int, str] = {}
         for number, address in enumerate(envelope.rcpt_tos):
-            # Where a hook has put in other addresses, it isn't known whose parameters these are.
+            # If a hook has put in other addresses, the parameters can't be assigned to them.
             parameters = envelope.recipients[number].parameters if known else {}
             try:
                 commands[number] = rcpt_command(address, parameters, client.extensions)
@@ -470,7 +471,7 @@ class Proxy:
         return refused
 
     def _none_served(self, envelope: Envelope, refused: Mapping[int, Reply]) -> Sequence[Reply]:
-        """The answer if the message is not sent: SMTP can't say that some of the recipients would have had it."""
+        """The answer if the message is not sent on: SMTP has no reply for some of the recipients only."""
         if len(refused) == len(envelope.rcpt_tos):
             return [refused[number] for number in sorted(refused)]
         reply = refused[min(refused)]

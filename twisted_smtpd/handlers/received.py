@@ -13,13 +13,13 @@ from twisted_smtpd.session import Envelope, Session
 __all__ = ["count_received", "received_header"]
 
 _RECEIVED = re.compile(rb"^Received[ \t]*:", re.IGNORECASE | re.MULTILINE)
-# What would end the clause it stands in: a client chooses its name, and must not write the rest of the header.
+# A client chooses its name; these characters would end the clause, and let it write the rest of the header.
 _UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 _FOLD = "\r\n\t"
 
 
 def count_received(header: bytes) -> int:
-    """How many hosts say in a message's header that they have had it.
+    """The number of hosts that a message's header says it has passed.
 
     :param header: the header, without the body.
     """
@@ -53,7 +53,7 @@ def _protocol(server: HookServer, session: Session, envelope: Envelope) -> str:
 def received_header(server: HookServer, session: Session, envelope: Envelope, now: float | None = None) -> bytes:
     """Our ``Received`` header for a message.
 
-    A recipient is named if it is the only one: several would tell each other who else had a blind copy.
+    A recipient is named if it is the only one: of several, each would learn who else had a blind copy.
 
     :param server: the protocol the message came in with.
     :param session: the client's session.

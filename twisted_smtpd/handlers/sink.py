@@ -13,7 +13,7 @@ __all__ = ["Sink"]
 class Sink:
     """Accepts every message and throws it away.
 
-    It has no hook at all: what the server does by itself is what a sink wants.
+    It has no hooks: without them the server accepts everything.
     """
 
     @classmethod

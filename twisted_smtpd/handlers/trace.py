@@ -47,7 +47,7 @@ def trace_header(values: dict[str, str]) -> bytes:
 
 
 def split_header(content: AnyStr) -> tuple[AnyStr, AnyStr]:
-    """Part the header of a message from its body, leaving out of the header what claims to be a trace header.
+    """Split a message into header and body, and leave out headers with the names of the trace headers.
 
     Headers can be put before what is returned whatever the client has sent: a body without a header before it gets the
     empty line it needs, and a first line that would continue our last header is taken for such a body.  An mbox

@@ -44,7 +44,7 @@ KEEP = 4.0
 
 
 def status_of_response(code: int) -> Reply:
-    """What the client hears for an HTTP status code.
+    """The reply to the client for an HTTP status code.
 
     :param code: the code.
     """
@@ -116,9 +116,9 @@ class Webhook:
     :param headers: more headers for the request; they are not logged.
     :param timeout: seconds until there has to be a response; less than the server's ``hook_timeout``.
     :param max_connections: requests at the same time.
-    :param agent: what makes the requests, if not an :class:`twisted.web.client.Agent` of its own.
+    :param agent: makes the requests; by default an :class:`twisted.web.client.Agent` that the handler makes.
     :param reactor: the reactor, if not the global one.
-    :raises ValueError: if the URL or the secret is none, or a number out of bounds.
+    :raises ValueError: if the URL or the secret is malformed, or a number is out of bounds.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Webhook:
         try:
             await posting.addTimeout(self._timeout, self._clock)
         except Exception as error:
-            # The type only: the text may have the URL in it.
+            # Only the type, because the text may have the URL in it.
             log.warn("{session.id}: {hook}: {error}", session=session, hook=self, error=_kind(error))
         # The status decides, also if the rest of the response does not arrive.
         code = codes[0] if codes else 0
@@ -221,7 +221,7 @@ def _kind(error: Exception) -> str:
 
 
 def _checked_url(url: str) -> tuple[bytes, str]:
-    """A URL as bytes, and what of it may be logged."""
+    """A URL as bytes, and the part of it that may be logged."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

@@ -1,4 +1,4 @@
-"""The metrics as a page: a small HTTP server, imported only where somebody wants it."""
+"""The metrics as a page: a small HTTP server, imported only when it is wanted."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _MetricsSite(Site):
     noisy = False
 
     def log(self, request: Any) -> None:
-        """A line per scrape tells nobody anything."""
+        """No line in the log for each scrape."""
 
 
 def metrics_site(collect: Collect, reactor: Any = None) -> Site:

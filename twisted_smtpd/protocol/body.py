@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Body"]
 
-# How much is read at a time: of commands, and of a message, of which each read costs the same.  From 128 KiB on, C
-# libraries ask the system for the memory, each time.
+# Octets that are read at a time: of commands, and of a message, where each read has a fixed cost.  For 128 KiB and
+# more, C libraries would ask the system for the memory at each read.
 COMMANDS_AT_ONCE = 2**16
 CONTENT_AT_ONCE = 120 * 2**10
 
-#: What is run when a message is there.
+#: What is run when the whole message has arrived.
 Then = Callable[[ContentReader], Coroutine[Any, Any, None]]
 
 
@@ -70,9 +70,8 @@ class Body:
         """
         self.reader = reader
         self._then = then
-        connection = self._connection
-        self.rate_mark = (connection._active, self.octets)
-        connection.transport.bufferSize = CONTENT_AT_ONCE
+        self.measure_anew()
+        self._connection.transport.bufferSize = CONTENT_AT_ONCE
 
     async def read(self, reader: ContentReader) -> None:
         """Begin, and wait for the end."""
@@ -85,7 +84,7 @@ class Body:
         """Begin, pass everything on as it comes, and wait for the end.
 
         :param stream: gets the content; the client has to wait while it is full.
-        :param refusal: what the reading hook hears of an error of the reader.
+        :param refusal: makes the exception that the hook gets for an error of the reader.
         """
         self.stream, self._refusal = stream, refusal
         await self.read(reader)
@@ -151,7 +150,7 @@ class Body:
         connection._release()
 
     def ended(self) -> None:
-        """The reader has seen the end: go on with what comes after the message."""
+        """The reader has seen the end: run what comes after the message."""
         reader, then = self.reader, self._then
         assert reader is not None
         self.reader = self.stream = self._then = None
@@ -159,7 +158,7 @@ class Body:
         if then is None:
             self._runner.hand_over(None)
         else:
-            # The client's going must not cut off a hook that may have stored half of it.
+            # If the client goes now, the hook must go on: it may have stored half of the message.
             self._runner.start(then(reader), must_finish=True)
 
     def stream_drained(self) -> None:
@@ -167,7 +166,7 @@ class Body:
         connection = self._connection
         connection._touch()
         self.full_since = None
-        self.rate_mark = (connection._active, self.octets)
+        self.measure_anew()
         if self._runner.input is not None:
             connection._read_on()
 
@@ -178,17 +177,22 @@ class Body:
         assert self.stream is not None
         self.stream.give_up(StreamInterrupted("the hook took too long"))
 
+    def measure_anew(self) -> None:
+        """Have ``min_data_rate`` count from the time at which the client last did something."""
+        self.rate_mark = (self._connection._active, self.octets)
+
     def check_rate(self) -> None:
         """Hang up on a client that sends its message too slowly."""
         connection = self._connection
         now = connection._now()
         since, octets = self.rate_mark
-        if self.octets - octets < connection.min_data_rate * (now - since):
+        # What is not read for now can't be counted.
+        if not connection.paused and self.octets - octets < connection.min_data_rate * (now - since):
             connection.hang_up("421 4.4.2 Too slow, closing the connection")
         self.rate_mark = now, self.octets
 
     def take_out_of_memory(self) -> bool:
-        """Whether the message was thrown away for lack of memory; asked once."""
+        """Whether the message was thrown away for lack of memory; then forget it."""
         out_of_memory, self.out_of_memory = self.out_of_memory, False
         return out_of_memory
 

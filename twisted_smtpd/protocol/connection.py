@@ -35,7 +35,7 @@ MAX_SENT_AHEAD = 2**16
 # Replies of one read go out in one write, but a hook may push without end (octets).
 MAX_HELD = 2**14
 
-# As octets: bytes are searched for a number in a fifth of the time that they are searched for bytes.
+# As numbers: to look for a number in bytes takes a fifth of the time that it takes to look for bytes.
 LF = ord("\n")
 HYPHEN = ord("-")
 
@@ -47,7 +47,7 @@ BARE_LINE_FEED = Reply(500, "5.5.2", ("Lines end with CR LF, not with LF alone",
 class Connection(LineReceiver):
     """One connection: splits what arrives into lines and content, and sends the replies in order.
 
-    What a line means is the subclass's matter: it has :meth:`lineReceived`, as with each ``LineReceiver``.
+    A subclass says in :meth:`lineReceived` what a line means, as with each ``LineReceiver``.
 
     :param settings: what this connection shares with others of its server.
     :param runner: its command in progress.
@@ -124,7 +124,7 @@ class Connection(LineReceiver):
         """Count the connection; returns why it can't be served, or ``None``."""
         self._address = self._counted_address()
         refusal = self.connections.admit(self, self._address, self._settings.values)
-        self.connections.timers.add(self, min(CLOSING_TIME, self._settings.shortest_limit))
+        self.connections.timers.add(self._timeouts, min(CLOSING_TIME, self._settings.shortest_limit))
         return refusal
 
     def _counted_address(self) -> str | None:
@@ -190,7 +190,7 @@ class Connection(LineReceiver):
                 if end + 2 < len(buffer):
                     self._offset = end + 2
                 else:
-                    # An empty buffer is one that is false.
+                    # A buffer that is read to its end must be false.
                     self._buffer, self._offset = b"", 0
                 if self._skipping_line:
                     self._skipping_line = False
@@ -224,7 +224,7 @@ class Connection(LineReceiver):
         return True
 
     def _part_of_line(self) -> None:
-        """Judge a line whose end has not arrived: it must not grow without bound, nor hang on a line feed."""
+        """Check a line whose end has not arrived: it must not grow without limit, nor wait behind a bare line feed."""
         part = self._buffer[self._offset :]
         if not self._skipping_line:
             reply = self._unfit_line(part[:-1] if part.endswith(b"\r") else part)
@@ -293,7 +293,7 @@ class Connection(LineReceiver):
         return self._take_input()
 
     def setRawMode(self) -> None:
-        """Have what arrives given to ``rawDataReceived``, which a subclass has to have, until :meth:`setLineMode`.
+        """Pass what arrives to ``rawDataReceived``, which a subclass must have, until :meth:`setLineMode`.
 
         :raises TypeError: if the class has no such method of its own.
         :raises RuntimeError: while a message is received.
@@ -306,7 +306,7 @@ class Connection(LineReceiver):
     def setLineMode(self, extra: bytes = b"") -> None:
         """Read commands again.
 
-        :param extra: what was read too much: it comes before what arrives next.
+        :param extra: octets that were read and not used; they are read before what arrives next.
         :raises RuntimeError: while a message is received.
         """
         self._refuse_during_message()
@@ -319,23 +319,31 @@ class Connection(LineReceiver):
             raise RuntimeError("a message is being received: its end decides what is read after it")
 
     def sendLine(self, line: bytes) -> None:
-        """Send a line that is no reply, behind the replies that are due.
+        """Send a line that is no reply, after the replies that are due.
 
         :param line: without its CRLF.
         """
         if self._ending != CLOSED:
             self._out += line + self.delimiter
-            if not self._advancing:
+            if not self._advancing or len(self._out) > MAX_HELD:
                 self._flush()
 
     def pauseProducing(self) -> None:
-        """Read nothing more until :meth:`resumeProducing`."""
+        """Read nothing more until :meth:`resumeProducing`.
+
+        A connection that is not resumed ends after ``timeout``, like one whose client is silent.
+        """
         self._stopped = self.paused = True
         self.transport.pauseProducing()  # type: ignore[union-attr]
 
     def resumeProducing(self) -> None:
         """Read on, unless a command is in progress: then when it is done."""
         self._stopped = False
+        if self._ending == CLOSED:
+            return
+        # The client was not silent, nor slow: it was not read from.
+        self._touch()
+        self._body.measure_anew()
         if not self._input_stopped:
             self.transport.resumeProducing()  # type: ignore[union-attr]
         if self._runner.coroutine is None or self._runner.input is not None:
@@ -391,7 +399,7 @@ class Connection(LineReceiver):
         return code
 
     def _send_with_care(self, code: int, wire: bytes, more: bool) -> None:
-        """Send a reply that may close the connection, or that lines were pushed in front of.
+        """Send a reply that may close the connection, or that continues lines which were pushed before.
 
         :param more: whether one that ends in a ``250-`` line is to be continued by the next one.
         """
@@ -402,7 +410,7 @@ class Connection(LineReceiver):
             self._open_code = code
             return
         if self._open_lines:
-            # Lines that a hook pushed before it changed its mind must not stand in front of another code.
+            # Lines that a hook pushed before it changed its mind must not come before another code.
             if self._open_code == code:
                 wire = self._open_lines + wire
             self._open_lines = b""
@@ -458,7 +466,7 @@ class Connection(LineReceiver):
         self._hold()
 
     def _output_free(self) -> None:
-        # That the client didn't read is no fault of a hook's, nor is it silent now.
+        # The time in which the client did not read counts neither for the hook nor as silence.
         self._touch()
         self._runner.restart_clock()
         if self._runner.coroutine is None or self._runner.input is not None:
@@ -471,10 +479,6 @@ class Connection(LineReceiver):
     def closing(self) -> bool:
         """Whether the last reply has been sent: nothing more is read, and the connection is going."""
         return self._closing_since is not None
-
-    def visit(self, now: float) -> float:
-        """Do what is overdue; return the next deadline."""
-        return self._timeouts.visit(now)
 
     def finish(self) -> None:
         """Close the connection after the command in progress."""
@@ -543,10 +547,10 @@ class Connection(LineReceiver):
         runner = self._runner
         runner.client_gone()
         if not runner.must_finish or runner.coroutine is None or self.connections.grace_over:
-            # Else it counts until its hook is done, or clients that hang up after DATA would escape all limits.
+            # If not, it counts until its hook is done, or clients that hang up after DATA would escape all limits.
             self.leave()
 
     def leave(self) -> None:
-        """Be counted and watched no more."""
-        self.connections.timers.remove(self)
+        """No longer count as a connection of the server, and have no time limits any more."""
+        self.connections.timers.remove(self._timeouts)
         self.connections.dismiss(self, self._address)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import wraps
 from types import CoroutineType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHandshakeListener, IOpenSSLServerConnectionCreator, ISSLTransport
@@ -21,7 +22,17 @@ from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.opening import open_connection
 from twisted_smtpd.protocol.running import CommandRunner
 from twisted_smtpd.protocol.settings import Command, SharedSettings
-from twisted_smtpd.protocol.states import NEEDS_AUTH, NEEDS_HELO, RECIPIENT, SENDER, TABLE, State, Verdicts, state_of
+from twisted_smtpd.protocol.states import (
+    NEEDS_AUTH,
+    NEEDS_HELO,
+    RECIPIENT,
+    SENDER,
+    TABLE,
+    State,
+    Verdicts,
+    state_of,
+    transaction_state,
+)
 from twisted_smtpd.protocol.timeouts import Timeouts
 from twisted_smtpd.protocol.tls import TLSLayer
 from twisted_smtpd.protocol.xclient import ClientIdentity
@@ -32,7 +43,7 @@ from twisted_smtpd.wire.commands import parse_command
 from twisted_smtpd.wire.content import ContentReader
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
-__all__ = ["TOOK_TOO_LONG", "Dispatch", "Status", "syntax"]
+__all__ = ["TOOK_TOO_LONG", "Dispatch", "Status", "guarded", "syntax"]
 
 log = Logger()
 
@@ -41,7 +52,7 @@ Status = str | Reply
 
 TOOK_TOO_LONG = Reply(451, "4.3.0", ("Processing took too long, try again later",))
 
-# Spoken to a mail server by a browser that an attacker sends there, or by a scanner: it must not go on.
+# A scanner sends these, or a browser that an attacker has made connect here.  Such a connection must not go on.
 HTTP_METHODS = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE"})
 
 
@@ -62,6 +73,24 @@ def syntax(text: str, extended: str | None = None, when: str | None = None) -> C
     return decorate
 
 
+def guarded(verb: str) -> Callable[[F], F]:
+    """Decorate an ``smtp_VERB`` method for which the table of states decides whether it may come.
+
+    Where a program calls it by its name, from a command of its own for example, the table is asked then.  A command
+    line does not come this way: its state has let it through already.
+    """
+
+    def decorate(method: F) -> F:
+        @wraps(method)
+        def call(connection: Dispatch, argument: str | None) -> Awaitable[None]:
+            return connection._settings.guarded[state_of(connection)][verb].method(connection, argument)
+
+        call.unguarded = method  # type: ignore[attr-defined]
+        return cast(F, call)
+
+    return decorate
+
+
 @implementer(IHandshakeListener)
 class Dispatch(Connection):
     """Carries out command lines, and calls hooks; :class:`twisted_smtpd.smtp.SMTP` documents its arguments.
@@ -72,7 +101,7 @@ class Dispatch(Connection):
         is made.
     """
 
-    # The options are a connection's own, too: a hook may give it others.
+    # Each connection has its own options, too: a hook may change them.
     __slots__ = (
         *("_accepted", "_barrier", "_calls", "_commands", "_identity", "_met", "_refused", "_tls", "_verb"),
         *("envelope", "event_handler", "implicit_tls", "session"),
@@ -89,7 +118,7 @@ class Dispatch(Connection):
     local_part_limit: int = 0
     #: Commands that a base class has and this one has not.
     withheld_commands: frozenset[str] = frozenset()
-    #: Options that the protocol leaves no choice of, by name.
+    #: Options that must have a certain value in this protocol, by name.
     required_options: Mapping[str, Any] = {}
     #: What may come when.
     states: Mapping[State, Verdicts] = TABLE
@@ -147,7 +176,7 @@ class Dispatch(Connection):
 
     @property
     def may_vouch(self) -> bool:
-        """Whether the client's word is taken for which client it speaks for (XCLIENT)."""
+        """Whether the client may say for which other client it speaks (XCLIENT)."""
         return self._identity is not None and self._identity.may_vouch
 
     @property
@@ -165,7 +194,7 @@ class Dispatch(Connection):
         super().connectionMade()
         self._timeouts = Timeouts(self, self._runner, self._body, self._active)
         if ISSLTransport.providedBy(self.transport):
-            # What listens has seen to it.
+            # The endpoint that listens has added TLS.
             self.implicit_tls = None
             self._tls = TLSLayer(self, handshaking=True)
         elif self.implicit_tls is None:
@@ -187,7 +216,7 @@ class Dispatch(Connection):
         :param status: what to say; ``{hostname}`` stands for the server's name.
         """
         if self.implicit_tls is not None:
-            # The client would take the words for a broken handshake.
+            # The client waits for a handshake, and would take a reply in clear for a broken one.
             self.drop()
             return
         self.send_reply(status.format(hostname=self._settings.values["hostname"]), verb="")
@@ -263,7 +292,7 @@ class Dispatch(Connection):
         """The client's next line, without its CRLF.
 
         :param limit: octets it may have.
-        :raises SMTPReplyError: if it has more, or is none.
+        :raises SMTPReplyError: if it is longer, or ends with LF alone.
         """
         line = await self._runner.next_input(limit)
         if isinstance(line, Reply):
@@ -294,7 +323,7 @@ class Dispatch(Connection):
         except Exception as error:
             self._command_failed(error)
             return
-        # DATA leaves the body to be awaited: it comes by itself.
+        # DATA returns the body, which arrives without a coroutine that waits for it.
         if rest is not DONE and rest is not self._body:
             self._runner.start(rest)  # type: ignore[arg-type]
 
@@ -321,8 +350,7 @@ class Dispatch(Connection):
 
     def _command_failed(self, error: BaseException) -> None:
         if isinstance(error, SMTPReplyError):
-            self._commands = self._settings.dispatch[state_of(self)]
-            self._release()
+            self._command_done()
             self.refuse(error.reply)
         elif self._gone and isinstance(error, CANCELLED):
             log.debug("client gone while a hook was pending")
@@ -364,7 +392,8 @@ class Dispatch(Connection):
 
     def _sender_accepted(self) -> None:
         """A MAIL without a hook was accepted."""
-        self._commands = self._settings.dispatch[SENDER]
+        # A class may make envelopes that have a recipient already.
+        self._commands = self._settings.dispatch[transaction_state(self) if self.envelope.rcpt_tos else SENDER]
 
     def _recipient_accepted(self) -> None:
         if not self._accepted:
@@ -397,7 +426,7 @@ class Dispatch(Connection):
         self.envelope = self._create_envelope()
         self._accepted = self._refused = 0
         if self.session.xforward:
-            # It holds for one message: the next one may be another client's.
+            # XFORWARD holds for one message: the next one may come from another client.
             self.session.xforward = {}
 
     def _set_rset_state(self) -> None:
@@ -423,8 +452,8 @@ class Dispatch(Connection):
                 status = await settle(status, self.loop)
         except SMTPReplyError as error:
             return error.reply
-        if type(status) is str and ("\n" in status or status[3:4] == "-"):
-            # It is returned, so it is whole: its last line must not announce another, as that of one it pushes may.
+        if isinstance(status, str) and ("\n" in status or status[3:4] == "-"):
+            # A returned status is complete: its last line must not announce another one ("250-"), as a pushed one may.
             return Reply.parse(status)
         return status
 
@@ -437,7 +466,7 @@ class Dispatch(Connection):
         if timed_out and isinstance(error, CANCELLED):
             return TOOK_TOO_LONG
         try:
-            # Whole: a last line that announces another must not swallow the next reply.
+            # Complete, as above: a last line "451-" must not swallow the next reply.
             return Reply.parse(await self.handle_exception(error))
         except (Exception, asyncio.CancelledError) as broken:
             self._log_failure(error)

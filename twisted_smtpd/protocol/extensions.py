@@ -20,9 +20,9 @@ class Extension:
     :cvar growth: by how many octets it lengthens which command line.
     :cvar mail_parameters: the parameters it adds to MAIL, each with its check.
     :cvar rcpt_parameters: the parameters it adds to RCPT.
-    :cvar varies_with: the attributes of a connection on which its keyword depends, if on nothing else but the settings:
-        where all extensions tell, the EHLO response is put together once for each of their values.  ``None`` if it has
-        to be asked each time.
+    :cvar varies_with: the attributes of a connection on which its keyword depends, besides the settings.  If all
+        extensions have this, an EHLO response is put together once for each set of their values.  ``None``: the keyword
+        is asked for each time.
     """
 
     growth: Mapping[str, int] = MappingProxyType({})
@@ -33,7 +33,7 @@ class Extension:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "keyword" in vars(cls) and "varies_with" not in vars(cls):
-            # What a base class says of its keyword needn't hold for this one's.
+            # What the keyword of the base class depends on need not be true for this one.
             cls.varies_with = None
 
     def in_use(self, settings: SharedSettings) -> bool:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_EHLO_RESPONSES", "greet", "say_hello"]
 
-#: A handler may give each client limits of its own, and EHLO says them: so many responses are kept.
+#: How many EHLO responses are kept.  A handler may give each client its own limits, which EHLO tells.
 MAX_EHLO_RESPONSES = 64
 
 
@@ -87,7 +87,7 @@ def _ehlo_lines(client: ClientView) -> list[str]:
 
 
 def _ehlo_response(client: ClientView) -> str:
-    """The response without a hook: put together once for all that it depends on."""
+    """The response without a hook, put together once for each state that it depends on."""
     settings, state = client._settings, None
     if settings.ehlo_state is not None:
         state = settings.ehlo_state(client)

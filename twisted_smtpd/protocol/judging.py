@@ -1,4 +1,4 @@
-"""What a hook says that is asked for yes or no."""
+"""Reads the answer of a hook that says yes or no."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def permits(answer: object) -> bool:
     """Whether a hook that is asked for true or false lets the client go on.
 
     :param answer: what it returned: a status counts as true if its code is 2yz, anything else by its truth.  A
-        generator, or an awaitable that is still to be waited for, permits nothing.
+        generator, or an awaitable whose result is not there yet, permits nothing.
     """
     if isinstance(answer, (str, Reply)):
         try:

@@ -6,7 +6,7 @@
 3. Whether the client may use XCLIENT.  It is asked of the client that the PROXY header names.
 4. The greeting.
 
-A connection that does not get to the greeting was never there for ``handle_CONNECT`` and ``handle_DISCONNECT``.
+For a connection that does not get to the greeting, neither ``handle_CONNECT`` nor ``handle_DISCONNECT`` is called.
 """
 
 from __future__ import annotations

@@ -119,14 +119,14 @@ class ProxyHeader:
             return None
         if not isinstance(answer, Reply):
             return ""
-        # It may quote what the header said; braces are the format's.
+        # It may quote the header, and turn_away() would take braces for its format.
         return str(answer).replace("{", "{{").replace("}", "}}")
 
     def _overdue(self) -> None:
         self._refuse(f"not complete within {self._timeout:g} s")
 
     def _refuse(self, reason: str) -> None:
-        # The specification has a connection without the header it should have dropped: it is not a client's.
+        # The specification says to drop a connection that lacks the header: it is not from a client.
         session = self._client.session
         log.warn("{session} {peer}: PROXY header: {reason}", session=session.id, peer=session.peer, reason=reason)
         self._client.drop()

@@ -36,7 +36,7 @@ class CommandRunner:
     :ivar line_limit: octets of the line it waits for, without its CRLF; 0 while it waits for none.
     :ivar since: when its hook began, in seconds: ``hook_timeout`` counts from here.
     :ivar timed_out: whether the hook was cancelled because it took too long.
-    :ivar must_finish: whether it has a whole message, so that the client's going must not cut it off.
+    :ivar must_finish: whether it goes on when its client has gone, because it has a whole message.
     """
 
     __slots__ = (
@@ -127,14 +127,14 @@ class CommandRunner:
             # The coroutine reads the result from the Deferred itself; a failure can't be read while callbacks run.
             self._step(coroutine, result if isinstance(result, Failure) else None)
         except BaseException:
-            # What ends a program is for the reactor, which would close the connection; a Deferred keeps it to itself.
+            # KeyboardInterrupt or SystemExit: the reactor would close the connection, a Deferred would only keep it.
             log.failure("a hook ended the program: its connection is closed")
             connection.abort()
             return
         connection._go_on()
 
     def restart_clock(self) -> None:
-        """Give the hook all of its time again: what was waited for was not its fault."""
+        """Give the hook all of its time again, since it was not the hook that was waited for."""
         self.since = self._connection._now()
 
     def keep(self, must_finish: bool) -> None:
@@ -144,7 +144,7 @@ class CommandRunner:
     # -- input ---------------------------------------------------------------------------------------------------------
 
     async def next_input(self, line_limit: int = 0) -> Any:
-        """Wait for what the connection reads next, and hands over with :meth:`hand_over`.
+        """Wait for what the connection reads next; it calls :meth:`hand_over` with that.
 
         :param line_limit: octets of a line, without its CRLF; 0 where it is no line.
         """
@@ -171,7 +171,7 @@ class CommandRunner:
     # -- its end -------------------------------------------------------------------------------------------------------
 
     def cancel_hook(self) -> None:
-        """Cancel what the command waits for, once: a hook that cleans up, or tries again for ever, is left alone."""
+        """Cancel what the command waits for, but only once: a hook may clean up, and may even go on."""
         if self.pending is not None and not self._cancelled:
             self._cancelled = True
             try:
@@ -189,12 +189,12 @@ class CommandRunner:
         self.timed_out = True
 
     def take_timed_out(self) -> bool:
-        """Whether the hook took too long; asked once."""
+        """Whether the hook took too long; then forget it."""
         timed_out, self.timed_out = self.timed_out, False
         return timed_out
 
     def client_gone(self) -> None:
-        """End what is under way, except a hook that has the whole message."""
+        """End the command in progress, unless it has a whole message."""
         if self.pending is not None:
             if not self.must_finish:
                 self.cancel_hook()
@@ -207,7 +207,7 @@ class CommandRunner:
         self.input = None
 
     def say_goodbye(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run what the handler does when its client has gone; beside a hook that still has the whole message."""
+        """Run ``handle_DISCONNECT``, beside a hook that still has the whole message."""
         if self.coroutine is None:
             self.start(coroutine, must_finish=True)
         else:

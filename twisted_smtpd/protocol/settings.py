@@ -46,17 +46,19 @@ class SharedSettings:
     :ivar cls: the protocol class.
     :ivar handler: the handler.
     :ivar values: the value of each option.
-    :ivar own: those that each connection has of its own, in the order of ``OPTIONS``.
+    :ivar own: the values that each connection has as attributes, in the order of ``OPTIONS``.
     :ivar hooks: the handler's hooks: ``MAIL`` to ``handle_MAIL``.
-    :ivar asked: the hooks that are called: those of the handler, and all for a class that has a say in how they are.
+    :ivar asked: the hooks that are called: the handler's; and MAIL and RCPT if the class overrides
+        ``_call_handler_hook``.
     :ivar security: TLS, proxies and trusted clients.
     :ivar mechanisms: the mechanisms of AUTH, by name.
     :ivar extensions: the ESMTP extensions in use, in the order of the EHLO response.
     :ivar mail_parameters: the parameters of MAIL, each with its check.
     :ivar rcpt_parameters: those of RCPT.
-    :ivar commands: the verbs there are.
-    :ivar dispatch: for each state, the verbs and what becomes of them in it: the table of
-        :mod:`~twisted_smtpd.protocol.states` with this server's methods.
+    :ivar commands: the verbs of the class.
+    :ivar dispatch: for each state, what each verb does in it: the table of :mod:`~twisted_smtpd.protocol.states` with
+        this server's methods.
+    :ivar guarded: the same with this package's own methods only, for a program that calls one of them by its name.
     :ivar longest_command: octets of the longest command line, CRLF included.
     :ivar call_limits: how often a client may send each verb (``"*"`` for the rest), or ``None``.
     :ivar shortest_limit: the shortest limit in time, in seconds.
@@ -79,6 +81,7 @@ class SharedSettings:
     rcpt_parameters: Mapping[str, ParameterCheck]
     commands: Mapping[str, Command]
     dispatch: Mapping[State, dict[str, Command]]
+    guarded: Mapping[State, Mapping[str, Command]]
     longest_command: int
     call_limits: Mapping[str, int] | None
     shortest_limit: float

@@ -1,4 +1,4 @@
-"""The limits in time, as one table: applies when, since when, how long, what happens."""
+"""The time limits, as one table: when each applies, since when it counts, how long it is, and what happens then."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ["CLOSING_TIME", "SITUATIONS", "Limit", "Situation", "Timeouts"]
 
 log = Logger()
 
-# Seconds a connection that is to be closed may take to take in its last reply, and a hook to end when cancelled.
+# Seconds that a client has to read the last reply before its connection is closed, and a cancelled hook to end.
 CLOSING_TIME = 10.0
 
 
 class Timeouts:
-    """The time limits of one connection; :class:`~twisted_smtpd.runtime.timers.Timers` has them looked after.
+    """The time limits of one connection; :class:`~twisted_smtpd.runtime.timers.Timers` has them checked.
 
     :param connection: the connection.
     :param runner: its command in progress.
     :param body: the message being received.
     :param connected_at: when the connection was made, in seconds.
-    :ivar give_up: called when a step before SMTP has taken too long, or ``None`` where none is waited for.
+    :ivar give_up: called when a step before SMTP has taken too long, or ``None`` while no step is waited for.
     :ivar give_up_at: when that is, in seconds.
     """
 
@@ -47,7 +47,7 @@ class Timeouts:
     def wait_at_most(self, seconds: float, give_up: Callable[[], None]) -> None:
         """Have something done unless :meth:`no_longer_waiting` is called in time.
 
-        :param seconds: one of the limits in the settings, none of which is shorter than the shortest of them.
+        :param seconds: a limit from the settings, so that it is not below their ``shortest_limit``.
         """
         self.give_up_at = min(self.connection._now() + seconds, self.session_end())
         self.give_up = give_up
@@ -140,7 +140,7 @@ _HOOK = Limit(
     "hook_timeout", lambda t: t.runner.since, lambda t: t.connection.hook_timeout, lambda t: t.runner.overdue()
 )
 _SILENT = _idle(_hang_up("421 4.4.2 Idle for too long, closing the connection"))
-# The hook may end; then the session does.
+# The hook may finish; then the session ends.  This limit comes first: what ends the hook has the next command read.
 _SESSION_OVER_AFTER_HOOK = _session(lambda t: t.connection._end_comes(TOO_LONG))
 
 #: The table.
@@ -179,12 +179,12 @@ SITUATIONS = (
     Situation(
         "a hook that was cancelled goes on",
         lambda t: t.runner.pending is not None and t.runner.input is None and t.runner.timed_out,
-        (_cancelled(_hook_stuck), _SESSION_OVER_AFTER_HOOK),
+        (_SESSION_OVER_AFTER_HOOK, _cancelled(_hook_stuck)),
     ),
     Situation(
         "a hook is at work",
         lambda t: t.runner.pending is not None and t.runner.input is None,
-        (_HOOK, _SESSION_OVER_AFTER_HOOK),
+        (_SESSION_OVER_AFTER_HOOK, _HOOK),
     ),
     Situation(
         "a hook does not read its stream",

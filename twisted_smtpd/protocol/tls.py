@@ -38,7 +38,7 @@ class TLSClient(ClientView, Protocol):
 
 @implementer(IOpenSSLServerConnectionCreator)
 class _Guarded:
-    """A connection creator that does not fail: Twisted's transports don't survive that.
+    """A connection creator that never fails, because Twisted's transports do not survive an error there.
 
     :ivar failure: what the creator failed with.
     :ivar layer: Twisted's TLS layer, once it has asked for a connection.
@@ -112,7 +112,7 @@ class TLSLayer:
         try:
             client.session.ssl = describe(client.transport)
         except Exception:
-            # A client's certificate may be odd in ways that no one has thought of.
+            # A client's certificate may be malformed in an unforeseen way.
             log.failure("{session}: TLS can't be told about", session=client.session.id)
             client.drop()
             return False
@@ -123,6 +123,8 @@ class TLSLayer:
         """The transport has TLS now."""
         self.handshaking, self.done = False, True
         if self._awaited:
+            # Once: later another command may be waiting for something else.
+            self._awaited = False
             self._client._wake()
 
     def lost(self, reason: Failure) -> None:
@@ -171,10 +173,10 @@ async def starttls(client: TLSClient, creator: IOpenSSLServerConnectionCreator |
     _check_nothing_follows(client)
     await client.push("220 Ready to start TLS")
     client._flush()
-    # TLS takes the transport over with nothing of ours left in it.
+    # Nothing of ours must be left in the transport when TLS takes it over.
     await client.drain()
     _check_nothing_follows(client)
-    # RFC 3207 section 4.2: nothing that was said in clear is known any longer, however the handshake ends.
+    # RFC 3207 section 4.2: forget what was said in clear, also if the handshake fails.
     client._renew_session()
     client._set_barrier(State.WEAK)
     if await client._tls_layer().start(creator):

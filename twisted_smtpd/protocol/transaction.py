@@ -214,8 +214,8 @@ class Transaction(Dispatch):
     # -- a hook that reads the message while it comes ------------------------------------------------------------------
 
     async def _stream(self, rest: Awaitable[None], reader: ContentReader) -> None:
+        await rest
         try:
-            await rest
             await self._answer(await self._stream_to_hook(reader))
             log_message(self, reader.size)
         finally:
@@ -223,12 +223,15 @@ class Transaction(Dispatch):
             self._end_of_message()
 
     async def _stream_to_hook(self, reader: ContentReader) -> Any:
-        """Let ``handle_DATA_STREAM`` read while the client sends; its status, or why the message is refused."""
+        """Let ``handle_DATA_STREAM`` read while the client sends.
+
+        :returns: its status, or why the message is refused.
+        """
         stream = ContentStream(self._body.stream_drained, lambda: hook.cancel())
         hook = Deferred.fromCoroutine(self._read_stream(stream))
 
         def done(result: Any) -> Any:
-            # What the hook has not read is read past, and does not count.
+            # The rest of the message is read and thrown away; no limit holds for it.
             reader.discard()
             stream.close()
             return result
@@ -260,7 +263,7 @@ class Transaction(Dispatch):
         return status
 
     def _content_error(self, error: str) -> Exception:
-        """What a hook that reads a message hears of an error of the reader."""
+        """The exception that a hook which reads the message gets for an error of the reader."""
         refusal = self._content_refusal(error)
         assert refusal is not None
         return SMTPReplyError(refusal.code, refusal.enhanced, refusal.lines[0])
@@ -272,7 +275,7 @@ class Transaction(Dispatch):
     # -- the answer ----------------------------------------------------------------------------------------------------
 
     def _answer(self, status: Any) -> Awaitable[None]:
-        """Send what is to be said of the message: one reply.
+        """Send the reply to the message.
 
         :param status: the hook's, or ``MISSING``.
         :returns: what is left to be awaited.
@@ -285,8 +288,18 @@ class Transaction(Dispatch):
             rest = self.push(status)
         except BadStatus as error:
             return self._answer_instead(error)
+        if rest is not DONE:
+            return self._answer_later(rest)
         self._message_judged()
         return rest
+
+    async def _answer_later(self, rest: Awaitable[None]) -> None:
+        # An overridden push() may not have begun: its reply is known when it has ended.
+        try:
+            await rest
+        except BadStatus as error:
+            await self.push(await self.status_for(error))
+        self._message_judged()
 
     async def _answer_for_all(self, status: Any) -> None:
         await self.push(await self._one_status(status))
@@ -306,7 +319,12 @@ class Transaction(Dispatch):
         return each_status(status, self._accepted, self._runner.restart_clock)
 
     def _message_judged(self) -> None:
-        """The client has heard what becomes of its message, or of one recipient's."""
-        self.connections.counts.judged(self._code)
-        if self._errors and self._code < 300:
-            self.forgive()
+        """Count the reply to a message, or to one of its recipients."""
+        counts, code = self.connections.counts, self._code
+        if code < 300:
+            # What judged() does, without the call.
+            counts.accepted += 1
+            if self._errors:
+                self.forgive()
+        else:
+            counts.judged(code)

@@ -1,4 +1,4 @@
-"""What becomes of a message: from the statuses that a hook gives to the replies that the client hears."""
+"""The verdict on a message: from the statuses that a hook gives to the reply, the counts and the log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["each_status", "gathered", "is_many", "log_message", "one_for_all"]
 
 log = Logger()
 
-# What is logged of a message; all keys are here, since a copy that needs no new ones is the cheapest.
+# The log event of a message.  It has all keys, because a copy to which none is added is the cheapest.
 MESSAGE_EVENT: dict[str, Any] = {
     "log_logger": log,
     "log_level": LogLevel.info,
@@ -64,7 +64,7 @@ async def each_status(status: Any, recipients: int, began: Callable[[], None]) -
             began()
             yield reply
     finally:
-        # Left alone after a bad status, it would be suspended for ever, in a `with` perhaps.
+        # After a bad status it would stay suspended for ever, perhaps inside a `with`.
         if hasattr(status, "aclose"):
             await status.aclose()
     if due:
@@ -74,7 +74,7 @@ async def each_status(status: Any, recipients: int, began: Callable[[], None]) -
 async def one_for_all(statuses: AsyncIterator[Reply], session: Session) -> Reply:
     """The one reply of SMTP.
 
-    Where the statuses differ by recipient, neither yes nor no would be true: the client shall try again later.
+    If the statuses differ by recipient, neither yes nor no would be true, so the client has to try again later.
     """
     replies = [reply async for reply in statuses]
     if len({reply.code // 100 for reply in replies}) == 1:
@@ -84,7 +84,7 @@ async def one_for_all(statuses: AsyncIterator[Reply], session: Session) -> Reply
 
 
 async def gathered(statuses: AsyncIterator[Reply]) -> AsyncIterator[Reply]:
-    """What an iterator yields, ended as it ended."""
+    """Collect what an iterator yields; the result yields the same, and ends with the same error."""
     found: list[Reply] = []
     ending: BaseException | None = None
     try:
@@ -127,7 +127,7 @@ def log_message(connection: _Judged, size: int) -> None:
     event = MESSAGE_EVENT.copy()
     event["log_time"] = time.time()
     # Values, not the envelope: an event that is kept must not keep the message.
-    event["session"] = session.id
+    event["session"] = session._id or session.id
     event["peer"] = session.peer
     event["sender"] = envelope.mail_from
     event["recipients"] = connection._accepted

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CLOSED", "FINISHING", "OPEN", "STOPPING", "TOO_LONG", "ClientView", "ConnectionView"]
 
-# How near the end of a connection is.  Not at all; it was open for too long, or the server is stopping: what is in
-# progress is the last thing; it is closed after the command in progress; nothing is read or sent any more.
+# How near the end of a connection is.  TOO_LONG and STOPPING: it ends after the command or message in progress, because
+# it was open for too long or because the server stops.  FINISHING: it ends after the command in progress.  CLOSED:
+# nothing is read or sent any more.
 OPEN, TOO_LONG, STOPPING, FINISHING, CLOSED = range(5)
 
 
@@ -35,6 +36,7 @@ class ConnectionView(Protocol):
 
     :ivar transport: the transport.
     :ivar connections: what all connections of the server share.
+    :ivar paused: whether nothing is read for now.
     :ivar loop: the running asyncio loop, or ``None`` where the reactor is another one.
     :ivar _settings: what this connection shares with those of the same class, handler and options.
     :ivar _output: the way out.
@@ -46,6 +48,7 @@ class ConnectionView(Protocol):
 
     transport: Any
     connections: Connections
+    paused: bool
     loop: asyncio.AbstractEventLoop | None
     timeout: float
     session_timeout: float
@@ -81,7 +84,10 @@ class ConnectionView(Protocol):
         """The command in progress has ended with an error: answer it."""
 
     def _end_comes(self, stage: int) -> None:
-        """Have the connection end when it has come as far as this stage says."""
+        """Have the connection end.
+
+        :param stage: how soon, one of the stages above; a call for a sooner end still holds.
+        """
 
     def finish(self) -> None:
         """Close the connection after the command in progress."""
@@ -96,7 +102,7 @@ class ConnectionView(Protocol):
         """Close at once."""
 
     def leave(self) -> None:
-        """Be counted and watched no more."""
+        """No longer count as a connection of the server, and have no time limits any more."""
 
 
 class ClientView(ConnectionView, Protocol):
@@ -124,7 +130,7 @@ class ClientView(ConnectionView, Protocol):
 
     @property
     def may_vouch(self) -> bool:
-        """Whether the client's word is taken for which client it speaks for."""
+        """Whether the client may say for which other client it speaks."""
 
     def push(self, status: str | Reply) -> Awaitable[None]:
         """Send a reply, and wait while the client does not read."""
@@ -136,13 +142,13 @@ class ClientView(ConnectionView, Protocol):
         """The status for a hook that failed."""
 
     def _call_handler_hook(self, command: str, *arguments: Any) -> Awaitable[Any]:
-        """Call a hook of the handler's."""
+        """Call a hook of the handler."""
 
     def _set_barrier(self, barrier: State | None) -> None:
         """Enter :attr:`State.UNWELCOME` or :attr:`State.WEAK`, or leave it."""
 
     def _meet(self) -> None:
-        """The client is greeted: replies are to no command, and ``handle_DISCONNECT`` will tell of its end."""
+        """Note that the client is greeted: a reply answers no command now, and ``handle_DISCONNECT`` will be called."""
 
     def _renew_session(self) -> Session:
         """Forget what the client has said until now; what is known of its connection stays."""
@@ -160,7 +166,7 @@ class ClientView(ConnectionView, Protocol):
         """Whether more has arrived than was read."""
 
     def _take_input(self) -> bytes:
-        """Take what has arrived and is not read yet away from the dialog."""
+        """Take what has arrived and is not read yet."""
 
     def _flush(self) -> None:
         """Send the replies that are due now."""
@@ -175,7 +181,7 @@ class ClientView(ConnectionView, Protocol):
         """Wait for :meth:`_wake`; meanwhile what the client sends is not read."""
 
     def _wake(self) -> None:
-        """What is slept for has happened."""
+        """End the waiting in :meth:`_sleep`."""
 
     async def _wait(self, seconds: float, give_up: Callable[[], None], waiting: Coroutine[Any, Any, None]) -> None:
         """Wait for something other than a command.

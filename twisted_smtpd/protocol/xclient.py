@@ -71,7 +71,7 @@ class VouchingClient(ClientView, Protocol):
     """A connection that may be a trusted mail server's."""
 
     def _client_identity(self) -> ClientIdentity:
-        """Who is there, made where the settings trust anybody."""
+        """Its XCLIENT and XFORWARD, made when they are first asked for."""
 
 
 def trusts_clients(client: VouchingClient) -> bool:
@@ -86,7 +86,7 @@ async def trust_xclient(client: VouchingClient) -> bool:
 
 
 class ClientIdentity:
-    """XCLIENT and XFORWARD, for the clients whose word is taken.
+    """XCLIENT and XFORWARD, for trusted clients.
 
     :param client: the connection.
     :ivar may_vouch: whether the client is one of them.
@@ -124,7 +124,7 @@ class ClientIdentity:
         return values
 
     async def xclient(self, arg: str | None) -> None:
-        """Carry out XCLIENT: the session begins anew, as that of the client that is spoken for."""
+        """Carry out XCLIENT: the session begins anew, as the session of the client that is named."""
         client = self._client
         values = self._attributes(arg, XClient.attributes)
         helo = values.get("HELO")
@@ -147,14 +147,14 @@ class ClientIdentity:
         await greet(client)
 
     def _introduce(self, session: Session, values: dict[str, str | None]) -> str | None:
-        """Have the client be the one that is named; returns why it can't be served, or ``None``."""
+        """Take over the address that is named; returns why that client can't be served, or ``None``."""
         if not values.keys() & {"ADDR", "PORT"}:
             return None
         peer = session.peer
         host = values["ADDR"] if "ADDR" in values else (peer[0] if peer else None)
         port = int(session.xclient.get("PORT") or 0)
         if not host:
-            # The sender does not know the address.  In no case is the client the sender itself.
+            # The sender does not know the address.  The client is never the sender itself.
             return self._client._stands_for("")
         client: tuple[Any, ...] = (host, port, 0, 0) if ":" in host else (host, port)
         return self._client._stands_for(client)

@@ -106,9 +106,9 @@ class NeedsAsyncioReactor(RuntimeError):
 class InputWait:
     """Awaited by a command that waits for what the client sends next.
 
-    Whoever drives the coroutine calls :meth:`listen`; the dialog calls ``resume`` with what was read.
+    The object that drives the coroutine calls :meth:`listen`; the connection calls ``resume`` with what it has read.
 
-    :param ready: called when somebody listens: the dialog may read on.
+    :param ready: called by :meth:`listen`: the connection may read on.
     """
 
     __slots__ = ("_ready", "resume")
@@ -157,9 +157,9 @@ async def settle(result: Any, loop: asyncio.AbstractEventLoop | None) -> Any:
 
 
 def unfinished(value: object) -> bool:
-    """Whether this is what something will come of, not what came of it.
+    """Whether a value is a coroutine, a Deferred, a generator or the like, whose result is not there yet.
 
-    Where a hook's word is taken for its truth, such an object would always mean yes.
+    Where the truth of a value decides, such an object would always mean yes.
 
     :param value: what :func:`settle` gave: a hook may give an awaitable of an awaitable, or be a generator by mistake.
     """
@@ -234,7 +234,7 @@ def _future_of(subscribe: Callable[[Callable[[Any], Any]], object], loop: asynci
 
     def arrived(value: Any) -> Any:
         if future.done():
-            # The task was cancelled: nobody is left to hear how the Deferred took it.
+            # The task was cancelled, so the result of the Deferred is not needed.
             return None
         future.set_result(value)
         return value

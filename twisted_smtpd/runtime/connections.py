@@ -14,7 +14,7 @@ from zope.interface import Attribute, Interface
 
 from twisted_smtpd.runtime.batches import Batches
 from twisted_smtpd.runtime.throttle import Throttle
-from twisted_smtpd.runtime.timers import Timed, Timers
+from twisted_smtpd.runtime.timers import Timers
 
 __all__ = ["Connection", "Connections", "Counts", "ICounted", "limited_address"]
 
@@ -23,7 +23,7 @@ __all__ = ["Connection", "Connections", "Counts", "ICounted", "limited_address"]
 LINGER = 1.0
 
 
-class Connection(Timed, Protocol):
+class Connection(Protocol):
     """A connection that is counted here."""
 
     @property

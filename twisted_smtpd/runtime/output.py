@@ -141,7 +141,7 @@ class Output:
         """The connection is gone: end the waiting in :meth:`drained`."""
         self._release()
         self._held = b""
-        # These refer to the dialog.  Without this cycle the connection is freed at once, not by the garbage collector.
+        # These refer to the connection.  Without this cycle it is freed at once, not by the garbage collector.
         self._blocked = self._freed = _nothing
 
     def _release(self) -> None:
@@ -160,4 +160,4 @@ class Output:
         self._freed()
 
     def stopProducing(self) -> None:
-        """The connection is gone.  The transport tells the dialog, so nothing is to be done here."""
+        """The connection is gone.  The transport tells the protocol, so nothing is to be done here."""

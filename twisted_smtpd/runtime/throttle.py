@@ -1,4 +1,4 @@
-"""Slows down whoever guesses passwords, by address: the more it fails, the longer each attempt waits for its turn."""
+"""Slows down clients that guess passwords, by address: each failure makes the next attempts wait longer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LONGEST_DELAY = 30.0
 LONGEST_WAIT = 30.0
 # An address that has behaved for so long starts anew.
 FORGIVEN_AFTER = 900.0
-# Passwords of one address that are checked at the same time: what it guesses before its first failure is known.
+# Passwords of one address that are checked at the same time, before the first failure of that address is known.
 AT_ONCE = 4
-# As many addresses are remembered: somebody who has more of them gains nothing by it, but memory is bounded.
+# The number of addresses that are remembered, so that memory is limited.
 MAX_ADDRESSES = 10_000
 
 
@@ -56,11 +56,11 @@ class Throttle:
     """The authentications of one server, by address.
 
     All connections of an address wait for the same turns, so that many of them guess no faster than one: a turn is
-    reserved when it begins, as if it failed.  A success gives back what it has reserved, but forgives nothing: whoever
-    has an account would guess on at full speed.
+    reserved when it begins, as if it failed.  A success gives back what it has reserved, but forgives nothing:
+    otherwise a client that has an account could go on guessing at full speed.
 
-    An address that has not failed needs no turn.  Its passwords are checked a few at a time, so that a hundred guesses
-    that come together are known as such after the first few.
+    An address that has not failed needs no turn.  Its passwords are checked a few at a time, so that guesses that come
+    together are known as such after the first few.
     """
 
     def __init__(self) -> None:

@@ -43,7 +43,7 @@ class ClientError(Exception):
     :param detail: what happened, for the log.
     :param enhanced: the enhanced status code of :attr:`reply`.
     :param text: its text, which says nothing of the network behind us.
-    :ivar reply: a 451 for whoever wants the message sent.
+    :ivar reply: a 451 for the client that wants the message sent.
     """
 
     def __init__(self, detail: str, enhanced: str = "4.4.2", text: str = "Connection to the next host failed") -> None:
@@ -104,7 +104,7 @@ class _Content:
             chunk = self._content[self._offset : self._offset + CHUNK]
             self._offset += CHUNK
             self.done = self._offset >= len(self._content)
-            # Not an idle next host, as long as it takes in what it is sent.
+            # The next host is not idle while it takes what it is sent.
             self._client.restart_timer()
             transport.write(chunk + b".\r\n" if self.done else chunk)
         if self.done:
@@ -121,7 +121,7 @@ class SMTPClient(Protocol):
     """A connection to the next host.
 
     Each method that asks something raises :exc:`ClientError` if there is no answer.  An answer that is awaited can be
-    cancelled, which ends the connection: what it would have been answer to is not known then.
+    cancelled, which ends the connection: the next reply could not be assigned to a question then.
 
     :param clock: the provider of time.
     :param timeout: seconds the next host may be silent.
@@ -184,7 +184,7 @@ class SMTPClient(Protocol):
         self.closed.callback(None)
 
     def abort(self, error: ClientError | None = None) -> None:
-        """End the connection at once; whoever waits for an answer gets an error."""
+        """End the connection at once; the awaited answers fail."""
         self._fail(error or ClientError("given up"))
 
     def _fail(self, error: ClientError) -> None:
@@ -240,7 +240,7 @@ class SMTPClient(Protocol):
         answer.callback(reply)
 
     def _answered_early(self, reply: Reply) -> None:
-        """A verdict on a message that has not been sent: a refusal may be meant, a yes would be a lie."""
+        """Handle a reply to a message that is not sent yet: a refusal may be meant so, but a yes can't be true."""
         answer = self._waiting.popleft() if reply.code >= 400 else None
         self._fail(ClientError(f"answered before the end of data: {reply}"))
         if answer is not None:
@@ -309,7 +309,7 @@ class SMTPClient(Protocol):
             return [await answer for answer in answers]
         finally:
             for answer in answers:
-                # Whoever waited has been told by the first of them.
+                # The first failure has been raised; the others are the same.
                 answer.addErrback(lambda failure: None)
 
     async def greet(self, hostname: str) -> None:
@@ -342,7 +342,7 @@ class SMTPClient(Protocol):
         if self._error is not None:
             raise self._error
         if self._arrived or self._reader.pending:
-            # Put there by somebody in the middle, to be taken for the answer to what is asked inside TLS.
+            # An attacker in the middle may have added it, to have it taken for an answer inside TLS.
             raise self._refused("more than the reply to STARTTLS", "4.7.5")
         self.transport.startTLS(options)
         self._encrypted = True
@@ -351,7 +351,7 @@ class SMTPClient(Protocol):
     async def log_in(self, credentials: Credentials) -> None:
         """Authenticate with PLAIN or LOGIN (RFC 4954).
 
-        :param credentials: whom as.
+        :param credentials: the user name and the password.
         """
         mechanisms = self.extensions.get("AUTH", "").upper().split()
         if "PLAIN" in mechanisms:
@@ -373,7 +373,7 @@ class SMTPClient(Protocol):
         :param content: the message.
         :param replies: how many answers there will be: with LMTP one per accepted recipient.
         :param timeout: seconds the next host may be silent before and between them.
-        :returns: the replies; fewer of them only if the connection ended behind one that was a refusal.
+        :returns: the replies; fewer if the connection ended after at least one of them.
         """
         if self._error is not None:
             raise self._error
@@ -386,7 +386,7 @@ class SMTPClient(Protocol):
             for answer in answers:
                 given.append(await answer)
         except ClientError:
-            # Each answer that was heard counts: its recipient has the message, or will never get it.
+            # Each answer that has arrived counts: its recipient has the message, or will never get it.
             if not given:
                 raise
         finally:
@@ -401,7 +401,7 @@ class SMTPClient(Protocol):
             raise self._refused(f"{what}: {reply}", "4.3.5" if reply.code >= 500 else "4.4.2")
 
     def _refused(self, detail: str, enhanced: str) -> ClientError:
-        """The next host won't have us.  It isn't the message's fault, so it is no reason to bounce it."""
+        """The next host refuses us.  The message is not to blame, so the error is temporary."""
         error = ClientError(detail, enhanced, "The next host does not serve us")
         self.abort(error)
         return error

@@ -71,7 +71,7 @@ class NextHost:
         """A connection, ready for a transaction; it is given back with :meth:`release`.
 
         :param hostname: our name.
-        :raises ClientError: if there is none to be had.
+        :raises ClientError: if no connection can be made, or becomes free.
         """
         while True:
             if self._kept:
@@ -168,8 +168,8 @@ class NextHost:
     async def end(self) -> None:
         """Close all connections, and wait until they are closed.
 
-        Messages that wait for a connection get a :exc:`ClientError`.  A connection that is in use has been left behind
-        by a message that was cut off, so it is aborted.  A later :meth:`acquire` makes a new connection.
+        Messages that wait for a connection get a :exc:`ClientError`.  A connection that is still in use belongs to a
+        message that was cut off, so it is aborted.  A later :meth:`acquire` makes a new connection.
         """
         waiting, self._waiting = self._waiting, deque()
         for turn in waiting:

@@ -21,7 +21,7 @@ def _words(parameters: Mapping[str, str | None]) -> str:
 
 
 def _unknown(verb: str, keyword: str) -> SMTPReplyError:
-    # To leave out what the client relies on (REQUIRETLS, say) would be to break a promise.
+    # The client relies on the parameter (REQUIRETLS, say), so it can't be left out.
     return SMTPReplyError(555, "5.5.4", f"{verb} parameter {keyword[:32]} can't be passed on to the next host")
 
 
@@ -77,8 +77,8 @@ def mail_command(address: str, parameters: Parameters, extensions: Parameters, s
 def rcpt_command(address: str, parameters: Parameters, extensions: Parameters) -> str:
     """The RCPT command for the next host.
 
-    Without DSN, ORCPT and NOTIFY are left out, which costs the sender nothing that a refusal would not tell it (RFC
-    3461 section 5.2.2); but a notice of success, which only the next host could give, is refused.
+    If the next host has no DSN, ORCPT and NOTIFY are left out (RFC 3461 section 5.2.2).  A demand for a notice of
+    success is refused, since only the next host could give that.
 
     :param address: the forward-path.
     :param parameters: the client's parameters.
@@ -120,7 +120,7 @@ def check_message(header: bytes, body: bytes, utf8: bool, extensions: Mapping[st
 
 
 def lines_to_offer(lines: list[str], extensions: Mapping[str, str]) -> list[str]:
-    """Our EHLO response without what the next host can't do: a client that knows converts its message.
+    """Our EHLO response without what the next host can't do, so that a client can convert its message.
 
     :param lines: the lines as they would be.
     :param extensions: what the next host offers.
