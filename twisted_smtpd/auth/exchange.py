@@ -20,7 +20,7 @@ from twisted_smtpd.auth.results import AuthResult, LoginPassword, loggable
 from twisted_smtpd.auth.view import AuthClient, Mechanism, Response
 from twisted_smtpd.protocol.connection import LINE_TOO_LONG
 from twisted_smtpd.protocol.states import NO_AUTH_NOW
-from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING, settle, unfinished
+from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING, HookExit, settle, unfinished
 from twisted_smtpd.runtime.throttle import LONGEST_WAIT
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
@@ -172,11 +172,14 @@ class AuthExchange:
         """Run a mechanism, and act on its verdict."""
         server = self.server
         owner = server.event_handler if mechanism.of_handler else server
+        server._hook = mechanism.method
         try:
             given = getattr(owner, mechanism.method)(server, args)
             verdict = await (given if mechanism.builtin else settle(given, server.loop))
             # A hook may return what an authenticator gave it, which may still have to be waited for.
             verdict = await settle(verdict, server.loop)
+        except SystemExit as error:
+            raise HookExit from error
         except SMTPReplyError as error:
             if error.reply.code // 100 == 4 or error.reply.code in _NO_GUESS:
                 raise

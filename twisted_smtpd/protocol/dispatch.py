@@ -17,11 +17,12 @@ from zope.interface import implementer
 
 from twisted_smtpd.options.table import OPTIONS, assign_options
 from twisted_smtpd.protocol.body import Body
-from twisted_smtpd.protocol.connection import LF, Connection
+from twisted_smtpd.protocol.connection import LF, TLS_HELLO, Connection
 from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.opening import open_connection
 from twisted_smtpd.protocol.running import CommandRunner
 from twisted_smtpd.protocol.settings import Command, SharedSettings
+from twisted_smtpd.protocol.shortage import is_shortage, report_shortage
 from twisted_smtpd.protocol.states import (
     NEEDS_AUTH,
     NEEDS_HELO,
@@ -36,7 +37,7 @@ from twisted_smtpd.protocol.states import (
 from twisted_smtpd.protocol.timeouts import Timeouts
 from twisted_smtpd.protocol.tls import TLSLayer
 from twisted_smtpd.protocol.xclient import ClientIdentity
-from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, NO_HOOK, settle
+from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, NO_HOOK, HookExit, settle
 from twisted_smtpd.runtime.connections import limited_address
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.commands import parse_command
@@ -103,7 +104,7 @@ class Dispatch(Connection):
 
     # Each connection has its own options, too: a hook may change them.
     __slots__ = (
-        *("_accepted", "_barrier", "_calls", "_commands", "_identity", "_met", "_refused", "_tls", "_verb"),
+        *("_accepted", "_barrier", "_calls", "_commands", "_hook", "_identity", "_met", "_refused", "_tls", "_verb"),
         *("envelope", "event_handler", "implicit_tls", "session"),
         *OPTIONS,
     )
@@ -157,6 +158,7 @@ class Dispatch(Connection):
         body = Body(self, runner)
         Connection.__init__(self, settings, runner, body)
         self._verb = ""
+        self._hook = ""
         self._accepted = 0
         self._refused = 0
         self._barrier: State | None = State.UNWELCOME
@@ -321,15 +323,25 @@ class Dispatch(Connection):
                 self._count_call(verb, settings.call_limits)
             rest = command.method(self, argument)
         except Exception as error:
-            self._command_failed(error)
+            if line.startswith(TLS_HELLO):
+                self._tls_in_clear()
+            else:
+                self._command_failed(error)
             return
         # DATA returns the body, which arrives without a coroutine that waits for it.
         if rest is not DONE and rest is not self._body:
             self._runner.start(rest)  # type: ignore[arg-type]
 
+    def _tls_in_clear(self) -> None:
+        text = "{session.id} {session.peer}: the client speaks TLS at once, and this port begins in clear"
+        log.info(text, session=self.session)
+        super()._tls_in_clear()
+
     def _other_line(self, line: bytes) -> None:
         reply = self._unfit_line(line)
-        if reply is not None:
+        if line.startswith(TLS_HELLO):
+            self._tls_in_clear()
+        elif reply is not None:
             self._refuse_line(reply)
         else:
             self._runner.hand_over(line)
@@ -444,6 +456,7 @@ class Dispatch(Connection):
         return NO_HOOK if name is None else self._run_hook(name, arguments)
 
     async def _run_hook(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        self._hook = name
         try:
             status = getattr(self.event_handler, name)(self, self.session, self.envelope, *arguments)
             if type(status) is CoroutineType and self.loop is None:
@@ -452,10 +465,20 @@ class Dispatch(Connection):
                 status = await settle(status, self.loop)
         except SMTPReplyError as error:
             return error.reply
+        except SystemExit as error:
+            raise HookExit from error
         if isinstance(status, str) and ("\n" in status or status[3:4] == "-"):
             # A returned status is complete: its last line must not announce another one ("250-"), as a pushed one may.
             return Reply.parse(status)
         return status
+
+    def _hook_overdue(self) -> None:
+        log.error(
+            "{session.id} {session.peer}: {hook} took longer than {limit:g} s, it is cut off",
+            session=self.session,
+            hook=self._hook or self._verb,
+            limit=self.hook_timeout,
+        )
 
     async def status_for(self, error: BaseException) -> Any:
         """The status for a hook that failed."""
@@ -468,7 +491,7 @@ class Dispatch(Connection):
         try:
             # Complete, as above: a last line "451-" must not swallow the next reply.
             return Reply.parse(await self.handle_exception(error))
-        except (Exception, asyncio.CancelledError) as broken:
+        except (Exception, SystemExit, asyncio.CancelledError) as broken:
             self._log_failure(error)
             if self._gone and isinstance(broken, CANCELLED):
                 raise
@@ -487,7 +510,10 @@ class Dispatch(Connection):
             status = await settle(self.event_handler.handle_exception(error), self.loop)
             if status is not MISSING:
                 return status  # type: ignore[no-any-return]
-        self._log_failure(error)
+        if not is_shortage(error):
+            self._log_failure(error)
+        elif (reply := report_shortage(error, self._verb, self.session)) is not None:
+            return reply
         # RFC 4954 section 6: 454 is what AUTH has for it.
         code, enhanced = (454, "4.7.0") if self._verb == "AUTH" else (451, "4.3.0")
         return Reply(code, enhanced, (f"Local error in processing, try again later (session {self.session.id})",))
