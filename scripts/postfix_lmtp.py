@@ -211,7 +211,7 @@ def try_domain(postfix: Postfix, domain: str) -> bool:
         (dsn, found), *_ = wait_for(f"outcome for {address}", functools.partial(postfix.outcomes, address))
         good &= check(address, found.startswith(status), f"{dsn} {found}")
     bounce = wait_for("bounce", lambda: [n for n in notes_of(postfix.folder, domain) if n["to"] == f"sender@{domain}"])
-    good &= check("the bounce", bounce[0]["from"] == "" and bounce[0]["bounce"], bounce[0])
+    good &= check("the bounce", bounce[0]["from"] == "<>" and bounce[0]["bounce"], bounce[0])
     wait_for("deferred message", postfix.deferred)
     postfix.run("postqueue", "-f")
     retried = wait_for("second attempt", lambda: postfix.outcomes(f"defer@{domain}")[1:])

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_smtpd.assemble import Settings, settings_for
 from twisted_smtpd.options.table import DEFAULTS
+from twisted_smtpd.runtime.host_name import own_name
 from twisted_smtpd.smtp import SMTP
 
 
@@ -94,6 +95,8 @@ class NamesTests(SynchronousTestCase):
             return "found.example"
 
         self.patch(socket, "getfqdn", getfqdn)
+        own_name.cache_clear()
+        self.addCleanup(own_name.cache_clear)
         handler = object()
         options: Any = {"max_errors": 77}
         settings = settings_for(SMTP, handler, options)

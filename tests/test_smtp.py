@@ -78,7 +78,7 @@ class TransactionTests(SynchronousTestCase):
     def test_the_null_reverse_path(self) -> None:
         handler = Recorder()
         self.assertEqual(codes(connect(handler).send(MESSAGE.replace(b"<a@x.example>", b"<>")))[-1], 250)
-        self.assertEqual(handler.envelopes[0].mail_from, "")
+        self.assertEqual(handler.envelopes[0].mail_from, "<>")
 
     def test_a_mail_hook_that_sets_nothing(self) -> None:
         handler = Recorder()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import warnings
 import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
@@ -19,8 +19,11 @@ from twisted_smtpd.protocol.dispatch import Dispatch
 from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.settings import RATE_WINDOW, Command, CommandMethod, SharedSettings, ignore
 from twisted_smtpd.protocol.states import TRANSACTION, Refusal, State, transaction_state, verdict
-from twisted_smtpd.runtime.awaiting import hook_names, settle, takes_responses
+from twisted_smtpd.runtime.awaiting import hook_names, settle
 from twisted_smtpd.runtime.connections import Connections
+from twisted_smtpd.runtime.handler_check import check_handler, deprecated_data_hook
+from twisted_smtpd.runtime.host_name import own_name
+from twisted_smtpd.runtime.lost_overrides import OF_SERVERS, warn_of_lost_overrides
 from twisted_smtpd.wire.replies import SMTPReplyError
 
 __all__ = ["Settings", "settings_for"]
@@ -52,24 +55,36 @@ class Settings(SharedSettings):
         unknown = sorted(set(options) - set(DEFAULTS))
         if unknown:
             raise TypeError(f"{cls.__name__}() got an unexpected keyword argument {unknown[0]!r}")
+        check_handler(handler)
+        warn_of_lost_overrides(cls, OF_SERVERS)
         self.cls, self.handler, self.options = cls, handler, options
         values: dict[str, Any] = {**DEFAULTS, **options, **_class_values(cls)}
+        for name in ("hostname", "ident"):
+            if values[name] == "":
+                values[name] = None
         check(values)
         for name, needed in cls.required_options.items():
             if values[name] != needed:
                 raise ValueError(f"{cls.__name__} needs {name}={needed!r}, not {values[name]!r}")
         if values["hostname"] is None:
-            values["hostname"] = socket.getfqdn()
+            values["hostname"] = own_name()
         if values["ident"] is None:
-            values["ident"] = cls.default_ident
+            # A class written for aiosmtpd may have its own.
+            ident = cls.__ident__
+            values["ident"] = ident if isinstance(ident, str) else cls.default_ident
         self.values = cast(SMTPOptions, values)
         self.own = tuple(values[name] for name in OPTIONS)
+        # They are looked at for each connection, where dir() would take ten times as long.
+        self._attributes = [*map(vars, type(handler).__mro__[:-1]), getattr(handler, "__dict__", {})]
+        self._names = [*map(tuple, self._attributes)]
+        self._called = _called(handler)
         self.hooks = {name: f"handle_{name}" for name in hook_names(handler)}
+        self.deprecated_data_hook = deprecated_data_hook(handler)
+        self.old_hooks = _old_hooks(cls)
         # A class with its own push() may refuse what no hook does.
-        has_a_say = cls._call_handler_hook is not Dispatch._call_handler_hook or cls.push is not Dispatch.push
+        has_a_say = cls._call_handler_hook is not Dispatch._call_handler_hook or _is_set_by(cls, "push")
         self.asked = frozenset({*self.hooks, *(("MAIL", "RCPT") if has_a_say else ())})
         self.security = Security(values, self.hooks)
-        self.ehlo_takes_responses = "EHLO" in self.hooks and takes_responses(handler.handle_EHLO)  # type: ignore[attr-defined]
         self.mechanisms = mechanism_table(cls, handler, values, self.hooks)
         self.extensions: tuple[Extension, ...] = tuple(e for e in cls.extensions if e.in_use(self))
         self.ehlo_state = _state_getter(self.extensions)
@@ -89,11 +104,50 @@ class Settings(SharedSettings):
         self.shortest_limit = min(RATE_WINDOW, *times, *self.security.deadlines)
         self.connections = Connections(values["clock"])
 
+    def are_current(self) -> bool:
+        """Whether the handler still has the hooks that it had.
+
+        This is asked for each connection: a test may set a hook on a handler, or on its class, while the server runs.
+        """
+        names = [*map(tuple, self._attributes)]
+        if names == self._names:
+            return True
+        # An attribute that is no hook is set and deleted at any time.
+        if _called(self.handler) != self._called:
+            return False
+        self._names = names
+        return True
+
+
+def _called(handler: object) -> list[str]:
+    """The names of the methods that are called, if the handler has them."""
+    return [name for name in dir(handler) if name.startswith(("handle_", "auth_", "process_message"))]
+
+
+def _old_hooks(cls: type[Any]) -> frozenset[str]:
+    """The hooks of a class that aiosmtpd has deprecated; they are called all the same."""
+    names = frozenset(name for name in ("ehlo_hook", "rset_hook") if hasattr(cls, name))
+    for name in sorted(names):
+        text = f"{cls.__qualname__}.{name}() is deprecated, write handle_{name[:4].upper()}() in the handler"
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+    return names
+
 
 def _class_values(cls: type[Any]) -> dict[str, Any]:
     """The options that a class sets as attributes."""
     given = {name: getattr(cls, name) for name in DEFAULTS if hasattr(cls, name)}
-    return {name: value for name, value in given.items() if not isinstance(value, MemberDescriptorType)}
+    # SMTP has a default as an attribute, for programs that read it there.
+    by_itself = {name: getattr(Dispatch, name) for name in given if name in vars(Dispatch)}
+    return {
+        name: value
+        for name, value in given.items()
+        if not isinstance(value, MemberDescriptorType) and (value != by_itself.get(name) or _is_set_by(cls, name))
+    }
+
+
+def _is_set_by(cls: type[Any], name: str) -> bool:
+    """Whether a class of another package has this attribute."""
+    return any(name in vars(base) for base in cls.__mro__ if not base.__module__.startswith("twisted_smtpd."))
 
 
 def _state_getter(extensions: Iterable[Extension]) -> Callable[[Any], Hashable] | None:
@@ -142,11 +196,13 @@ def _unguarded(method: CommandMethod) -> CommandMethod:
 
 
 def _settled(method: Callable[..., Any]) -> CommandMethod:
-    """A command of another package, which may await anything, or be a plain function."""
+    """A command of another package, which may await anything, be a plain function, or forget to reply."""
 
     @wraps(method)
     async def run(connection: Dispatch, argument: str | None) -> None:
-        await settle(method(connection, argument), connection.loop)
+        connection._no_reply_yet()
+        result = await settle(method(connection, argument), connection.loop)
+        connection._check_replied(method.__name__, result)
 
     return run
 
@@ -258,4 +314,9 @@ def settings_for(cls: type[Dispatch], handler: object, options: SMTPOptions) -> 
         settings = _live.get(key)
     if settings is None:
         settings = _live[key] = Settings(cls, handler, options)
+    elif not settings.are_current():
+        before, settings = settings, Settings(cls, handler, options)
+        # They count for one server.
+        settings.connections = before.connections
+        _live[key] = settings
     return settings

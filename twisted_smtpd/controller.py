@@ -17,8 +17,10 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from twisted_smtpd.options.table import DEFAULTS
+from twisted_smtpd.runtime.host_name import own_name
 from twisted_smtpd.runtime.lifecycle import STOP_TIMEOUT, has_life
 from twisted_smtpd.runtime.listening import NO_SUCH_FAMILY, Binding, RunningServer, bind_inet, bind_unix
+from twisted_smtpd.runtime.lost_overrides import OF_CONTROLLERS, warn_of_lost_overrides
 from twisted_smtpd.runtime.reactors import (
     LoopThread,
     acquire,
@@ -119,6 +121,7 @@ class BaseController:
         grace: float = 10.0,
         **SMTP_parameters: Any,
     ) -> None:
+        warn_of_lost_overrides(type(self), OF_CONTROLLERS)
         self.handler = handler
         self.ssl_context = ssl_context
         self.grace = grace
@@ -136,6 +139,15 @@ class BaseController:
         if ssl_context is not None and not {"proxy_from", "proxy_protocol_timeout"}.isdisjoint(self.SMTP_kwargs):
             # A PROXY header comes before TLS, so the protocol has to start it.
             self.SMTP_kwargs.setdefault("ssl_context", ssl_context)
+
+    def _set_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Have the server run on a loop.
+
+        :raises RuntimeError: while it runs on another one.
+        """
+        if self.server is not None:
+            raise RuntimeError("the server is running: its loop is set before the start")
+        self._given_loop = loop
 
     def factory(self) -> Any:
         """Make the protocol for a client; subclasses may override this.
@@ -157,6 +169,9 @@ class BaseController:
 
     def _bound_server(self, reactor: Any) -> tuple[RunningServer, list[Binding]]:
         """A server that has not started, and the bound places that it is to listen on."""
+        if not self.SMTP_kwargs.get("hostname"):
+            # Asked for here: where the server runs, all others would wait for the DNS.
+            own_name()
         tls = None if self.ssl_context is None else connection_creator(self.ssl_context)
         return RunningServer(self._make_protocol, reactor, tls, self.handler), self._bind()
 
@@ -174,7 +189,9 @@ class BaseController:
             try:
                 run(lambda: server.start(bindings, self._options))
             except (TimeoutError, _HasToWait):
-                # It may yet start.
+                # It may yet start: then it finds no place to listen on.
+                for binding in bindings:
+                    binding.close()
                 reactor.callFromThread(server.give_up, bindings)
                 raise
         except BaseException:
@@ -260,8 +277,15 @@ class BaseThreadedController(BaseController):
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The asyncio loop the server runs on, or ``None`` if the reactor is another one than asyncio's."""
+        """The asyncio loop the server runs on, or ``None`` if the reactor is another one than asyncio's.
+
+        It may be set before the start.
+        """
         return self._given_loop or shared.loop
+
+    @loop.setter
+    def loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._set_loop(loop)
 
     def start(self) -> None:
         """Start the server; when this returns, it takes connections.
@@ -366,10 +390,14 @@ class BaseUnthreadedController(BaseController):
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The asyncio loop the server runs on."""
+        """The asyncio loop the server runs on; it may be set before the start."""
         if self._given_loop is None:
             self._given_loop = running_loop() or asyncio.new_event_loop()
         return self._given_loop
+
+    @loop.setter
+    def loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._set_loop(loop)
 
     def begin(self) -> None:
         """Start the server on its loop, which serves clients when it runs; the loop is this thread's from now on.
@@ -437,7 +465,7 @@ class InetMixin(BaseController):
 
     :param hostname: a name or an address, all of whose addresses are listened on; ``""`` for all of this machine;
         ``None`` for the loopback, both 127.0.0.1 and ::1.
-    :param port: 0 for any that is free.
+    :param port: 0 for any that is free; it may be given as a ``str``.
     :ivar hostname: as given; with ``None``, what :func:`get_localhost` says.
     :ivar port: as given; with 0, the port that was found once the server has started.
     """
@@ -446,7 +474,7 @@ class InetMixin(BaseController):
         self,
         handler: object,
         hostname: str | None = None,
-        port: int = 8025,
+        port: int | str = 8025,
         loop: asyncio.AbstractEventLoop | None = None,
         **kwargs: Any,
     ) -> None:
@@ -454,13 +482,15 @@ class InetMixin(BaseController):
         self._localhost = get_localhost()
         self._on_loopback = hostname is None
         self.hostname = self._localhost if hostname is None else hostname
-        self.port = port
+        self.port: int = port  # type: ignore[assignment]
         self._found_port: int | None = None
 
     def _bind(self) -> list[Binding]:
         hosts: tuple[str | None, ...] = (self.hostname or None,)
         if self._on_loopback and self.hostname == self._localhost:
             hosts = LOOPBACK
+        if isinstance(self.port, str):
+            self.port = int(self.port)
         wanted = 0 if self.port == self._found_port else self.port
         bindings, self.port = bind_inet(hosts, wanted)
         self._found_port = None if wanted else self.port

@@ -53,6 +53,8 @@ class SMTPFactory(ServerFactory):
         protocol: SMTP
         settings = self.settings
         if self.options == self._made_of and self.protocol is settings.cls and self.handler is settings.handler:
+            if not settings.are_current():
+                settings = self.settings = settings_for(self.protocol, self.handler, self.options)
             protocol = self.protocol.sharing(settings)
         else:
             protocol = self.protocol(self.handler, **self.options)

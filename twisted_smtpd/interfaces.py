@@ -229,7 +229,7 @@ class IMAILHandler(Interface):
     def handle_MAIL(server: Any, session: Session, envelope: Envelope, address: str, mail_options: list[str]) -> Any:
         """A transaction begins; the hook must set ``envelope.mail_from`` and may extend ``envelope.mail_options``.
 
-        :param address: the parsed reverse-path, ``""`` the null one.
+        :param address: the parsed reverse-path, ``"<>"`` the null one.
         :param mail_options: the parameters as sent.
         :returns: a status.
         """

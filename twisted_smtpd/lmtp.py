@@ -17,6 +17,8 @@ from twisted_smtpd.wire.replies import Reply
 
 __all__ = ["LMTP"]
 
+_OF_MESSAGES = frozenset({"handle_DATA", "handle_DATA_STREAM"})
+
 
 class LMTP(SMTP):
     """One LMTP connection: for delivery behind a mail server, which learns the fate of each recipient.
@@ -41,16 +43,44 @@ class LMTP(SMTP):
     hooks_may_address = False
     _own_commands = True
     _unanswered = 0
+    # Whole replies that were pushed, and how many of them by the hook that has the message.
+    _pushed = 0
+    _answered = 0
 
     @syntax("LHLO hostname")
     def smtp_LHLO(self, arg: str | None) -> Awaitable[None]:
         return say_hello(self, arg, extended=True)
 
+    def push(self, status: str | bytes | Reply) -> Awaitable[None]:
+        rest = super().push(status)
+        if not self._open_lines:
+            self._pushed += 1
+        return rest
+
+    async def _run_hook(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        before = self._pushed
+        try:
+            return await super()._run_hook(name, arguments)
+        finally:
+            if name in _OF_MESSAGES:
+                self._answered = self._pushed - before
+
+    def _already_sent(self, name: str, status: Any) -> Any:
+        # A hook may push the replies of the first recipients by itself; what it returns is for the rest.
+        return status if name in _OF_MESSAGES else super()._already_sent(name, status)
+
+    def _end_of_message(self) -> None:
+        super()._end_of_message()
+        self._answered = 0
+
     def _answer(self, status: Any) -> Awaitable[None]:
         return self._answer_each("250 OK" if status is MISSING else status)
 
     async def _answer_each(self, status: Any) -> None:
-        self._unanswered = self._accepted
+        self._unanswered = max(0, self._accepted - self._answered)
+        if self._answered and not self._unanswered:
+            self._message_judged()
+            return
         try:
             if is_many(status):
                 # In one task for the whole iterator: an asyncio.timeout() in it must not belong to a task that is over.

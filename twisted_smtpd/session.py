@@ -10,15 +10,27 @@ from typing import Any, Protocol, TypeAlias
 
 from twisted_smtpd.wire.proxy_protocol import ProxyData
 
-__all__ = ["Envelope", "Peer", "Recipient", "Session", "TLSDetails"]
+__all__ = ["NULL_SENDER", "Envelope", "Peer", "Recipient", "Session", "TLSDetails", "within_brackets"]
 
 #: An address as a socket has it: ``(host, port)`` for IPv4, ``(host, port, flow, scope)`` for IPv6, a path or ``""``
 #: for a Unix socket.
 Peer: TypeAlias = "tuple[str, int] | tuple[str, int, int, int] | str"
 
+#: The null reverse-path in ``envelope.mail_from``: the message is a bounce, and must not be bounced.
+NULL_SENDER = "<>"
+
 # A counter is cheaper than a random number for each session; the prefix keeps the logs of two processes apart.
 _prefix = secrets.token_hex(4)
 _counter = itertools.count(1)
+
+
+def within_brackets(mail_from: str | None) -> str:
+    """What stands between the angle brackets of ``MAIL FROM:<>``.
+
+    :param mail_from: an ``envelope.mail_from``.
+    :returns: the mailbox; ``""`` for the null reverse-path, and before MAIL.
+    """
+    return "" if mail_from is None or mail_from == NULL_SENDER else mail_from
 
 
 class TLSDetails(Protocol):
@@ -127,7 +139,7 @@ class Recipient:
 class Envelope:
     """The transaction in progress.
 
-    :ivar mail_from: the reverse-path's mailbox; ``""`` is the null reverse-path; ``None`` before MAIL.
+    :ivar mail_from: the reverse-path's mailbox; ``"<>"`` is the null reverse-path; ``None`` before MAIL.
     :ivar mail_options: its parameters as sent: the keyword in upper case, the value untouched.
     :ivar mail_parameters: the same, parsed: keyword to value, or to ``None`` where there is none.
     :ivar smtp_utf8: whether the client asked for SMTPUTF8 (RFC 6531).
@@ -151,6 +163,11 @@ class Envelope:
         self.submitter: str | None = None
         self.content: str | bytes | None = None
         self.original_content: bytes | None = None
+
+    @property
+    def null_sender(self) -> bool:
+        """Whether the reverse-path is the null one (``MAIL FROM:<>``): a bounce, to which no bounce may be sent."""
+        return self.mail_from == NULL_SENDER or self.mail_from == ""
 
     @property
     def content_bytes(self) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted_smtpd.assemble import settings_for
@@ -26,7 +27,7 @@ from twisted_smtpd.protocol.greeting import MAX_EHLO_RESPONSES, say_hello
 from twisted_smtpd.protocol.settings import SharedSettings
 from twisted_smtpd.protocol.tls import starttls
 from twisted_smtpd.protocol.transaction import Transaction
-from twisted_smtpd.runtime.awaiting import MISSING
+from twisted_smtpd.runtime.awaiting import MISSING, Waiting
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.addresses import parse_mailbox
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
@@ -50,14 +51,23 @@ __all__ = [
     "SMTPReplyError",
     "Session",
     "TLSSetupException",
+    "__ident__",
     "auth_mechanism",
+    "log",
     "syntax",
 ]
+
+#: For programs that use aiosmtpd's logger; this package writes to :mod:`twisted.logger`.
+log = logging.getLogger("mail.log")
 
 #: Octets a message may have, unless ``data_size_limit`` says otherwise.
 DATA_SIZE_DEFAULT = 32 * MIB
 #: How often a client may send a command that a ``command_call_limit`` dict does not name.
 CALL_LIMIT_DEFAULT = 20
+
+
+#: What follows the server's name in its greeting, unless ``ident`` says otherwise.
+__ident__ = Transaction.default_ident
 
 
 class TLSSetupException(Exception):
@@ -158,6 +168,7 @@ class SMTP(Transaction):
     async def smtp_RSET(self, arg: str | None) -> None:
         self._no_argument(arg)
         self._set_rset_state()
+        await self._call_old_hook("rset_hook")
         status = await self._call_handler_hook("RSET")
         await self.push("250 OK" if status is MISSING else status)
 
@@ -228,9 +239,9 @@ class SMTP(Transaction):
         # aiosmtpd has it under this name only, and handlers written for aiosmtpd use it in their auth_* hooks.
         return self.authenticator
 
-    async def challenge_auth(
+    def challenge_auth(
         self, challenge: str | bytes, encode_to_b64: bool = True, log_client_response: bool = False
-    ) -> Response:
+    ) -> Coroutine[Any, Any, Response]:
         """Ask the client something (``334``), and wait for what it says.
 
         :param challenge: without the code; at most 9,200 octets.
@@ -241,12 +252,12 @@ class SMTP(Transaction):
         :raises SMTPReplyError: if it says more than 12,288 octets; do not catch it.
         :raises ValueError: if the challenge can't be sent.
         """
-        return await self._exchange().challenge(challenge, encode_to_b64)
+        return Waiting(self._exchange().challenge(challenge, encode_to_b64))
 
-    async def _auth_interact(self, server_said: str | bytes) -> Response:
+    def _auth_interact(self, server_said: str | bytes) -> Coroutine[Any, Any, Response]:
         """The same with a whole 334 line, encoded already; for programs that call it."""
         octets = server_said.encode() if isinstance(server_said, str) else server_said
-        return await self.challenge_auth(octets.rstrip(b"\r\n").removeprefix(b"334 "), encode_to_b64=False)
+        return self.challenge_auth(octets.rstrip(b"\r\n").removeprefix(b"334 "), encode_to_b64=False)
 
     @builtin
     def _authenticate(self, mechanism: str, auth_data: Any) -> Any:

@@ -94,22 +94,13 @@ class ReturnTests(AuthCase):
         async def third_awaitable(server: Any, args: list[str]) -> Any:
             return middle()
 
-        def generator(server: Any, args: list[str]) -> Any:
-            yield succeed(False)
-            return False
-
         async def asynchronous_generator(server: Any, args: list[str]) -> Any:
             yield False
-
-        @types.coroutine
-        def old_coroutine(server: Any, args: list[str]) -> Any:
-            yield from succeed(False)
-            return False
 
         def future(server: Any, args: list[str]) -> Any:
             return Future()
 
-        for hook in (third_awaitable, generator, asynchronous_generator, old_coroutine, future):
+        for hook in (third_awaitable, asynchronous_generator, future):
             waiting = [no()]
             events = self.events()
             client = dial(foo(hook))
@@ -117,6 +108,28 @@ class ReturnTests(AuthCase):
             self.assertIsNone(client.protocol.session.authenticated)
             self.assertIn("nobody's identity", formatEvent(events[0]))
             waiting[0].close()
+
+    def test_a_generator_by_mistake_is_never_an_identity(self) -> None:
+        def generator(server: Any, args: list[str]) -> Any:
+            if (yield succeed(False)):
+                return MISSING
+            return "anne"
+
+        client = dial(foo(generator))
+        self.assertEqual(client.send(FOO)[:3], b"454")
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.assertIsNone(client.protocol.session.authenticated)
+
+    def test_a_generator_is_waited_for(self) -> None:
+        def generator(server: Any, args: list[str]) -> Any:
+            if (yield from succeed(False)):
+                return "anne"
+            return False
+
+        for hook in (generator, types.coroutine(generator)):
+            client = dial(foo(hook))
+            self.assertEqual(client.send(FOO), REJECTED)
+            self.assertIsNone(client.protocol.session.authenticated)
 
     def test_what_is_false_is_nobody(self) -> None:
         for nobody in ("", b"", 0, (), [], {}, False):
@@ -255,7 +268,9 @@ class NameTests(AuthCase):
 
     def test_one_name_in_place_of_a_collection(self) -> None:
         for option in ("auth_exclude_mechanism", "auth_mechanisms"):
-            self.assertRaises(TypeError, dial, authenticator=authenticator, **{option: "PLAIN"})
+            self.assertRaises(TypeError, dial, authenticator=authenticator, **{option: b"PLAIN"})
+        # Taken letter by letter, it would exclude nothing.
+        self.assertEqual(self.offered(object(), authenticator=authenticator, auth_exclude_mechanism="PLAIN"), ["LOGIN"])
 
     def test_the_handlers_hook_overrides_the_built_in_one(self) -> None:
         client = dial(hooks(auth_PLAIN=lambda server, args: "mine"), authenticator=authenticator)

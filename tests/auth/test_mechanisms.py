@@ -461,7 +461,8 @@ class CredTests(AuthCase):
                 said = client.send(b"AUTH PLAIN %b\r\n" % RIGHT)
                 for _ in range(9):
                     await asyncio.sleep(0)
-                self.assertEqual(said + client.read(), REJECTED, ask)
+                refusal = b"454" if ask is generator else REJECTED
+                self.assertTrue((said + client.read()).startswith(refusal), ask)
 
         asyncio.run(talk())
 

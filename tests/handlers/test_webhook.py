@@ -171,7 +171,7 @@ class RequestTests(WebhookTestCase):
         self.assertEqual(content_type, "application/json")
 
     def test_a_null_sender_is_empty(self) -> None:
-        self.assertEqual(self.body(MESSAGE.replace(b"a@x.example", b""))["mail_from"], "")
+        self.assertEqual(self.body(MESSAGE.replace(b"a@x.example", b""))["mail_from"], "<>")
 
     def test_more_headers(self) -> None:
         self.body(headers={"Authorization": "Bearer s3cret"})

@@ -165,7 +165,9 @@ class TrustTests(ProxyTestCase):
             self.assertEqual(codes(peer.send(V1)), [220])
 
     def test_proxy_protocol_timeout_alone_needs_somebody_to_judge(self) -> None:
-        self.assertRaisesRegex(ValueError, "handle_PROXY", SMTP, object(), proxy_protocol_timeout=3)
+        peer = self.connect(object(), "192.0.2.1", proxy_protocol_timeout=3)
+        self.assertEqual(peer.send(V1 + EHLO), b"")
+        self.assertTrue(peer.aborted)
 
     def test_bad_options(self) -> None:
         for value, error in (
@@ -326,7 +328,7 @@ class HookTests(ProxyTestCase):
 
     def test_one_that_has_not_finished_lets_nobody_in(self) -> None:
         def generator(*arguments: Any) -> Any:
-            yield succeed(False)
+            yield from succeed(False)
             return False
 
         async def asynchronous_generator(*arguments: Any) -> Any:

@@ -268,6 +268,7 @@ class StartTLSTests(SecureTestCase):
             return True
 
         self.assertEqual(codes(self.secured(hooks(handle_STARTTLS=generator)).send(EHLO)), [554])
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
     def test_a_hook_that_fails_says_no(self) -> None:
         def broken(*arguments: Any) -> Any:
@@ -306,7 +307,7 @@ class StartTLSTests(SecureTestCase):
                 b"MAIL FROM:<a@b.example>\r\nRCPT TO:<a@b.example>\r\nDATA\r\nVRFY a\r\nRSET\r\nHELP\r\nAUTH PLAIN\r\n"
             )
             said = peer.send(b"HELO client.example\r\n" + EHLO + b"NOOP\r\n" + refused)
-            self.assertEqual(codes(said), [250, 250, 250] + [530] * 7)
+            self.assertEqual(codes(said), [530, 250, 250] + [530] * 7)
             self.assertIn(b"530 5.7.0 ", said)
             self.assertEqual(codes(peer.send(b"STARTTLS\r\n")), [220])
             peer.handshake()

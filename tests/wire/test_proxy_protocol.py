@@ -272,7 +272,7 @@ class VectorTests(Base):
             self.refused(v2(INET + bad))
             self.refused(v2(INET + good + bad))
             self.refused(v2(INET + tlv(0x20, b"\x01" + bytes(4) + bad)))
-            self.assertRaises(ProxyError, ProxyTLV.from_raw, good + bad)
+            self.assertRaises(ProxyError, ProxyTLV.read, good + bad)
 
     def test_vector_does_not_reach_into_what_is_behind_the_header(self) -> None:
         self.refused(v2(INET + b"\x02\x00\x08mx") + b"EHLO x\r\n")
@@ -324,7 +324,7 @@ class ChecksumTests(Base):
     def test_checksum_has_four_octets_and_comes_once(self) -> None:
         for size in (0, 3, 5):
             self.refused(v2(INET + tlv(3, bytes(size))))
-            self.assertRaises(ProxyError, ProxyTLV.from_raw, tlv(3, bytes(size)))
+            self.assertRaises(ProxyError, ProxyTLV.read, tlv(3, bytes(size)))
         self.refused(with_checksum(tlv(3, bytes(4)), b""))
 
 

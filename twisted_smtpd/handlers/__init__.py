@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from twisted_smtpd.handlers.webhook import Webhook
 
 __all__ = [
+    "COMMASPACE",
     "PASS",
     "AsyncMessage",
     "Chain",
@@ -29,6 +30,9 @@ __all__ = [
     "Sink",
     "Webhook",
 ]
+
+#: What stands between the recipients in ``X-RcptTo``.
+COMMASPACE = ", "
 
 # A server has one handler, or few: the others (webhook brings twisted.web along) are not loaded.
 __getattr__ = on_demand(

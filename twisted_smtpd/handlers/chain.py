@@ -10,6 +10,7 @@ from zope.interface import implementer
 
 from twisted_smtpd.interfaces import HookServer, IOffersServices, IStartable, IStoppable
 from twisted_smtpd.runtime.awaiting import MISSING, hook_names, settle, takes_responses
+from twisted_smtpd.runtime.handler_check import check_handler, deprecated_data_hook
 from twisted_smtpd.runtime.judging import permits
 from twisted_smtpd.runtime.lifecycle import HandlerUse, ServerInfo, offered_services
 from twisted_smtpd.session import Envelope, Session
@@ -62,9 +63,14 @@ class Chain:
         if not handlers:
             raise ValueError("a chain has at least one handler")
         self.handlers = handlers
+        for handler in handlers:
+            check_handler(handler)
         self._started: list[HandlerUse] = []
         names = {name for handler in handlers for name in hook_names(handler)}
         takers = [handler for handler in handlers if {"DATA", "DATA_STREAM"} & hook_names(handler)]
+        if older := [handler for handler in handlers if deprecated_data_hook(handler) is not None]:
+            names.add("DATA")
+            takers += older
         if "DATA_STREAM" in names and len(takers) > 1:
             raise ValueError("a message that one handler reads as a stream can't be given to another one")
         # On the instance: a hook that exists but decides nothing would still be called for each command.
@@ -127,7 +133,7 @@ class Chain:
 
     def _hook(self, name: str) -> Callable[..., Any]:
         """The chain's own hook of a name."""
-        hooks = [getattr(handler, f"handle_{name}") for handler in self.handlers if name in hook_names(handler)]
+        hooks = [hook for handler in self.handlers if (hook := _hook_of(handler, name)) is not None]
         if name == "EHLO":
             return _EHLOHook(hooks)
         return {
@@ -139,6 +145,12 @@ class Chain:
             **dict.fromkeys(_HEARD_BY_ALL, _all_hook),
             **dict.fromkeys(_CONSENTS, _consent_hook),
         }.get(name, _first_hook)(hooks)
+
+
+def _hook_of(handler: object, name: str) -> Callable[..., Any] | None:
+    if name in hook_names(handler):
+        return getattr(handler, f"handle_{name}")  # type: ignore[no-any-return]
+    return deprecated_data_hook(handler) if name == "DATA" else None
 
 
 async def _call(hook: Callable[..., Any], *arguments: Any) -> Any:

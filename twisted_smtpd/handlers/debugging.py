@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IStartable
 from twisted_smtpd.runtime.lifecycle import ServerInfo
-from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.session import Envelope, Session, within_brackets
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -118,7 +118,7 @@ class Debugging:
 
         lines = [
             line("X-Peer:", session.peer),
-            line(f"MAIL FROM:<{envelope.mail_from or ''}>", *envelope.mail_options),
+            line(f"MAIL FROM:<{within_brackets(envelope.mail_from)}>", *envelope.mail_options),
         ]
         if [recipient.address for recipient in envelope.recipients] == envelope.rcpt_tos:
             lines += [line(f"RCPT TO:<{recipient.address}>", *recipient.options) for recipient in envelope.recipients]

@@ -98,7 +98,8 @@ class Mailbox(Message):
         if self.message_class is None and self.policy is None and _is(self.prepare_message, Message.prepare_message):
             if envelope.content is None:
                 raise TypeError("envelope.content is bytes or str, not NoneType")
-            await wait_for(in_thread(self._store_as_sent, trace_values(session, envelope), envelope.content_bytes))
+            trace = trace_header(trace_values(session, envelope), envelope.smtp_utf8)
+            await wait_for(in_thread(self._store_as_sent, trace, envelope.content_bytes))
         else:
             await wait_for(self.store(self.prepare_message(session, envelope)))
         return status_of(None)
@@ -117,8 +118,8 @@ class Mailbox(Message):
         """
         return in_thread(self._store_message, message)
 
-    def _store_as_sent(self, trace: dict[str, str], content: bytes) -> None:
-        self._write([part.replace(b"\r\n", _LINE_END) for part in (trace_header(trace), *split_header(content))])
+    def _store_as_sent(self, trace: bytes, content: bytes) -> None:
+        self._write([part.replace(b"\r\n", _LINE_END) for part in (trace, *split_header(content))])
 
     def _store_message(self, message: email.message.Message) -> None:
         subdir, info = "new", ""

@@ -20,7 +20,7 @@ from twisted_smtpd.handlers.received import count_received, received_header
 from twisted_smtpd.handlers.trace import split_header
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IMAILHandler, IRCPTHandler, IRSETHandler, IStoppable
 from twisted_smtpd.runtime.awaiting import MISSING, Missing
-from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.session import NULL_SENDER, Envelope, Session, within_brackets
 from twisted_smtpd.wire.commands import parse_parameters
 from twisted_smtpd.wire.escaping import quoted_text
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
@@ -384,7 +384,7 @@ class Proxy:
             reused = client.reused
             transaction.client = client
             try:
-                command = mail_command(transaction.mail_from, parameters, client.extensions, size)
+                command = mail_command(within_brackets(transaction.mail_from), parameters, client.extensions, size)
                 reply = await client.ask(command)
             except ConnectionGone:
                 transaction.client = None
@@ -415,7 +415,7 @@ class Proxy:
         refused: dict[int, Reply] = {}
         if not self._still_holds(transaction, envelope):
             self._end(session)
-            transaction = self._transactions[session] = _Transaction(envelope.mail_from or "", in_data=True)
+            transaction = self._transactions[session] = _Transaction(envelope.mail_from or NULL_SENDER, in_data=True)
             size = len(header) + len(body)
             reply = await self._begin(server, session, transaction, envelope.mail_parameters, size)
             if reply.code >= 300:

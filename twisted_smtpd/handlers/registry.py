@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import sys
 import traceback
@@ -15,11 +14,8 @@ from twisted.logger import Logger
 from twisted.plugin import IPlugin, getPlugins
 from zope.interface import implementer
 
-from twisted_smtpd import interfaces
-from twisted_smtpd.handlers.sink import Sink
 from twisted_smtpd.interfaces import IHandlerPlugin
-from twisted_smtpd.runtime.awaiting import hook_names
-from twisted_smtpd.runtime.lifecycle import ignored_methods
+from twisted_smtpd.runtime.handler_check import faults, note_checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,20 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["HandlerError", "HandlerPlugin", "handler_names", "make_handler"]
 
 log = Logger()
-
-# The hooks that the server calls, and handle_message, which the Message handlers call.
-_HOOKS = frozenset(
-    hook
-    for name in interfaces.__all__
-    if name.endswith("Handler")
-    for hook in getattr(interfaces, name).names()
-    if hook.startswith("handle_")
-)
-_OTHERS = frozenset({"handle_message"})
-_LIFE_HINTS = {
-    "start": "write it as start(self, server), or declare IStartable",
-    "stop": "it needs a start(self, server) beside it, or declare IStoppable",
-}
 
 
 class HandlerError(ValueError):
@@ -210,25 +192,6 @@ def _check_call(make: Callable[..., Any], given: tuple[Any, ...], name: str) -> 
 
 def _warn_of_lost_hooks(handler: object, name: str) -> None:
     """Say in the log what is legal, but rarely meant: all mail is accepted, or a hook isn't called."""
-    if type(handler).__module__.startswith("twisted_smtpd."):
-        return
-    hooks = {f"handle_{hook}" for hook in hook_names(handler)}
-    for hook in sorted(hooks - _HOOKS - _OTHERS):
-        log.warn("handler {name}: nobody calls {hook}{hint}", name=name, hook=hook, hint=_nearest(hook))
-    for method in ignored_methods(handler):
-        log.warn(
-            "handler {name}: {method}() is not called: {hint}",
-            name=name,
-            method=method,
-            hint=_LIFE_HINTS[method],
-        )
-    asked = hooks & _HOOKS or any(attribute.startswith("auth_") for attribute in dir(handler))
-    if not asked and not isinstance(handler, Sink):
-        log.warn("handler {name} has no hooks: ALL MAIL IS ACCEPTED AND THROWN AWAY", name=name)
-
-
-def _nearest(hook: str) -> str:
-    """The hook that a misspelled name was meant for."""
-    spelled = {known.lower(): known for known in _HOOKS}
-    found = difflib.get_close_matches(hook.lower(), spelled, n=1, cutoff=0.8)
-    return f": did you mean {spelled[found[0]]}?" if found else ""
+    note_checked(handler)
+    for fault, _ in faults(handler):
+        log.warn("handler {name}{fault}", name=name, fault=fault)

@@ -32,18 +32,22 @@ def trace_values(session: Session, envelope: Envelope) -> dict[str, str]:
     return {name: _CONTROL.sub("?", value) for name, value in zip(TRACE_HEADERS, values, strict=True)}
 
 
-def trace_header(values: dict[str, str]) -> bytes:
-    """The trace headers as they stand at the top of a message: CRLF line ends, folded (RFC 5322 section 2.2.3), other
-    than ASCII as encoded words (RFC 2047).
+def trace_header(values: dict[str, str], utf8: bool = False) -> bytes:
+    """The trace headers as they stand at the top of a message: CRLF line ends, folded (RFC 5322 section 2.2.3).
 
     :param values: see :func:`trace_values`.
+    :param utf8: whether the message's own headers are in UTF-8 (RFC 6532), so that these are too; if not, what is not
+        ASCII becomes encoded words (RFC 2047).
     """
     lines = []
     for name, value in values.items():
-        if len(value) > 60 or not value.isascii():
+        if utf8 and not value.isascii():
+            # Between two recipients.
+            value = value.replace(", ", ",\r\n ")
+        elif len(value) > 60 or not value.isascii():
             value = Header(value, header_name=name).encode(linesep="\r\n")
         lines.append(f"{name}: {value}\r\n")
-    return "".join(lines).encode("ascii")
+    return "".join(lines).encode("utf-8")
 
 
 def split_header(content: AnyStr) -> tuple[AnyStr, AnyStr]:

@@ -22,7 +22,7 @@ from twisted.web.iweb import IAgent, IBodyProducer
 from zope.interface import implementer
 
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IStoppable
-from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.session import NULL_SENDER, Envelope, Session
 from twisted_smtpd.wire.replies import Reply
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ def request_body(session: Session, envelope: Envelope) -> bytes:
         "helo": session.host_name,
         "tls": bool(session.tls),
         "authenticated": bool(session.authenticated),
-        "mail_from": envelope.mail_from or "",
+        "mail_from": envelope.mail_from or NULL_SENDER,
         "mail_options": envelope.mail_options,
         "recipients": [
             {"address": address, "options": envelope.recipients[number].options if known else []}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from twisted.logger import Logger
+
 from twisted_smtpd.options.networks import Everyone, Networks
 from twisted_smtpd.options.table import PROXY_TIMEOUT
 
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 
 __all__ = ["Security"]
+
+
+log = Logger()
 
 
 class Security:
@@ -23,6 +28,7 @@ class Security:
     :ivar implicit: makes the TLS connections that begin with TLS; ``None`` if connections begin in clear.
     :ivar proxies: the addresses that must send a PROXY header; ``None`` if no header is read.
     :ivar proxy_timeout: seconds the PROXY header may take.
+    :ivar unjudged_proxies: whether headers are taken from everyone, and no hook judges them.
     :ivar xclients: the addresses that may use XCLIENT and XFORWARD; ``None`` if these are not offered.
     :raises TypeError: for a value of the wrong type.
     :raises ValueError: for a value that can't be used, or values that don't go together.
@@ -35,10 +41,12 @@ class Security:
         self.xclients = _networks("xclient_from", values)
         timeout: float | None = values["proxy_protocol_timeout"]
         self.proxy_timeout = PROXY_TIMEOUT if timeout is None else timeout
+        self.unjudged_proxies = False
         if self.proxies is None and timeout is not None:
             # Any client can then claim any address, so the handler has to judge each header.
-            if "PROXY" not in hooks:
-                raise ValueError("proxy_protocol_timeout without proxy_from needs a handler with handle_PROXY")
+            self.unjudged_proxies = "PROXY" not in hooks
+            if self.unjudged_proxies:
+                log.warn("proxy_protocol_timeout without proxy_from needs handle_PROXY: every connection is dropped")
             self.proxies = Everyone()
         if values["require_starttls"] and not (self.starttls or self.implicit or self.proxies):
             raise ValueError("require_starttls needs a tls_context")

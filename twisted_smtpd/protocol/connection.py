@@ -21,12 +21,12 @@ from twisted_smtpd.protocol.running import CommandRunner
 from twisted_smtpd.protocol.settings import SharedSettings
 from twisted_smtpd.protocol.timeouts import CLOSING_TIME, Timeouts
 from twisted_smtpd.protocol.view import CLOSED, FINISHING, OPEN, STOPPING
-from twisted_smtpd.runtime.awaiting import DONE
+from twisted_smtpd.runtime.awaiting import DONE, Waiting
 from twisted_smtpd.runtime.batches import joined
 from twisted_smtpd.runtime.connections import Connections, ICounted, limited_address
 from twisted_smtpd.runtime.output import Output
 from twisted_smtpd.runtime.twisted_private import running_loop
-from twisted_smtpd.wire.replies import Reply, encode_known, encode_status
+from twisted_smtpd.wire.replies import AlreadySent, Reply, encode_known, encode_status
 
 __all__ = ["LINE_TOO_LONG", "MAX_SENT_AHEAD", "Connection"]
 
@@ -313,6 +313,7 @@ class Connection(LineReceiver):
         if type(self).rawDataReceived is LineReceiver.rawDataReceived:
             raise TypeError(f"{type(self).__name__} needs a rawDataReceived() for setRawMode()")
         self._refuse_during_message()
+        self._answers_by_itself()
         self.line_mode = 0
 
     def setLineMode(self, extra: bytes = b"") -> None:
@@ -322,9 +323,14 @@ class Connection(LineReceiver):
         :raises RuntimeError: while a message is received.
         """
         self._refuse_during_message()
+        self._answers_by_itself()
         self.line_mode = 1
         self._buffer, self._offset = extra + self._buffer[self._offset :], 0
         self._go_on()
+
+    def _answers_by_itself(self) -> None:
+        # A command that decides how the rest is read may reply when it has read it.
+        self._code = self._code or 300
 
     def _refuse_during_message(self) -> None:
         if self._body.reader is not None:
@@ -336,6 +342,9 @@ class Connection(LineReceiver):
         :param line: without its CRLF.
         """
         if self._ending != CLOSED:
+            if line[:3].isdigit():
+                # A reply after all: the command need not send another.
+                self._code = int(line[:3])
             self._out += line + self.delimiter
             if not self._advancing or len(self._out) > MAX_HELD:
                 self._flush()
@@ -372,19 +381,25 @@ class Connection(LineReceiver):
         """Whether the client may be sent UTF-8."""
         return False
 
-    def push(self, status: str | Reply) -> Awaitable[None]:
+    def push(self, status: str | bytes | Reply) -> Awaitable[None]:
         """Send a reply, and wait while the client does not read.
 
         The reply is on its way when this returns, behind those that are due: they go out together.  What it returns is
-        to be awaited.
+        to be awaited; a generator may ``yield from`` it.
 
-        :param status: see :meth:`Reply.parse`.  One that ends in a ``250-`` line is continued by the next reply.
+        :param status: see :meth:`Reply.parse`; or a string's UTF-8.  One that ends in a ``250-`` line is continued by
+            the next reply.
         :raises BadStatus: if it is no status.
         """
         if type(status) is str and status.isascii():
             # Nearly all are, and then there is no need to ask whether the client may be sent UTF-8.
             code, wire = encode_known(status, self._verb, self.enhanced_status_codes, False, True)
+        elif type(status) is AlreadySent:
+            self._code = status.code
+            return DONE
         else:
+            if isinstance(status, bytes):
+                status = status.decode("utf-8", "replace")
             code, wire = encode_status(status, self._verb, self.enhanced_status_codes, self.utf8_replies, True)
         self._code = code
         if self._ending or self._open_lines or wire[3] == HYPHEN or code == 421 or code == 521:
@@ -393,7 +408,7 @@ class Connection(LineReceiver):
             self._out += wire
             if not self._advancing or len(self._out) > MAX_HELD:
                 self._flush()
-        return DONE if self._output.blocked_since is None else self._output.drained()
+        return DONE if self._output.blocked_since is None else Waiting(self._output.drained())
 
     def send_reply(self, status: str | Reply, more: bool = False, verb: str | None = None) -> int:
         """Send a reply without waiting for the client.
@@ -404,6 +419,9 @@ class Connection(LineReceiver):
         :returns: its code.
         :raises BadStatus: if it is no status.
         """
+        if type(status) is AlreadySent:
+            self._code = status.code
+            return status.code
         verb = self._verb if verb is None else verb
         code, wire = encode_status(status, verb, self.enhanced_status_codes, self.utf8_replies, more)
         self._code = code
@@ -461,9 +479,23 @@ class Connection(LineReceiver):
         """The client has got something right: earlier mistakes no longer count."""
         self._errors = 0
 
-    def _no_reply_yet(self) -> None:
-        """Forget the code of the last reply."""
-        self._code = 0
+    def _no_reply_yet(self, code: int = 0) -> None:
+        """Forget the code of the last reply.
+
+        :param code: what it was before, to take that back.
+        """
+        self._code = code
+
+    @property
+    def _replied(self) -> bool:
+        """Whether a whole reply was pushed since its code was forgotten that does not ask for more (3yz)."""
+        return not self._open_lines and self._code != 0 and self._code // 100 != 3
+
+    @property
+    def _needs_no_reply(self) -> bool:
+        """Whether a command may end without a reply, since the connection ends."""
+        transport: Any = self.transport
+        return bool(self._ending or self._gone or getattr(transport, "disconnecting", False))
 
     async def drain(self) -> None:
         """Wait until the client reads what it is sent."""

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_smtpd.options.table import OPTIONS, assign_options
+from twisted_smtpd.options.table import DEFAULTS, OPTIONS, assign_options
 from twisted_smtpd.protocol.body import Body
 from twisted_smtpd.protocol.connection import LF, TLS_HELLO, Connection
 from twisted_smtpd.protocol.extensions import Extension
@@ -42,7 +42,7 @@ from twisted_smtpd.runtime.connections import limited_address
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.commands import parse_command
 from twisted_smtpd.wire.content import ContentReader
-from twisted_smtpd.wire.replies import Reply, SMTPReplyError
+from twisted_smtpd.wire.replies import AlreadySent, BadStatus, Reply, SMTPReplyError
 
 __all__ = ["TOOK_TOO_LONG", "Dispatch", "Status", "guarded", "syntax"]
 
@@ -52,6 +52,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 Status = str | Reply
 
 TOOK_TOO_LONG = Reply(451, "4.3.0", ("Processing took too long, try again later",))
+
+# What these hooks return is no status, or what they push is looked at elsewhere.
+_NO_STATUS = frozenset({"handle_AUTH", "handle_DISCONNECT", "handle_PROXY", "handle_STARTTLS"})
 
 # A scanner sends these, or a browser that an attacker has made connect here.  Such a connection must not go on.
 HTTP_METHODS = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE"})
@@ -106,7 +109,7 @@ class Dispatch(Connection):
     __slots__ = (
         *("_accepted", "_barrier", "_calls", "_commands", "_hook", "_identity", "_met", "_refused", "_tls", "_verb"),
         *("envelope", "event_handler", "implicit_tls", "session"),
-        *OPTIONS,
+        *(name for name in OPTIONS if name != "line_length_limit"),
     )
 
     #: The ESMTP extensions, in the order in which EHLO lists them.
@@ -138,7 +141,8 @@ class Dispatch(Connection):
     max_buffered: int
     data_size_limit: int | None
     enable_SMTPUTF8: bool
-    line_length_limit: int | None
+    #: Read, and set, from the class by programs written for aiosmtpd; so it is no slot.
+    line_length_limit: int | None = DEFAULTS["line_length_limit"]
     max_recipients: int
     bare_newline: str
     decode_data: bool
@@ -157,6 +161,8 @@ class Dispatch(Connection):
         runner = CommandRunner(self)
         body = Body(self, runner)
         Connection.__init__(self, settings, runner, body)
+        # There is neither before a client has come.
+        self.session = self.envelope = self.loop = None  # type: ignore[assignment]
         self._verb = ""
         self._hook = ""
         self._accepted = 0
@@ -184,6 +190,10 @@ class Dispatch(Connection):
     @property
     def __ident__(self) -> str:
         return self.ident
+
+    @__ident__.setter
+    def __ident__(self, ident: str) -> None:
+        self.ident = ident
 
     @property
     def utf8_replies(self) -> bool:
@@ -455,8 +465,15 @@ class Dispatch(Connection):
         name = self._settings.hooks.get(command)
         return NO_HOOK if name is None else self._run_hook(name, arguments)
 
+    async def _call_old_hook(self, name: str) -> None:
+        """Call ``ehlo_hook`` or ``rset_hook``, if the class has it; it may push lines."""
+        if name in self._settings.old_hooks:
+            await settle(getattr(self, name)(), self.loop)
+
     async def _run_hook(self, name: str, arguments: tuple[Any, ...]) -> Any:
         self._hook = name
+        before = self._code
+        self._no_reply_yet()
         try:
             status = getattr(self.event_handler, name)(self, self.session, self.envelope, *arguments)
             if type(status) is CoroutineType and self.loop is None:
@@ -464,13 +481,58 @@ class Dispatch(Connection):
             elif type(status) is not str:
                 status = await settle(status, self.loop)
         except SMTPReplyError as error:
-            return error.reply
+            status = error.reply
         except SystemExit as error:
             raise HookExit from error
-        if isinstance(status, str) and ("\n" in status or status[3:4] == "-"):
-            # A returned status is complete: its last line must not announce another one ("250-"), as a pushed one may.
+        except (Exception, asyncio.CancelledError) as error:
+            if not self._answered_by(name) or self._gone:
+                raise
+            self.connections.counts.hook_failures += 1
+            if not (self._runner.timed_out and isinstance(error, CANCELLED)):
+                self._log_failure(error, name)
+            status = None
+        if not self._code:
+            self._no_reply_yet(before)
+        elif self._answered_by(name):
+            return self._already_sent(name, status)
+        if isinstance(status, str):
+            if "\n" in status or status[3:4] == "-":
+                # A returned status is complete: its last line must not announce another one, as a pushed one may.
+                return Reply.parse(status)
+        elif isinstance(status, bytes) and name not in _NO_STATUS:
             return Reply.parse(status)
         return status
+
+    def _answered_by(self, name: str) -> bool:
+        """Whether a hook has pushed the reply itself, so that another one would be taken for the next command's."""
+        return self._replied and name not in _NO_STATUS and not self.closing
+
+    def _already_sent(self, name: str, status: Any) -> Any:
+        """What stands for the status of such a hook.
+
+        :param name: the hook.
+        :param status: what it returned, or the reply that it raised.
+        """
+        if status is not None:
+            log.warn(
+                "{session.id} {session.peer}: {hook} has pushed a {code} reply; what it returned then is not sent",
+                session=self.session,
+                hook=name,
+                code=self._code,
+            )
+        return AlreadySent(self._code)
+
+    def _check_replied(self, method: str, result: Any) -> None:
+        """Check that a subclass's command has sent a reply; without one the client would wait for ever.
+
+        :param method: the command's name.
+        :param result: what it returned.
+        :raises BadStatus: if it has not.
+        """
+        if self._replied or self._code // 100 == 3 or self._needs_no_reply:
+            return
+        returned = "" if result is None else f", and returned {result!r:.80}"
+        raise BadStatus(f"{method} has sent no reply{returned}: a command sends it with `await self.push(status)`")
 
     def _hook_overdue(self) -> None:
         log.error(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted_smtpd.runtime.awaiting import MISSING
+from twisted_smtpd.runtime.awaiting import MISSING, takes_responses
 from twisted_smtpd.wire.commands import parse_helo_name
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
@@ -72,9 +72,14 @@ async def _helo_status(client: ClientView, name: str) -> Any:
 async def _ehlo_status(client: ClientView, name: str) -> Any:
     if "EHLO" not in client._settings.hooks:
         client.session.host_name = name
-        return _ehlo_response(client)
+        if "ehlo_hook" not in client._settings.old_hooks:
+            return _ehlo_response(client)
+        await client.push("\n".join(_ehlo_lines(client)))
+        await client._call_old_hook("ehlo_hook")
+        return "250 HELP"
     lines = _ehlo_lines(client)
-    if client._settings.ehlo_takes_responses:
+    await client._call_old_hook("ehlo_hook")
+    if takes_responses(client.event_handler.handle_EHLO):
         answer = await client._call_handler_hook("EHLO", name, [*lines, "250 HELP"])
         if answer is MISSING:
             answer = [*lines, "250 HELP"]

@@ -115,7 +115,9 @@ class ProxyHeader:
             if client._gone:
                 raise
             answer = Reply.parse(await client.status_for(error))
-        if answer is MISSING or permits(answer):
+        if answer is MISSING:
+            return "" if client._settings.security.unjudged_proxies else None
+        if permits(answer):
             return None
         if not isinstance(answer, Reply):
             return ""

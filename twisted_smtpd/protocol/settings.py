@@ -48,8 +48,10 @@ class SharedSettings:
     :ivar values: the value of each option.
     :ivar own: the values that each connection has as attributes, in the order of ``OPTIONS``.
     :ivar hooks: the handler's hooks: ``MAIL`` to ``handle_MAIL``.
+    :ivar deprecated_data_hook: what stands for ``handle_DATA`` in a handler with ``process_message``.
+    :ivar old_hooks: which of ``ehlo_hook`` and ``rset_hook`` the protocol class has.
     :ivar asked: the hooks that are called: the handler's; and MAIL and RCPT if the class overrides
-        ``_call_handler_hook``.
+        ``_call_handler_hook`` or ``push``.
     :ivar security: TLS, proxies and trusted clients.
     :ivar mechanisms: the mechanisms of AUTH, by name.
     :ivar extensions: the ESMTP extensions in use, in the order of the EHLO response.
@@ -63,7 +65,6 @@ class SharedSettings:
     :ivar call_limits: how often a client may send each verb (``"*"`` for the rest), or ``None``.
     :ivar shortest_limit: the shortest limit in time, in seconds.
     :ivar connections: the connections of protocols that are made by hand; a factory has its own.
-    :ivar ehlo_takes_responses: whether ``handle_EHLO`` has the fifth argument.
     :ivar ehlo_state: gives what the EHLO response depends on; ``None`` where it has to be put together each time.
     :ivar ehlo_responses: the responses put together so far.
     """
@@ -73,6 +74,8 @@ class SharedSettings:
     values: SMTPOptions
     own: tuple[Any, ...]
     hooks: Mapping[str, str]
+    deprecated_data_hook: Callable[..., Awaitable[Any]] | None
+    old_hooks: frozenset[str]
     asked: frozenset[str]
     security: Security
     mechanisms: Mapping[str, Any]
@@ -86,6 +89,5 @@ class SharedSettings:
     call_limits: Mapping[str, int] | None
     shortest_limit: float
     connections: Connections
-    ehlo_takes_responses: bool
     ehlo_state: Callable[[Any], Hashable] | None
     ehlo_responses: dict[Hashable, str]

@@ -103,8 +103,8 @@ _IN_TRANSACTION: dict[str, Refusal | None] = {
 TABLE: Mapping[State, Verdicts] = MappingProxyType(
     {
         State.UNWELCOME: {"*": NO_SERVICE, "QUIT": None},
-        # RFC 3207 section 4, with the two that stand for EHLO in LMTP and before ESMTP.
-        State.CLEAR: {"*": NEEDS_TLS, **dict.fromkeys(("NOOP", "EHLO", "HELO", "LHLO", "STARTTLS", "QUIT"))},
+        # RFC 3207 section 4, with the one that stands for EHLO in LMTP; HELO is not among them.
+        State.CLEAR: {"*": NEEDS_TLS, **dict.fromkeys(("NOOP", "EHLO", "LHLO", "STARTTLS", "QUIT"))},
         State.WEAK: {"*": TOO_WEAK, "QUIT": None},
         State.NEW: dict.fromkeys(("MAIL", "RCPT", "DATA", "AUTH", "STARTTLS"), NEEDS_HELO),
         State.STRANGER: dict.fromkeys(("MAIL", "RCPT", "DATA", "VRFY", "EXPN", "HELP"), NEEDS_AUTH),

@@ -19,7 +19,7 @@ from twisted_smtpd.protocol.dispatch import TOOK_TOO_LONG, Dispatch, Status
 from twisted_smtpd.protocol.settings import ParameterCheck, ignore
 from twisted_smtpd.protocol.verdict import each_status, gathered, is_many, log_message, one_for_all
 from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, settle
-from twisted_smtpd.session import Recipient
+from twisted_smtpd.session import NULL_SENDER, Recipient
 from twisted_smtpd.stream import ContentStream, StreamInterrupted
 from twisted_smtpd.wire.addresses import parse_path, plain_path
 from twisted_smtpd.wire.commands import parse_parameters
@@ -122,7 +122,10 @@ class Transaction(Dispatch):
         if arg is None or arg[: len(keyword)].upper() != keyword:
             extended = " [SP <parameters>]" if self.session.extended_smtp else ""
             raise SMTPReplyError(501, "5.5.4", f"Syntax: {self._verb} {keyword}<address>{extended}")
-        return parse_path(arg[len(keyword) :], null=sender, sender=sender, local_part_limit=self.local_part_limit)
+        address, rest = parse_path(
+            arg[len(keyword) :], null=sender, sender=sender, local_part_limit=self.local_part_limit
+        )
+        return address or NULL_SENDER, rest
 
     def _parameters(self, text: str, known: Mapping[str, ParameterCheck]) -> tuple[list[str], dict[str, str | None]]:
         if not self.session.extended_smtp:
@@ -179,6 +182,8 @@ class Transaction(Dispatch):
                 envelope.content = content.decode("utf-8", "surrogateescape") if self.decode_data else content
                 try:
                     status = await self._call_handler_hook("DATA")
+                    if status is MISSING and (hook := self._settings.deprecated_data_hook) is not None:
+                        status = await settle(hook(self, self.session, envelope), self.loop)
                 except (Exception, asyncio.CancelledError) as error:
                     status = await self._failed_verdict(error)
             # A message that was taken leaves nothing to be awaited.

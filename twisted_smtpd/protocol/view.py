@@ -146,6 +146,9 @@ class ClientView(ConnectionView, Protocol):
     async def status_for(self, error: BaseException) -> Any:
         """The status for a hook that failed."""
 
+    async def _call_old_hook(self, name: str) -> None:
+        """Call a deprecated hook of the class's."""
+
     def _call_handler_hook(self, command: str, *arguments: Any) -> Awaitable[Any]:
         """Call a hook of the handler."""
 

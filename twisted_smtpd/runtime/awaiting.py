@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import CancelledError, Deferred
 
@@ -23,6 +24,7 @@ __all__ = [
     "InputWait",
     "Missing",
     "NeedsAsyncioReactor",
+    "Waiting",
     "hook_names",
     "settle",
     "takes_responses",
@@ -86,6 +88,34 @@ class _NoHook(_Done):
         raise StopIteration(MISSING)
 
 
+class Waiting(Coroutine[Any, Any, T]):
+    """A coroutine that a generator may wait for as well: ``yield from server.push(status)``.
+
+    Python lets only coroutines and generators decorated with :func:`types.coroutine` yield from a coroutine.
+
+    :param coroutine: the coroutine.
+    """
+
+    __slots__ = ("_coroutine",)
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._coroutine.__await__()
+
+    __iter__ = __await__
+
+    def send(self, value: Any) -> Any:
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+
 #: What is left of a command that is done.
 DONE: Final = _Done()
 #: The result of a hook that the handler does not have.
@@ -142,13 +172,24 @@ def hook_names(handler: object) -> frozenset[str]:
     return frozenset(name[7:] for name in dir(handler) if name.startswith("handle_"))
 
 
+_takes_responses: WeakKeyDictionary[Callable[..., object], bool] = WeakKeyDictionary()
+
+
 def takes_responses(hook: Callable[..., object]) -> bool:
     """Whether a ``handle_EHLO`` has the fifth argument, the list of responses."""
+    # A method is asked once; the function itself is asked about, since a hook may be replaced.
+    function = hook.__func__ if isinstance(hook, types.MethodType) else None
+    if function is not None and (known := _takes_responses.get(function)) is not None:
+        return known
     try:
         inspect.signature(hook).bind(None, None, None, None, None)
     except (TypeError, ValueError):
-        return False
-    return True
+        takes = False
+    else:
+        takes = True
+    if isinstance(function, types.FunctionType):
+        _takes_responses[function] = takes
+    return takes
 
 
 async def settle(result: Any, loop: asyncio.AbstractEventLoop | None) -> Any:
@@ -158,7 +199,9 @@ async def settle(result: Any, loop: asyncio.AbstractEventLoop | None) -> Any:
     :param loop: the running asyncio loop, or ``None`` where the reactor is another one.
     """
     if not hasattr(result, "__await__"):
-        return result
+        if type(result) is not types.GeneratorType:
+            return result
+        result = _from_generator(result)
     if loop is None or isinstance(result, (Deferred, InputWait)):
         return await result
     if asyncio.isfuture(result):
@@ -175,6 +218,36 @@ def unfinished(value: object) -> bool:
     :param value: what :func:`settle` gave: a hook may give an awaitable of an awaitable, or be a generator by mistake.
     """
     return hasattr(value, "__await__") or isinstance(value, (Generator, AsyncGenerator, Future))
+
+
+async def _from_generator(generator: Generator[Any, Any, T]) -> T:
+    """Run a hook that is a generator: it waits with ``yield from``, as coroutines did before Python 3.5.
+
+    :raises TypeError: inside the hook, if it yields a value instead: that would be lost, and what the hook reads for it
+        be None.
+    """
+    return await _steps(generator)
+
+
+@types.coroutine
+def _steps(generator: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+    step: Callable[[Any], Any] = generator.send
+    argument: Any = None
+    while True:
+        try:
+            awaited = step(argument)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        step, argument = generator.send, None
+        try:
+            if awaited is not None and generator.gi_yieldfrom is None:  # type: ignore[attr-defined]
+                raise TypeError(f"a hook that is a generator waits with `yield from`, and yielded {awaited!r}")
+            argument = yield awaited
+        except GeneratorExit:
+            generator.close()
+            raise
+        except BaseException as error:
+            step, argument = generator.throw, error
 
 
 async def _await(awaitable: Awaitable[T]) -> T:

@@ -31,6 +31,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_smtpd.runtime.connections import Connections, ICounted
+from twisted_smtpd.runtime.host_name import own_name
 from twisted_smtpd.runtime.lifecycle import HandlerUse, ServerInfo
 from twisted_smtpd.runtime.reactors import LoopReactor
 from twisted_smtpd.runtime.twisted_private import keep_tls_on
@@ -338,7 +339,7 @@ class RunningServer(ServerFactory):
     async def _start(self, bindings: Sequence[Binding], options: Mapping[str, object]) -> None:
         try:
             protocol = self._protocol()
-            hostname = getattr(protocol, "hostname", None) or socket.getfqdn()
+            hostname = getattr(protocol, "hostname", None) or own_name()
             addresses = tuple(binding.address for binding in bindings)
             await self._use.start(ServerInfo(hostname, addresses, self.reactor, options))
         except BaseException:

@@ -12,6 +12,7 @@ import atexit
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -64,10 +65,28 @@ _FORKED = (
     "start controllers after the fork only, start the process with the 'spawn' method, or give the controller a loop "
     "of its own: Controller(handler, loop=asyncio.new_event_loop())"
 )
+_WHY_SILENT = (
+    "the server's thread is busy or blocked: by factory(), by a hook or the handler's start(), or because it can't run "
+    "(gevent) or its clock stands still (freezegun)"
+)
 _TRIAL = (
     "this would take the reactor away from trial, which is about to run it for this TestCase: "
     "use `await controller.listen()`, or a SynchronousTestCase"
 )
+
+
+class SteadyLoop(asyncio.SelectorEventLoop):
+    """The loop of the thread that servers share.
+
+    Its time goes on where a test freezes ``time.monotonic()``, with freezegun for instance: that holds for some of the
+    calls of a loop and not for others, and timers that were set by one time would wait for the other.
+    """
+
+    # Out of a module's reach, where the function would be replaced.
+    _clock = staticmethod(time.monotonic)
+
+    def time(self) -> float:
+        return self._clock()
 
 
 class LoopReactor(AsyncioSelectorReactor):
@@ -98,6 +117,10 @@ class LoopReactor(AsyncioSelectorReactor):
         if DAEMON_THREADS.is_there():
             pool.threadFactory = partial(threading.Thread, daemon=True)
         return pool
+
+    def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Call a function in the loop's thread; without a timer, which a frozen clock would hold up."""
+        self.loop.call_soon_threadsafe(partial(callable, *args, **kwargs))
 
     def run(self, installSignalHandlers: bool = True) -> None:
         """Run as an ordinary reactor, for a program that runs the global reactor itself."""
@@ -137,7 +160,7 @@ def global_reactor() -> Any:
     with _lock:
         if "twisted.internet.reactor" not in sys.modules:
             # The event loop policy may give a loop that does not suit a reactor: uvloop, or Windows' proactor loop.
-            loop = asyncio.SelectorEventLoop()
+            loop = SteadyLoop()
             installReactor(LoopReactor(loop))
             atexit.register(_close_idle, loop)
     from twisted.internet import reactor
@@ -254,7 +277,7 @@ def call_in(reactor: Any, function: Callable[[], Any], timeout: float) -> Any:
         if result.done():
             raise  # the function itself has raised it
         result.cancel()
-        raise TimeoutError(f"no answer within {timeout:g} s: the server's thread is busy, or blocked") from None
+        raise TimeoutError(f"no answer within {timeout:g} s: {_WHY_SILENT}") from None
 
 
 def run_on(loop: asyncio.AbstractEventLoop, function: Callable[[], Any], timeout: float) -> Any:

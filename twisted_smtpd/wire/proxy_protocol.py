@@ -8,14 +8,25 @@ there.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, ClassVar
 
-__all__ = ["AF", "PROTO", "V2_CMD", "ProxyData", "ProxyError", "ProxyReader", "ProxySSL", "ProxyTLV"]
+__all__ = [
+    "AF",
+    "PROTO",
+    "V2_CMD",
+    "MalformedTLV",
+    "ProxyData",
+    "ProxyError",
+    "ProxyReader",
+    "ProxySSL",
+    "ProxyTLV",
+    "UnknownTypeTLV",
+]
 
 V2_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 V2_FIXED_SIZE = 16
@@ -27,8 +38,11 @@ DEFAULT_MAX_LENGTH = 4096
 # Section 2.2.5.
 MAX_UNIQUE_ID = 128
 
+_ABSENT = object()
+
 _CLIENT_SSL = 0x01
 _CLIENT_CERTIFICATE = 0x02 | 0x04
+_SSL = 0x20
 _SSL_FIXED_SIZE = 5
 
 _PORT = re.compile(rb"0|[1-9][0-9]{0,4}")
@@ -38,6 +52,14 @@ _ADDRESS_CHARACTERS = {b"TCP4": b"0123456789.", b"TCP6": b"0123456789abcdefABCDE
 
 class ProxyError(ValueError):
     """The octets received are not a PROXY header: abort the connection, without a reply."""
+
+
+class MalformedTLV(ProxyError, RuntimeError):
+    """The octets are not whole type-length-value vectors."""
+
+
+class UnknownTypeTLV(KeyError):
+    """A vector's type has no name."""
 
 
 class V2_CMD(IntEnum):
@@ -94,7 +116,7 @@ def _vectors(raw: bytes) -> Iterator[tuple[int, int, bytes]]:
         end = start + int.from_bytes(raw[start - 2 : start], "big")
         # The first condition is for one or two octets at the end, which are too few for a type and a length.
         if start > len(raw) or end > len(raw):
-            raise ProxyError(f"the TLV at octet {start - 3} runs over the end of the header")
+            raise MalformedTLV(f"the TLV at octet {start - 3} runs over the end of the header")
         yield start, raw[start - 3], raw[start:end]
 
 
@@ -111,6 +133,27 @@ def _by_name(vectors: Iterable[tuple[int, bytes]], names: dict[int, str]) -> dic
             raise ProxyError(f"the TLV {name} is there more than once")
         named[name or f"x{kind:02X}"] = value
     return named
+
+
+def _same(found: Callable[[str], Any], expected: Mapping[str, Any], raises: bool) -> bool:
+    """Whether all these names have these values.
+
+    :param found: gives a name's value, or :data:`_ABSENT`.
+    :param raises: whether to raise an error instead of returning false.
+    :raises KeyError: for a name that does not exist.
+    :raises ValueError: for another value.
+    """
+    for name, value in expected.items():
+        actual = found(name)
+        if actual is _ABSENT:
+            if raises:
+                raise KeyError(f"notfound:{name}")
+            return False
+        if actual != value:
+            if raises:
+                raise ValueError(f"mismatch:{name} actual={actual!r} expect={value!r}")
+            return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -237,14 +280,83 @@ class ProxyTLV(dict[str, Any]):
         """
         return tuple(value for other, value in self.vectors if other == kind)
 
+    @property
+    def tlv_loc(self) -> dict[str, int]:
+        """The offset of each vector from the first one, by name; inside SSL as well."""
+        found: dict[str, int] = {}
+        offset = 0
+        for kind, value in self.vectors:
+            found[self._OUTER.get(kind, f"x{kind:02X}")] = offset
+            if kind == _SSL:
+                for start, inner, _ in _vectors(value[_SSL_FIXED_SIZE:]):
+                    found[ProxySSL.NAMES.get(inner, f"x{inner:02X}")] = offset + _SSL_FIXED_SIZE + start
+            offset += 3 + len(value)
+        return found
+
+    def same_attribs(self, _raises: bool = False, **expected: Any) -> bool:
+        """Whether these vectors are there, with these values.
+
+        :param _raises: whether to raise an error instead of returning false.
+        :param expected: the values by name.
+        :raises KeyError: for a vector that was not sent.
+        :raises ValueError: for another value.
+        """
+        return _same(lambda name: self.get(name, _ABSENT), expected, _raises)
+
     @classmethod
-    def from_raw(cls, raw: bytes) -> ProxyTLV | None:
+    def read(cls, raw: bytes) -> ProxyTLV | None:
         """Read a sequence of vectors.
 
         :returns: ``None`` if there are no octets.
         :raises ProxyError: if it is not whole vectors to the last octet, or one of them is wrong.
         """
         return cls((kind, value) for _, kind, value in _vectors(raw)) if raw else None
+
+    @classmethod
+    def from_raw(cls, raw: bytes, strict: bool = False) -> ProxyTLV | None:
+        """Read a sequence of vectors, for programs written for aiosmtpd.
+
+        :param strict: whether each vector's type must have a name.
+        :returns: ``None`` if there are no octets, or they can't be read.
+        :raises UnknownTypeTLV: for a type without a name, if that is asked for.
+        """
+        try:
+            tlv = cls.read(bytes(raw))
+        except ProxyError:
+            return None
+        unnamed = sorted(set(tlv or ()) - cls._ATTRIBUTES)
+        if strict and unnamed:
+            raise UnknownTypeTLV(unnamed[0])
+        return tlv
+
+    @classmethod
+    def parse(cls, data: bytes, partial_ok: bool = True, strict: bool = False) -> tuple[dict[str, Any], dict[str, int]]:
+        """Read a sequence of vectors, for programs written for aiosmtpd.
+
+        :param partial_ok: whether the vectors before one that can't be read are given, instead of an error.
+        :param strict: see :meth:`from_raw`.
+        :returns: the values and the offsets, by name.
+        :raises ProxyError: if it can't be read; :exc:`MalformedTLV` where a vector runs over the end.
+        :raises UnknownTypeTLV: see :meth:`from_raw`.
+        """
+        found = cls()
+        vectors: list[tuple[int, bytes]] = []
+        try:
+            for _, kind, value in _vectors(bytes(data)):
+                vectors.append((kind, value))
+                found = cls(vectors)
+        except ProxyError:
+            if not partial_ok:
+                raise
+        unnamed = sorted(set(found) - cls._ATTRIBUTES)
+        if strict and unnamed:
+            raise UnknownTypeTLV(unnamed[0])
+        return dict(found), found.tlv_loc
+
+    @classmethod
+    def name_to_num(cls, name: str) -> int | None:
+        """The type that has a name; ``None`` if none has."""
+        return next((kind for kind, known in cls.PP2_TYPENAME.items() if known == name), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +400,19 @@ class ProxyData:
 
     def __bool__(self) -> bool:
         return self.valid
+
+    def with_error(self, error_msg: str, log_prefix: bool = True) -> ProxyData:
+        """Set :attr:`error`, so that the header is not valid.
+
+        :param log_prefix: accepted for programs that pass it.
+        :returns: this object.
+        """
+        object.__setattr__(self, "error", error_msg)
+        return self
+
+    def same_attribs(self, _raises: bool = False, **expected: Any) -> bool:
+        """Whether these attributes exist, with these values; see :meth:`ProxyTLV.same_attribs`."""
+        return _same(lambda name: getattr(self, name, _ABSENT), expected, _raises)
 
     @property
     def peer(self) -> tuple[str, int] | tuple[str, int, int, int] | str | None:
@@ -467,7 +592,7 @@ def _parse_v2(raw: bytes) -> ProxyData:
     family = AF(raw[13] >> 4)
     src_addr, dst_addr, src_port, dst_port = _addresses(family, block[:size])
     start = V2_FIXED_SIZE + size
-    tlv = ProxyTLV.from_raw(raw[start:])
+    tlv = ProxyTLV.read(raw[start:])
     _check_crc32c(raw, start)
     return ProxyData(
         version=2,

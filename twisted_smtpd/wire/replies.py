@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-__all__ = ["BadStatus", "Reply", "SMTPReplyError", "encode_known", "encode_status", "fitting_enhanced"]
+__all__ = [
+    "AlreadySent",
+    "BadStatus",
+    "Reply",
+    "SMTPReplyError",
+    "encode_known",
+    "encode_status",
+    "fitting_enhanced",
+]
 
 # RFC 5321 section 4.5.3.1.5: a reply line has 512 octets, the code and CRLF included.
 MAX_REPLY_LINE = 512
@@ -125,6 +133,10 @@ class Reply:
             return cls(code, None, texts)
         rest = (m[2] or "" if m and m[1] == first[1] else text for m, text in zip(found, texts, strict=True))
         return cls(code, first[1], tuple(rest))
+
+
+class AlreadySent(Reply):
+    """Stands for the reply that a hook has pushed by itself: sending it sends nothing."""
 
 
 class SMTPReplyError(Exception):
