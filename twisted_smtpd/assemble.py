@@ -302,8 +302,8 @@ def _hashable(value: Any) -> Hashable:
     try:
         hash(value)
     except TypeError:
-        # Anything else is known by its identity, which is safe, because the settings keep it alive.  To ask for
-        # Hashable would not do: a tuple or a frozen dataclass may have something inside that is not.
+        # Anything else is known by its identity, which is safe, because the settings keep it alive.  Whether it is an
+        # instance of Hashable does not tell: a tuple or a frozen dataclass may have a dict inside.
         return id(value)
     return cast(Hashable, value)
 

@@ -127,7 +127,7 @@ class AuthExchange:
         return mechanism, words
 
     async def _take_turn(self) -> None:
-        """Have a client wait whose address has failed before, or has many passwords checked at the moment."""
+        """Make the client wait if its address has failed before, or has many passwords checked at the moment."""
         server = self.server
         sign_ins, address = server.connections.sign_ins, server._address
         while True:
@@ -137,7 +137,7 @@ class AuthExchange:
             if waiter is None:
                 self._inside = True
             else:
-                # At once, lest it be let in and nobody know, should the client go away at this moment.
+                # Noted in the callback: if the client goes away at this moment, the wait below is not resumed.
                 waiter.addCallback(self._let_through)
                 clock = server.connections.timers.clock
                 waiter.addTimeout(min(LONGEST_WAIT, server.hook_timeout / 2), clock, _waited_too_long)
@@ -149,7 +149,7 @@ class AuthExchange:
         self._inside = inside
 
     def _leave(self) -> None:
-        """Let others of this address have their passwords checked."""
+        """Let other clients of this address have their passwords checked."""
         if self._inside:
             self._inside = False
             self.server.connections.sign_ins.leave(self.server._address)

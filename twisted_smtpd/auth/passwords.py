@@ -244,7 +244,7 @@ def _usual_scram(users: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[int,
 def _secret(text: str) -> bytes:
     """What decides on the salts of unknown users: the file's own line, or else all of the file.
 
-    It has to be the same in each process that reads the file, and only who has the file may know it.
+    It has to be the same in each process that reads the file, and clients must not be able to find it out.
     """
     match = _SECRET.search(text)
     return bytes.fromhex(match[1]) if match is not None else hashlib.sha256(text.encode()).digest()

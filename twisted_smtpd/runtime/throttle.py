@@ -16,7 +16,7 @@ LONGEST_DELAY = 30.0
 LONGEST_WAIT = 30.0
 # An address that has behaved for so long starts anew.
 FORGIVEN_AFTER = 900.0
-# Passwords of one address that are checked at the same time: what it guesses before its first failure is known.
+# Passwords of one address that are checked at the same time, before the first failure of that address is known.
 AT_ONCE = 4
 # The number of addresses that are remembered, so that memory is limited.
 MAX_ADDRESSES = 10_000
@@ -59,8 +59,8 @@ class Throttle:
     reserved when it begins, as if it failed.  A success gives back what it has reserved, but forgives nothing:
     otherwise a client that has an account could go on guessing at full speed.
 
-    An address that has not failed needs no turn.  Its passwords are checked a few at a time, so that a hundred guesses
-    that come together are known as such after the first few.
+    An address that has not failed needs no turn.  Its passwords are checked a few at a time, so that guesses that come
+    together are known as such after the first few.
     """
 
     def __init__(self) -> None:
