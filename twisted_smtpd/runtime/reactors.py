@@ -115,7 +115,7 @@ class LoopReactor(AsyncioSelectorReactor):
             pool.threadFactory = partial(threading.Thread, daemon=True)
         return pool
 
-    def callFromThread(self, f: Callable[..., Any], *args: object, **kwargs: object) -> None:
+    def callFromThread(self, f: Callable[..., Any], *args: object, **kwargs: object) -> None:  # type: ignore[override]
         """Call a function in the loop's thread; without a timer, which a frozen clock would hold up."""
         self.loop.call_soon_threadsafe(partial(f, *args, **kwargs))
 
