@@ -120,7 +120,7 @@ def lmtp_server(folder: Path) -> Iterator[int]:
     """``twist smtpd --lmtp``; gives its TCP port."""
     path = os.pathsep.join(filter(None, [str(HERE.parent.parent), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "NOTES": str(folder / "notes")}
-    places = ["-l", f"unix:{folder}/lmtp", "-l", "127.0.0.1:0"]
+    places = ["-l", f"unix:{folder}/lmtp:mode=666", "-l", "127.0.0.1:0"]
     process = subprocess.Popen(
         [
             sys.executable,

@@ -275,18 +275,37 @@ class DrainTests(SynchronousTestCase):
         self.assertEqual(codes(client.read()), [250, 421])
         self.assertEqual(len(self.promises.made), 1)
 
-    def test_after_the_grace_period_connections_are_cut_off_without_an_answer(self) -> None:
+    def test_after_the_grace_period_connections_end_with_421(self) -> None:
+        """They were reset, which tells a client nothing."""
         client = self.join()
         client.send(MESSAGE)
         drained = self.factory.drain(grace=5)
         self.clock.advance(4.9)
-        self.assertFalse(client.aborted)
+        self.assertFalse(client.closed)
+        client.read()
         self.clock.advance(0.2)
-        self.assertTrue(client.aborted)
-        self.assertEqual(client.read(), b"")
+        self.assertEqual(client.read(), b"421 4.3.2 Shutting down, try again later\r\n")
+        self.assertTrue(client.closed)
         self.assertNoResult(drained)
+        self.clock.pump([LINGER / 4] * 12)
+        self.assertTrue(client.aborted, "one that stays is reset all the same")
         client.lose(clean=False)
         self.successResultOf(drained)
+
+    def test_the_grace_may_end_early_even_before_it_has_begun(self) -> None:
+        for early in (False, True):
+            client = self.join()
+            client.send(MESSAGE)
+            connections = self.factory.connections
+            if early:
+                connections.end_grace()
+                self.assertFalse(client.closed)
+            self.factory.drain(grace=1000)
+            client.read()
+            connections.end_grace()
+            self.clock.advance(0)
+            self.assertEqual(codes(client.read()), [421])
+            self.factory = make_factory(self.factory.handler, clock=self.clock)
 
     def test_new_connections_are_refused(self) -> None:
         self.join()

@@ -17,7 +17,7 @@ from twisted_smtpd.options.security import Security
 from twisted_smtpd.options.table import DEFAULTS, OPTIONS, TABLE, SMTPOptions, call_limits, check
 from twisted_smtpd.protocol.dispatch import Dispatch
 from twisted_smtpd.protocol.extensions import Extension
-from twisted_smtpd.protocol.settings import RATE_WINDOW, Command, CommandMethod, SharedSettings
+from twisted_smtpd.protocol.settings import RATE_WINDOW, Command, CommandMethod, SharedSettings, ignore
 from twisted_smtpd.protocol.states import TRANSACTION, Refusal, State, transaction_state, verdict
 from twisted_smtpd.runtime.awaiting import hook_names, settle
 from twisted_smtpd.runtime.connections import Connections
@@ -59,6 +59,10 @@ class Settings(SharedSettings):
         warn_of_lost_overrides(cls, OF_SERVERS)
         self.cls, self.handler, self.options = cls, handler, options
         values: dict[str, Any] = {**DEFAULTS, **options, **_class_values(cls)}
+        for name in ("auth_exclude_mechanism", "auth_mechanisms"):
+            if isinstance(values[name], str):
+                # As programs for aiosmtpd give one; taken letter by letter it would exclude nothing.
+                values[name] = values[name].replace(",", " ").split()
         for name in ("hostname", "ident"):
             if values[name] == "":
                 values[name] = None
@@ -89,8 +93,11 @@ class Settings(SharedSettings):
         self.extensions: tuple[Extension, ...] = tuple(e for e in cls.extensions if e.in_use(self))
         self.ehlo_state = _state_getter(self.extensions)
         self.ehlo_responses: dict[Hashable, str] = {}
-        self.mail_parameters = {k: p for e in self.extensions for k, p in e.mail_parameters.items()}
-        self.rcpt_parameters = {k: p for e in self.extensions for k, p in e.rcpt_parameters.items()}
+        ignored = {name.upper(): ignore for name in values["ignore_parameters"] or ()}
+        # Clients say AUTH=<> unasked; RFC 4954 section 5 would have it treated as if it were not there.
+        self.mail_parameters = {"AUTH": ignore, **ignored}
+        self.mail_parameters.update((k, p) for e in self.extensions for k, p in e.mail_parameters.items())
+        self.rcpt_parameters = {**ignored, **{k: p for e in self.extensions for k, p in e.rcpt_parameters.items()}}
         self.commands = _commands(cls, self.extensions, self.security)
         self.dispatch = _dispatch(cls, self.commands, self.security, offers_auth=bool(self.mechanisms))
         own_commands = _own_commands(cls, self.commands)
@@ -293,12 +300,17 @@ def _ask_checks(states: dict[State, dict[str, Command]], commands: Mapping[str, 
 
 def _hashable(value: Any) -> Hashable:
     if isinstance(value, Mapping):
-        return tuple(value.items())
+        return tuple((name, _hashable(one)) for name, one in value.items())
     if isinstance(value, (list, set)) and value and all(isinstance(name, str) for name in value):
         # A program that makes the protocol of each connection may write a new list of names each time.
         return (type(value), *value)
-    # Anything else is known by its identity, which is safe, because the settings keep it alive.
-    return value if isinstance(value, Hashable) else id(value)
+    try:
+        hash(value)
+    except TypeError:
+        # Anything else is known by its identity, which is safe, because the settings keep it alive.  To ask for
+        # Hashable would not do: a tuple or a frozen dataclass may have something inside that is not.
+        return id(value)
+    return cast(Hashable, value)
 
 
 # Weak, so that settings (and with them the handler) live as long as a connection, a factory or a controller holds them.
@@ -311,11 +323,13 @@ _last_used: weakref.WeakKeyDictionary[Any, Settings] = weakref.WeakKeyDictionary
 
 def settings_for(cls: type[Dispatch], handler: object, options: SMTPOptions) -> Settings:
     """The live settings of this class, handler and options, or new ones."""
-    key: Hashable = (cls, id(handler), *options.items())
+    # Named tuples of different classes may be equal, but they don't let in the same clients.
+    kinds = (type(options.get("authenticator")), type(options.get("auth_callback")))
+    key: Hashable = (cls, id(handler), kinds, *options.items())
     try:
         settings = _live.get(key)
     except TypeError:
-        key = (cls, id(handler), *((name, _hashable(value)) for name, value in options.items()))
+        key = (cls, id(handler), kinds, *((name, _hashable(value)) for name, value in options.items()))
         settings = _live.get(key)
     if settings is None:
         settings = _live[key] = Settings(cls, handler, options)

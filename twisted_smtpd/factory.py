@@ -67,8 +67,7 @@ class SMTPFactory(ServerFactory):
 
         Stop listening first; a client that connects all the same hears 421.
 
-        :param grace: seconds to wait for messages in progress; then their connections are aborted, without an answer,
-            so that the client tries again.
+        :param grace: seconds to wait for messages in progress; then their clients hear 421, and try again.
         :returns: fires when no connection is left.
         """
         return self.connections.drain(grace)

@@ -8,7 +8,6 @@ import os
 import shlex
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -33,11 +32,12 @@ from twisted_smtpd import __version__
 from twisted_smtpd.factory import ImplicitTLS, SMTPFactory
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.runtime.exit_status import leave_with
-from twisted_smtpd.runtime.lifecycle import HandlerStartError, has_life, offered_services
+from twisted_smtpd.runtime.leaving import hears_signals
+from twisted_smtpd.runtime.lifecycle import STOP_TIMEOUT, HandlerStartError, has_life, offered_services
+from twisted_smtpd.runtime.listeners import Listener, UmaskEndpoint, others_can_connect
 from twisted_smtpd.session import Peer
 
 if TYPE_CHECKING:
-    from twisted_smtpd.runtime.listeners import Listener
     from twisted_smtpd.tls import ServerCertificates
 
 __all__ = ["BindError", "ListeningService", "ServerService"]
@@ -51,9 +51,14 @@ _BOUND_AT_ONCE = (
     TCP4ServerEndpoint,
     TCP6ServerEndpoint,
     UNIXServerEndpoint,
+    UmaskEndpoint,
 )
 # Errors of a handler's start that are understood without a traceback.
 _EXPECTED = (HandlerStartError, OSError, ValueError)
+_UNTRUSTED = (
+    "every user of this machine can connect to it and say to be anybody with --proxy-from unix or --xclient-from unix: "
+    "give it a mode (unix:PATH:mode=660) or the process a umask"
+)
 _LOOPBACK_FOR_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -72,9 +77,12 @@ class ListeningService(Service):
     :param reactor: is stopped when a port can't be bound after the start.
     :param leave: is called with the status that the program shall end with then, and the reason in a line.
     :ivar ports: the listening ports, each with its listener.
+    :ivar trusts_unix: whether the peers of Unix sockets are believed when they say who the client is; then a socket to
+        which every user can connect is refused.
     """
 
     log = Logger()
+    trusts_unix = False
 
     def __init__(
         self,
@@ -156,8 +164,11 @@ class ListeningService(Service):
 
     def _bound(self, listener: Listener, port: IListeningPort) -> None:
         # The stdio: endpoint connects at once instead, so there is nothing to close or to tell.
-        if IListeningPort.providedBy(port):
-            self.ports.append((listener, port))
+        if not IListeningPort.providedBy(port):
+            return
+        self.ports.append((listener, port))
+        if self.trusts_unix and others_can_connect(port.getHost()):
+            self._refused(listener, Failure(PermissionError(_UNTRUSTED)))
 
     def _refused(self, listener: Listener, failure: Failure) -> None:
         reason = getattr(failure.value, "socketError", failure.value)
@@ -207,19 +218,30 @@ class ServerService(ListeningService):
         self.grace = grace
         self.certificates = certificates
         self._former_hangup: Any = None
+        self._has_terminal = False
         self._handler_lives = has_life(factory.handler)
         self._serving = False
         self._starting: Deferred[None] = succeed(None)
         self._services: list[IService] = []
 
+    def end_grace(self) -> None:
+        """Give messages in progress no more time, now or when the service is stopped."""
+        self.factory.connections.end_grace()
+
     def reload(self) -> None:
         """Read the certificates again; open connections are not affected."""
+        if not self.certificates:
+            self.log.info("SIGHUP: there is no certificate to reload")
         for certificates in self.certificates:
             certificates.reload()
 
     def _hangup(self, *_: object) -> None:
         # A signal comes between any two instructions.
-        self.reactor.callFromThread(self.reload)
+        if self._has_terminal and not _terminal_is_there():
+            # The window was closed.  Without it the server would stay, and keep its port.
+            self.reactor.callFromThread(self.reactor.stop)
+        else:
+            self.reactor.callFromThread(self.reload)
 
     def stopService(self) -> Deferred[None]:
         """Close the ports, drain the factory, then stop the handler and its services.
@@ -245,7 +267,9 @@ class ServerService(ListeningService):
             port.stopReading()
 
     def _opened(self) -> None:
-        if self.certificates and _can_hear_hangup():
+        # Without a handler, the signal ends the process.  If it is ignored or somebody else's, there is a reason.
+        if _can_hear_hangup() and (self.certificates or signal.getsignal(signal.SIGHUP) == signal.SIG_DFL):
+            self._has_terminal = _terminal_is_there()
             self._former_hangup = signal.signal(signal.SIGHUP, self._hangup)
         if self._handler_lives:
             # A start() may need the reactor, and what asyncio has.  callWhenRunning is too early for the latter.
@@ -308,7 +332,7 @@ class ServerService(ListeningService):
 
     async def _ended(self, ending: Deferred[Any]) -> None:
         try:
-            await ending
+            await (ending if ending.called else ending.addTimeout(STOP_TIMEOUT, self.reactor))
         except Exception:
             self.log.failure("{handler} could not be stopped in an orderly way", handler=self.factory.handler)
 
@@ -345,7 +369,16 @@ def _path(address: UNIXAddress) -> str:
 
 
 def _can_hear_hangup() -> bool:
-    return hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread()
+    return hasattr(signal, "SIGHUP") and hears_signals()
+
+
+def _terminal_is_there() -> bool:
+    """Whether this process has a terminal that could hang up, and has not."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _first_message(listener: Listener, address: Any, starttls: bool) -> str:

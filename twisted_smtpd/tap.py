@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
@@ -13,6 +14,8 @@ from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.metrics.figures import Collect, Reading, snapshot
 from twisted_smtpd.runtime.exit_status import leave_with
+from twisted_smtpd.runtime.leaving import BoundedExit
+from twisted_smtpd.runtime.steady import make_steady
 from twisted_smtpd.service import ServerService
 from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.workers.worker import WorkerService
@@ -25,6 +28,7 @@ def makeService(options: Options) -> IService:
 
     :param options: the parsed command line.
     """
+    make_steady(options.reactor)
     if options.supervising:
         return _supervisor(options)
     lmtp = bool(options["lmtp"])
@@ -45,6 +49,9 @@ def makeService(options: Options) -> IService:
         grace=options["grace"],
         certificates=options.certificates,
     )
+    service.trusts_unix = options.trusts_unix
+    # The parent of workers hears the signals for them.
+    BoundedExit(options.reactor, options["grace"], service.end_grace).install(take_signals=not options.is_worker)
     return _with_metrics(options, service, lambda: [Reading(None, snapshot(factory.connections))])
 
 
@@ -52,13 +59,17 @@ def _supervisor(options: Options) -> IService:
     """The service of a process that leaves the serving to workers."""
     # Imported here: one process without workers does not need it.
     from twisted_smtpd.workers.service import SupervisorService, twist_arguments
-    from twisted_smtpd.workers.supervisor import Supervisor
+    from twisted_smtpd.workers.supervisor import MARGIN, Supervisor
 
     assert options.binder is not None
     reactor = options.reactor
     twist, relay = twist_arguments(reactor, getattr(options, "parent", None), options.words)
     supervisor = Supervisor(reactor, options["workers"], twist, leave=leave_with, relay=relay)
     service = SupervisorService(supervisor, options.binder, options.listeners, reactor=reactor, grace=options["grace"])
+    service.trusts_unix = options.trusts_unix
+    # Workers outlive their parent by the grace.
+    last = partial(supervisor.signal_all, "KILL")
+    BoundedExit(reactor, options["grace"] + MARGIN, supervisor.end_grace, last=last).install()
     return _with_metrics(options, service, supervisor.collect)
 
 

@@ -169,15 +169,15 @@ class ThrottleTests(AuthCase):
     def test_a_success_forgives_nothing(self) -> None:
         guard = Throttle()
         guard.failed("a", 0)
-        self.assertEqual([guard.wait_for("a", 0), guard.wait_for("a", 0)], [1, 2])
+        self.assertEqual([guard.wait_for("a", 0), guard.wait_for("a", 0)], [1, 3])
 
     def test_a_turn_too_far_away_is_not_given(self) -> None:
         guard = Throttle()
         for _ in range(4):
             guard.failed("a", 0)
         turns = [guard.wait_for("a", 0) for _ in range(9)]
-        self.assertEqual(turns, [8, 16, 24, *[None] * 6])
-        self.assertEqual(guard.wait_for("a", 8), 24)
+        self.assertEqual(turns, [8, 24, *[None] * 7])
+        self.assertEqual(guard.wait_for("a", 24), 30)
 
     def test_it_is_forgotten_in_the_end(self) -> None:
         guard = Throttle()

@@ -484,6 +484,6 @@ class CredTests(AuthCase):
 class AcceptAnyoneTests(AuthCase):
     def test_each_of_its_mechanisms(self) -> None:
         client = dial(authenticator=AcceptAnyone(), ehlo=False)
-        self.assertIn(b"250-AUTH LOGIN OAUTHBEARER PLAIN XOAUTH2\r\n", client.send(EHLO))
+        self.assertIn(b"250-AUTH CRAM-MD5 LOGIN OAUTHBEARER PLAIN XOAUTH2\r\n", client.send(EHLO))
         self.check(b"AUTH PLAIN %b\r\n" % WRONG, ACCEPTED, authenticator=AcceptAnyone())
         self.check(b"AUTH XOAUTH2 %b\r\n" % b64encode(BearerTests.XOAUTH2), ACCEPTED, authenticator=AcceptAnyone())

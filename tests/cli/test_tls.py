@@ -7,6 +7,7 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
+import twisted_smtpd.service
 from tests.support.command_line import CommandLine
 from tests.support.fakes import EHLO, codes
 from tests.support.tls_dialog import Peer, SecureTestCase
@@ -168,11 +169,40 @@ class ReloadOptionTests(OptionTestCase):
         service.stopService()
         self.assertEqual(signal.getsignal(signal.SIGHUP), before)
 
-    def test_without_certificates_sighup_is_left_alone(self) -> None:
-        before = signal.getsignal(signal.SIGHUP)
+    def test_without_certificates_sighup_ends_nothing(self) -> None:
+        """A single process without certificates was killed by it: a reload of all services stopped this one."""
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_DFL))
         for words in ((), ("--tls-self-signed",)):
             service = self.service(*words)
             self.assertIsInstance(service, ServerService)
             service.startService()
-            self.assertEqual(signal.getsignal(signal.SIGHUP), before)
+            calls: list[Any] = []
+            service.reactor.callFromThread = calls.append
+            os.kill(os.getpid(), signal.SIGHUP)
+            (call,) = calls
+            call()
             service.stopService()
+            self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_DFL)
+
+    def test_without_certificates_sighup_is_left_to_who_has_a_use_for_it(self) -> None:
+        for use in (signal.SIG_IGN, lambda number, frame: None):
+            self.addCleanup(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, use))
+            service = self.service()
+            service.startService()
+            self.assertEqual(signal.getsignal(signal.SIGHUP), use)
+            service.stopService()
+
+    def test_a_terminal_that_is_closed_ends_the_server(self) -> None:
+        """It would stay in the background otherwise, and keep its port."""
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_DFL))
+        there = [True]
+        self.patch(twisted_smtpd.service, "_terminal_is_there", lambda: there[0])
+        service = self.service()
+        service.startService()
+        calls: list[Any] = []
+        service.reactor.callFromThread = calls.append
+        os.kill(os.getpid(), signal.SIGHUP)
+        there[0] = False
+        os.kill(os.getpid(), signal.SIGHUP)
+        self.assertEqual(calls, [service.reload, service.reactor.stop])
+        service.stopService()

@@ -12,6 +12,7 @@ from tests.support.fakes import ENVELOPE, MESSAGE, Recorder, answering, codes, c
 from tests.support.loops import in_a_loop, turns
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.smtp import SMTP, Envelope
+from twisted_smtpd.wire.replies import BadStatus
 
 EHLO = b"EHLO client.example\r\n"
 MAIL = b"MAIL FROM:<a@x.example>\r\n"
@@ -180,6 +181,18 @@ class OverriddenPushTests(SynchronousTestCase):
             self.assertEqual(codes(client.send(EHLO + MAIL + RCPT + b"DATA\r\n" + RCPT)), [250, 250, 250, 451, 250])
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 2)
 
+    def test_the_verdict_that_it_says_is_the_one_that_counts(self) -> None:
+        class Mine(SMTP):
+            async def push(self, status: Any) -> None:
+                await super().push("554 5.7.1 no" if status == "250 stored" else status)
+
+        for status in ("250 stored", "554 5.7.1 no", "nonsense"):
+            client = connect(hooks(handle_DATA=answering(status)), protocol=Mine)
+            said = codes(client.send(MESSAGE))[-1]
+            counts = client.protocol.connections.counts
+            self.assertEqual((counts.accepted, counts.deferred, counts.refused), (0, said == 451, said == 554), status)
+        self.assertEqual(len(self.flushLoggedErrors(BadStatus)), 1)
+
     def deferring(self, base: type[SMTP]) -> type[SMTP]:
         class Deferring(base):  # type: ignore[misc, valid-type]
             def push(self, status: Any) -> Any:
@@ -244,3 +257,21 @@ class StatusTests(SynchronousTestCase):
             line = {"NOOP": b"NOOP\r\n", "MAIL": MAIL, "RCPT": MAIL + RCPT, "DATA": b"DATA\r\n.\r\n"}[name]
             self.assertTrue(client.send(line).endswith(b"two\r\n"), name)
             self.assertEqual(codes(client.send(b"HELP\r\n")), [214], name)
+
+
+class CommandTests(SynchronousTestCase):
+    def test_a_chunk_is_never_taken_for_commands(self) -> None:
+        client = connect()
+        said = client.send(b"EHLO x\r\nBDAT 30\r\nMAIL FROM:<evil@x.example>\r\n")
+        self.assertEqual(codes(said), [250, 521])
+        self.assertTrue(client.closed)
+
+    def test_draining_answers_a_client_that_authenticates(self) -> None:
+        def callback(mechanism: str, login: bytes, password: bytes) -> bool:
+            return True
+
+        client = connect(auth_callback=callback, auth_require_tls=False)
+        client.send(b"EHLO x\r\nAUTH PLAIN\r\n")
+        client.protocol.connections.drain(10)
+        self.assertEqual(codes(client.read()), [421])
+        self.assertTrue(client.closed)

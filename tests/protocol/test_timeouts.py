@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -19,7 +19,9 @@ from tests.support.fakes import (
     codes,
     connect,
     hooks,
+    join,
     last_line,
+    make_factory,
     pass_time,
     stubborn,
 )
@@ -312,3 +314,87 @@ class PrecisionTests(SynchronousTestCase):
                 clock_of(client).advance(0.1)
             self.assertGreaterEqual(clock_of(client).seconds() - sent, 63.9)
             self.assertLessEqual(clock_of(client).seconds() - sent, 64 + 2)
+
+
+class LimitTests(SynchronousTestCase):
+    def test_clients_that_hang_up_after_data_still_count(self) -> None:
+        promises = Promises()
+        factory = make_factory(hooks(handle_DATA=promises), max_connections_per_address=2, hook_timeout=10)
+        for _ in range(5):
+            client = join(factory)
+            client.send(MESSAGE)
+            client.lose()
+        self.assertEqual(len(promises.made), 2)
+        self.assertEqual(len(factory.connections.open), 2)
+        promises.made[0].callback("250 OK")
+        self.assertEqual(len(factory.connections.open), 1)
+        self.assertEqual(promises.cancelled, [])
+        pass_time(client, 60)
+        self.assertEqual(promises.cancelled, [promises.made[1]])
+        self.assertEqual(factory.connections.open, set())
+        self.assertEqual(factory.connections.timers.clock.getDelayedCalls(), [])
+
+    def test_draining_waits_for_the_hook_of_a_client_that_is_gone(self) -> None:
+        promises = Promises()
+        factory = make_factory(hooks(handle_DATA=promises))
+        client = join(factory)
+        client.send(MESSAGE)
+        client.lose()
+        drained = factory.drain(10)
+        self.assertNoResult(drained)
+        promises.made[0].callback("250 OK")
+        self.successResultOf(drained)
+
+    def test_draining_ends_with_the_grace_period_all_the_same(self) -> None:
+        factory = make_factory(hooks(handle_DATA=Promises()))
+        client = join(factory)
+        client.send(MESSAGE)
+        client.lose()
+        drained = factory.drain(10)
+        pass_time(client, 11)
+        self.successResultOf(drained)
+
+    def test_a_session_that_hooks_keep_busy_ends_in_time(self) -> None:
+        clock = Clock()
+        slow = hooks(handle_NOOP=lambda *arguments: deferLater(clock, 7, lambda: "250 OK"))
+        client = connect(slow, session_timeout=600, clock=clock)
+        for _ in range(700):
+            if client.closed:
+                break
+            client.protocol.dataReceived(b"NOOP\r\n")
+            pass_time(client, 1)
+        self.assertTrue(client.closed)
+        self.assertLess(clock.seconds(), 620)
+        self.assertTrue(client.read().endswith(b"421 4.4.2 Connection was open for too long, closing it\r\n"))
+
+    def test_dripping_octets_do_not_prolong_a_hook_that_does_not_read(self) -> None:
+        client = connect(hooks(handle_DATA_STREAM=Promises()), hook_timeout=100, session_timeout=10**6, timeout=50)
+        client.send(ENVELOPE + b"DATA\r\n" + (b"x" * 98 + b"\r\n") * 4000)
+        for _ in range(3):
+            client.protocol.dataReceived(b"x")
+            pass_time(client, 40)
+        client.protocol.dataReceived(b"\r\n.\r\n")
+        self.assertEqual(codes(client.read())[-1], 451)
+
+    def test_one_deferred_that_cannot_be_cancelled_stops_no_clock_but_its_own(self) -> None:
+        def refuse(promise: Deferred[Any]) -> None:
+            raise RuntimeError("no")
+
+        factory = make_factory(hooks(handle_NOOP=Promises(refuse)), hook_timeout=20, timeout=300)
+        stuck, idle = join(factory), join(factory)
+        stuck.send(b"NOOP\r\n")
+        pass_time(idle, 400)
+        self.assertTrue(stuck.closed)
+        self.assertTrue(idle.closed)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_time_a_client_does_not_read_is_charged_to_nobody(self) -> None:
+        client = connect(timeout=300)
+        client.transport.room = 10
+        client.send(b"NOOP\r\nNOOP\r\n")
+        client.send(b"NOOP\r\n")
+        pass_time(client, 290)
+        client.transport.room = None
+        client.transport.producer.resumeProducing()
+        pass_time(client, 250)
+        self.assertFalse(client.closed)

@@ -6,8 +6,11 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.address import UNIXAddress
+from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.fakes import ENVELOPE, GREETING, MESSAGE, Promises, Recorder, answering, codes, hooks
+from tests.support.fakes import ENVELOPE, GREETING, MESSAGE, Promises, Recorder, answering, codes, connect, hooks
+from tests.support.proxy_headers import UNIX, v2
 from tests.support.tls_dialog import Peer, SecureTestCase
 
 FRONT = "10.1.2.3"
@@ -314,3 +317,17 @@ class XForwardTests(VouchingTestCase):
         peer = self.behind(hooks(handle_NOOP=answering("250 OK")))
         self.assertEqual(codes(peer.send(b"XFORWARD HELO=two+20words NAME=x\r\n")), [250])
         self.assertEqual(peer.protocol.session.xforward["HELO"], "two words")
+
+
+class OddClientTests(SynchronousTestCase):
+    def test_a_unix_socket_that_a_proxy_tells_of_may_not_vouch(self) -> None:
+        client = connect(host=UNIXAddress("/run/x"), proxy_from=["unix"], xclient_from=["unix"])
+        client.send(v2(UNIX, 0x31))
+        self.assertEqual(client.protocol.session.peer, "")
+        client.send(b"EHLO x\r\n")
+        self.assertEqual(codes(client.send(b"XCLIENT LOGIN=root\r\n")), [550])
+
+    def test_a_name_in_xclient_is_checked_like_one_in_helo(self) -> None:
+        client = connect(host="127.0.0.1", xclient_from=["127.0.0.1"])
+        client.send(b"EHLO x\r\n")
+        self.assertEqual(codes(client.send(b"XCLIENT HELO=a+20b\r\n")), [501])

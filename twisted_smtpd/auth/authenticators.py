@@ -19,7 +19,12 @@ log = Logger()
 
 
 class IAuthenticator(Interface):
-    """What the ``authenticator`` argument of :class:`twisted_smtpd.smtp.SMTP` may be: any callable like this."""
+    """What the ``authenticator`` argument of :class:`twisted_smtpd.smtp.SMTP` may be: any callable like this.
+
+    If it has an attribute ``any_credentials`` that is ``True``, it is asked about an empty name or password too, and
+    about a client that wants to act as another user; and CRAM-MD5 is offered without being asked for.  That is for
+    catchers only.
+    """
 
     mechanisms = Attribute(
         "The names of the mechanisms it can work with.  An authenticator without this attribute is offered PLAIN and "
@@ -38,7 +43,12 @@ class IAuthenticator(Interface):
 
 
 class IScramAuthenticator(IAuthenticator):
-    """An authenticator that SCRAM works with."""
+    """An authenticator that SCRAM works with.
+
+    An attribute ``decoy_secret`` of it, octets, decides on the salts of unknown users.  It should be the same in each
+    process and after a restart, as the salts of users are: without it they are random for each process, which tells
+    who is unknown.
+    """
 
     def scram_keys(server: Any, session: Any, envelope: Any, mechanism: str, login: bytes) -> Any:
         """Look up a user's keys.
@@ -86,14 +96,21 @@ class CredAuthenticator:
                     log.error("{checker} gave a {kind}: no one is let in", checker=checker, kind=type(avatar).__name__)
                 # A checker gives b"" for an anonymous user.
                 elif avatar:
-                    return AuthResult(success=True, auth_data=Identity(auth_data.login))
+                    # Its name, which is not always the name that was typed: a checker may not care about case.
+                    known = avatar.encode() if isinstance(avatar, str) else avatar
+                    login = known if isinstance(known, bytes) else auth_data.login
+                    return AuthResult(success=True, auth_data=Identity(login))
         return AuthResult(success=False, handled=False)
 
 
 @implementer(IAuthenticator)
 class AcceptAnyone:
-    """Lets every client in, with any name and password: for catchers and tests, never for a server with mail in it."""
+    """Lets every client in, with any name and password: for catchers and tests, never for a server with mail in it.
 
+    Names and passwords may be empty.  A client that wants to act as another user is in under its own name.
+    """
+
+    any_credentials = True
     mechanisms = frozenset({"PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER"})
 
     def __call__(self, server: Any, session: Any, envelope: Any, mechanism: str, auth_data: Any) -> AuthResult:

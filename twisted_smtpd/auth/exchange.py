@@ -8,7 +8,7 @@ import json
 import re
 import traceback
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote, quote_plus
 
 from twisted.internet.task import deferLater
@@ -20,7 +20,8 @@ from twisted_smtpd.auth.results import AuthResult, LoginPassword, loggable
 from twisted_smtpd.auth.view import AuthClient, Mechanism, Response
 from twisted_smtpd.protocol.connection import LINE_TOO_LONG
 from twisted_smtpd.protocol.states import NO_AUTH_NOW
-from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING, settle, unfinished
+from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING, HookExit, settle, unfinished
+from twisted_smtpd.runtime.throttle import LONGEST_WAIT
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 __all__ = ["AuthExchange"]
@@ -50,7 +51,7 @@ class AuthExchange:
     :ivar said: what the client has said in this exchange: it must not get into a log.
     """
 
-    __slots__ = ("_failure_counted", "_login", "failures", "said", "server")
+    __slots__ = ("_failure_counted", "_inside", "_login", "_reserved", "failures", "said", "server")
 
     def __init__(self, server: AuthClient) -> None:
         self.server = server
@@ -58,6 +59,8 @@ class AuthExchange:
         self.said: tuple[bytes, ...] = ()
         self._failure_counted = False
         self._login: object = None
+        # Whether this exchange has a turn of its address, and whether it is its turn to have a password checked.
+        self._reserved = self._inside = False
 
     async def run(self, arg: str | None) -> None:
         """Carry out AUTH.
@@ -67,10 +70,12 @@ class AuthExchange:
         server = self.server
         mechanism, args = await self._wanted(arg)
         self._login = None
-        self._failure_counted = False
+        self._failure_counted = self._reserved = False
         self.said = tuple(word.encode() for word in args[1:])
         server._no_reply_yet()
         try:
+            if self.failures >= server.max_auth_failures:
+                raise SMTPReplyError(TOO_MANY.code, TOO_MANY.enhanced, TOO_MANY.lines[0])
             await self._take_turn()
             status = await server._call_handler_hook("AUTH", args)
             if status is MISSING:
@@ -84,7 +89,7 @@ class AuthExchange:
                 if isinstance(error, CANCELLED):
                     raise
                 # Logged here, because only this object knows what must not be in the log.
-                self.log_failure(error, None)
+                server._log_failure(error)
                 return
             # Counted, so that a check that breaks on a wrong password isn't a way around the limits.
             self.count_failure()
@@ -93,6 +98,9 @@ class AuthExchange:
                 await server.push(reply)
         finally:
             self.said = ()
+            if self._reserved and not self._failure_counted:
+                server.connections.sign_ins.ended(server._address, server._now())
+            self._leave()
 
     async def _wanted(self, arg: str | None) -> tuple[Mechanism, list[str]]:
         """The mechanism a client asks for, and the words of its command."""
@@ -119,14 +127,41 @@ class AuthExchange:
         return mechanism, words
 
     async def _take_turn(self) -> None:
-        """Make the client wait if its address has failed before."""
+        """Have a client wait whose address has failed before, or has many passwords checked at the moment."""
         server = self.server
-        if self.failures >= server.max_auth_failures:
-            raise SMTPReplyError(TOO_MANY.code, TOO_MANY.enhanced, TOO_MANY.lines[0])
+        sign_ins, address = server.connections.sign_ins, server._address
+        while True:
+            if not self._reserved and sign_ins.has_failed(address, server._now()):
+                await self._reserve()
+            waiter = sign_ins.enter(address)
+            if waiter is None:
+                self._inside = True
+            else:
+                # At once, lest it be let in and nobody know, should the client go away at this moment.
+                waiter.addCallback(self._let_through)
+                clock = server.connections.timers.clock
+                waiter.addTimeout(min(LONGEST_WAIT, server.hook_timeout / 2), clock, _waited_too_long)
+                await waiter
+            if self._inside:
+                return
+
+    def _let_through(self, inside: bool) -> None:
+        self._inside = inside
+
+    def _leave(self) -> None:
+        """Let others of this address have their passwords checked."""
+        if self._inside:
+            self._inside = False
+            self.server.connections.sign_ins.leave(self.server._address)
+
+    async def _reserve(self) -> None:
+        """Wait for a turn of an address that has failed before."""
+        server = self.server
         seconds = server.connections.sign_ins.wait_for(server._address, server._now())
         if seconds is None:
             log.warn("{session} {client}: AUTH refused, too many failures before", **self._who())
             raise SMTPReplyError(421, "4.7.0", "Too many failed authentications from your address, try again later")
+        self._reserved = True
         if seconds:
             # At most half of what a hook may take, so that the wait itself is not cut off.
             await deferLater(server.connections.timers.clock, min(seconds, server.hook_timeout / 2))
@@ -137,21 +172,27 @@ class AuthExchange:
         """Run a mechanism, and act on its verdict."""
         server = self.server
         owner = server.event_handler if mechanism.of_handler else server
+        server._hook = mechanism.method
         try:
             given = getattr(owner, mechanism.method)(server, args)
             verdict = await (given if mechanism.builtin else settle(given, server.loop))
             # A hook may return what an authenticator gave it, which may still have to be waited for.
             verdict = await settle(verdict, server.loop)
+        except SystemExit as error:
+            raise HookExit from error
         except SMTPReplyError as error:
             if error.reply.code // 100 == 4 or error.reply.code in _NO_GUESS:
                 raise
             await self._failed_authentication(mechanism.name, error.reply)
             return
         if isinstance(verdict, AuthResult):
+            login = getattr(verdict.auth_data, "login", None)
             if verdict.success is True:
-                login = getattr(verdict.auth_data, "login", None)
                 await self._let_in(mechanism.name, verdict.auth_data, login, verdict.message or SUCCESS)
             else:
+                if login is not None:
+                    # An authenticator may know better than the client whose password was tried.
+                    self.note_login(login)
                 await self._failed_authentication(mechanism.name, verdict.message or INVALID)
         elif verdict is None:
             if self.server._code in _OPEN_CODES:
@@ -200,12 +241,13 @@ class AuthExchange:
         session = self.server.session
         session.authenticated, session.auth_data, session.login_data = True, auth_data, login_data
         self.server.forgive()
-        user = self._login if self._login is not None else login_data
+        # The account, where it is known; else what the client has said.
+        user = login_data if login_data and _is_name(login_data) else self._login
         log.info(
             "{session} {client}: authenticated with {mechanism} as {user}",
             **self._who(),
             mechanism=mechanism,
-            user=_name_of(user),
+            user=_name_of(login_data if user is None else user),
         )
         await self.server.push(reply)
 
@@ -231,7 +273,7 @@ class AuthExchange:
             return
         self._failure_counted = True
         self.failures += 1
-        self.server.connections.sign_ins.failed(self.server._address, self.server._now())
+        self.server.connections.sign_ins.failed(self.server._address, self.server._now(), self._reserved)
         if mechanism is not None:
             log.warn(
                 "{session} {client}: AUTH {mechanism} failed for user {user}",
@@ -258,6 +300,9 @@ class AuthExchange:
         if len(octets) > MAX_AUTH_LINE - len("334 \r\n") or any(not 0x20 <= octet <= 0x7E for octet in octets):
             raise ValueError("a challenge is a line of printable ASCII, of at most 12,288 octets")
         self.server.send_challenge(octets)
+        # While the client thinks, others of its address may go on; what it then says may be a guess.
+        was_inside = self._inside
+        self._leave()
         try:
             line = await self.server.read_line(MAX_AUTH_LINE - len("\r\n"))
         except SMTPReplyError as error:
@@ -274,6 +319,8 @@ class AuthExchange:
         except SMTPReplyError as error:
             return self._gave_up(error.reply)
         self.said += (response,)
+        if was_inside:
+            await self._take_turn()
         return response
 
     def _gave_up(self, reply: Reply) -> Response:
@@ -323,10 +370,17 @@ class AuthExchange:
         log.error("{session} {client}: {what} failed\n{text}", **self._who(), what=what or "AUTH", text=text)
 
 
+def _waited_too_long(result: object, seconds: float) -> NoReturn:
+    raise SMTPReplyError(454, "4.7.0", "Too many authentications from your address at once, try again later")
+
+
+def _is_name(identity: object) -> bool:
+    return isinstance(getattr(identity, "login", identity), (str, bytes, bytearray))
+
+
 def _name_of(identity: object) -> str:
     """The name of a client for the log; anything but a name may hold a password."""
-    name = getattr(identity, "login", identity)
-    return loggable(name) if isinstance(name, (str, bytes, bytearray)) else "?"
+    return loggable(getattr(identity, "login", identity)) if _is_name(identity) else "?"
 
 
 def _without(text: str, said: tuple[bytes, ...]) -> str:

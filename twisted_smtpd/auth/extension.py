@@ -32,11 +32,14 @@ class Auth(Extension):
     @staticmethod
     def _check(server: Any, value: str | None) -> None:
         # RFC 4954 section 5: <>, or the mailbox of the message's submitter; from a client that has not authenticated it
-        # is to be treated as <>.
+        # is to be treated as <>, so what it says does not matter.
+        if not server.session.authenticated:
+            server.envelope.submitter = ""
+            return
         try:
             submitter = "" if value == "<>" else parse_mailbox(xtext_decode(value or ""))
         except SMTPReplyError:
             raise SMTPReplyError(501, "5.5.4", "AUTH is <> or a mailbox in xtext") from None
-        server.envelope.submitter = submitter if server.session.authenticated else ""
+        server.envelope.submitter = submitter
 
     mail_parameters = MappingProxyType({"AUTH": _check})

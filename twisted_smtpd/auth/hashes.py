@@ -15,7 +15,17 @@ from types import ModuleType
 
 from twisted_smtpd.auth.scram import MAX_ITERATIONS, SCRAM_HASHES, ScramKeys
 
-__all__ = ["KINDS", "HashError", "check_hash", "default_kind", "kind_of", "make_hash", "scram_keys", "verify"]
+__all__ = [
+    "KINDS",
+    "HashError",
+    "check_hash",
+    "cost_of",
+    "default_kind",
+    "kind_of",
+    "make_hash",
+    "scram_keys",
+    "verify",
+]
 
 # scrypt's cost (the exponent of a power of two), block size and lanes: 32 MiB, three times.
 SCRYPT = (15, 8, 3)
@@ -192,6 +202,19 @@ def kind_of(hashed: str) -> str:
         if hashed.startswith(kind.starts):
             return name
     raise HashError("a hash of an unknown kind: argon2, bcrypt, scrypt and SCRAM are known")
+
+
+def cost_of(hashed: str) -> str:
+    """What decides how long a password takes to be checked with a hash: the kind, and its parameters.
+
+    :raises HashError: if the kind is unknown.
+    """
+    kind = kind_of(hashed)
+    if kind in SCRAM_HASHES:
+        return hashed.partition(":")[0]
+    parts = hashed.split("$")
+    # Last come the salt and the hash, which bcrypt writes as one.  Its 2a, 2b and 2y take the same time.
+    return f"bcrypt${parts[2]}" if kind == "bcrypt" else "$".join(parts[1:-2])
 
 
 def check_hash(hashed: str) -> str:

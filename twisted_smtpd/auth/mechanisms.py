@@ -8,7 +8,7 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from twisted_smtpd.auth.offer import binding_of
+from twisted_smtpd.auth.offer import any_credentials, binding_of
 from twisted_smtpd.auth.results import AuthResult, Identity, LoginPassword
 from twisted_smtpd.auth.scram import BINDINGS, ScramError, ScramKeys, ScramServer
 from twisted_smtpd.auth.view import Exchange, Response
@@ -32,12 +32,17 @@ _BEARER = re.compile(r"Bearer +([!-~]+)", re.IGNORECASE)
 def decode_response(text: bytes) -> bytes:
     """Decode what a client says in an exchange.
 
+    Python takes surplus padding and bits.  Here octets have one spelling, so that nothing is left out.
+
     :raises SMTPReplyError: 501 5.5.2 if it is not base64.
     """
     try:
-        return base64.b64decode(text, validate=True)
+        octets = base64.b64decode(text, validate=True)
     except binascii.Error:
-        raise SMTPReplyError(501, "5.5.2", "That is not base64") from None
+        octets = None
+    if octets is None or base64.b64encode(octets) != text:
+        raise SMTPReplyError(501, "5.5.2", "That is not base64")
+    return octets
 
 
 def malformed() -> SMTPReplyError:
@@ -57,10 +62,11 @@ async def plain(exchange: Exchange, args: list[str]) -> Any:
     if response is MISSING:
         return NOT_SAID
     parts = response.split(b"\0")
-    if len(parts) != 3 or not parts[1] or not parts[2]:
+    anything = any_credentials(exchange.server.authenticator)
+    if len(parts) != 3 or not (anything or (parts[1] and parts[2])):
         raise malformed()
     authzid, login, password = parts
-    if authzid not in (b"", login):
+    if authzid not in (b"", login) and not anything:
         # To act as another user takes rights, and no authenticator here knows about rights.
         return REJECTED
     return exchange.server._authenticate("PLAIN", LoginPassword(login, password))
@@ -76,7 +82,7 @@ async def login(exchange: Exchange, args: list[str]) -> Any:
     password = await server.challenge_auth(server.AuthLoginPasswordChallenge)
     if password is MISSING:
         return NOT_SAID
-    if not login or not password:
+    if not (login and password) and not any_credentials(server.authenticator):
         # LDAP takes a name without a password for an anonymous user, and says yes (RFC 4513 section 5.1.2).
         raise malformed()
     return exchange.server._authenticate("LOGIN", LoginPassword(login, password))
@@ -92,7 +98,7 @@ async def cram_md5(exchange: Exchange, args: list[str]) -> Any:
     if response is MISSING:
         return NOT_SAID
     login, _, digest = response.rpartition(b" ")
-    if not login or len(digest) != 32:
+    if len(digest) != 32 or not (login or any_credentials(exchange.server.authenticator)):
         raise malformed()
     # Imported here and below: it loads twisted.cred, which PLAIN, LOGIN and SCRAM do not need.
     from twisted_smtpd.auth.credentials import CramMD5Response
@@ -175,17 +181,24 @@ async def scram(exchange: Exchange, mechanism: str, args: list[str]) -> AuthResu
     plain = mechanism.removesuffix("-PLUS")
     plus_offered = f"{plain}-PLUS" in server.mechanisms and any(binding_of(server, kind) for kind in BINDINGS)
     dialog = ScramServer(mechanism, lambda kind: binding_of(server, kind), plus_offered)
+    challenged = proved = False
     try:
         login = dialog.first(response)
         keys = await _scram_keys(exchange, plain, login)
+        challenged = True
         response = await server.challenge_auth(dialog.challenge(keys))
         if response is MISSING:
             return NOT_SAID
         proof = dialog.final(response)
+        proved = proof is not None
     except ScramError as error:
         if error.malformed:
             raise malformed() from None
         return AuthResult(success=False, handled=False, message=f"535 5.7.8 {error}")
+    finally:
+        # However it ended: a client has seen a user's salt, and may have left because its guess would fail.
+        if challenged and not proved:
+            exchange.count_failure(mechanism)
     if proof is None:
         return REJECTED
     # RFC 4954 section 4: what the server says at the end is one more challenge; the answer is empty.
@@ -203,4 +216,6 @@ async def _scram_keys(exchange: Exchange, mechanism: str, login: bytes) -> Scram
     authenticator: Any = server.authenticator
     found = authenticator.scram_keys(server, server.session, server.envelope, mechanism, login)
     keys = await settle(found, server.loop)
-    return keys if isinstance(keys, ScramKeys) else ScramKeys.decoy(mechanism, login)
+    if isinstance(keys, ScramKeys):
+        return keys
+    return ScramKeys.decoy(mechanism, login, secret=getattr(authenticator, "decoy_secret", None))

@@ -14,6 +14,7 @@ from twisted_smtpd.auth.view import AuthClient, Mechanism
 __all__ = [
     "MAX_AUTH_LINE",
     "Mechanism",
+    "any_credentials",
     "binding_of",
     "builtin",
     "mechanism_table",
@@ -48,11 +49,10 @@ def mechanism_table(
     :param handler: its ``auth_*`` hooks go before them.
     :param values: the server's options.
     :param hooks: the handler's other hooks.
-    :raises TypeError: if mechanisms are not given as a collection of names.
     :raises ValueError: if one is asked for that can't work.
     """
-    wanted = _names("auth_mechanisms", values["auth_mechanisms"])
-    excluded = _names("auth_exclude_mechanism", values["auth_exclude_mechanism"]) or frozenset()
+    wanted = _names(values["auth_mechanisms"])
+    excluded = _names(values["auth_exclude_mechanism"]) or frozenset()
     found = {**_methods(cls, of_handler=False), **_methods(handler, of_handler=True)}
     workable, default = _builtin(cls, values, hooks)
     for name in [name for name, mechanism in found.items() if mechanism.builtin and name not in workable]:
@@ -74,15 +74,8 @@ def builtin(method: F) -> F:
     return method
 
 
-def _names(option: str, value: Iterable[str] | None) -> frozenset[str] | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        # Taken letter by letter a single name would exclude nothing.
-        value = value.replace(",", " ").split()
-    if isinstance(value, bytes):
-        raise TypeError(f"{option} is a collection of names, not {value!r}")
-    return frozenset(name.upper() for name in value)
+def _names(value: Iterable[str] | None) -> frozenset[str] | None:
+    return None if value is None else frozenset(name.upper() for name in value)
 
 
 def _methods(owner: Any, of_handler: bool) -> dict[str, Mechanism]:
@@ -114,7 +107,7 @@ def _builtin(cls: type[Any], values: Mapping[str, Any], hooks: Collection[str]) 
     if declared is None:
         return _OF_ANY | scram, {"PLAIN", "LOGIN", *scram}
     able = {name.upper() for name in declared} & (_OF_ANY | scram)
-    return able, able - _OFF_BY_DEFAULT
+    return able, able if any_credentials(authenticator) else able - _OFF_BY_DEFAULT
 
 
 def _warn(values: Mapping[str, Any], table: Mapping[str, Mechanism]) -> None:
@@ -124,6 +117,11 @@ def _warn(values: Mapping[str, Any], table: Mapping[str, Mechanism]) -> None:
         log.warn("authentication is required, but there is no way to authenticate: no mail will be accepted")
     elif not values["auth_require_tls"]:
         log.warn("authentication is required, but not TLS: passwords may come in clear")
+
+
+def any_credentials(authenticator: object) -> bool:
+    """Whether an authenticator wants to be asked about empty names and passwords, too."""
+    return getattr(authenticator, "any_credentials", False) is True
 
 
 def needs_tls(server: AuthClient, mechanism: Mechanism) -> bool:

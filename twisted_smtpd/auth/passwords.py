@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from twisted.logger import Logger
 
-from twisted_smtpd.auth.hashes import HashError, check_hash, default_kind, make_hash, scram_keys, verify
+from twisted_smtpd.auth.hashes import HashError, check_hash, cost_of, default_kind, make_hash, scram_keys, verify
 from twisted_smtpd.auth.prepare import prepare
 from twisted_smtpd.auth.results import AuthResult, Identity, LoginPassword
-from twisted_smtpd.auth.scram import ITERATIONS, SCRAM_HASHES, ScramKeys
+from twisted_smtpd.auth.scram import ITERATIONS, SALT_OCTETS, SCRAM_HASHES, ScramKeys
 from twisted_smtpd.auth.worker import Busy, Worker
 from twisted_smtpd.wire.replies import SMTPReplyError
 
@@ -26,6 +29,11 @@ log = Logger()
 T = TypeVar("T")
 
 MAX_OCTETS = 2**26
+# More than a change from one kind of hash to another makes.
+MAX_COSTS = 2
+
+# A comment, so that other programs that read the file leave it alone.
+_SECRET = re.compile(r"^# secret: ([0-9a-f]{64})\b", re.MULTILINE | re.ASCII)
 
 
 class PasswordFileError(Exception):
@@ -38,14 +46,16 @@ class _Users:
 
     :ivar hashes: for each user, kind of hash to hash.
     :ivar mark: another one means that the file has changed.
-    :ivar decoy: the hash that unknown users' passwords are checked with; ``None`` for a file without users.
-    :ivar iterations: for each SCRAM mechanism, how many iterations most users' keys have.
+    :ivar decoys: for each kind and cost of the hashes, one of them.  All passwords take the time of all of these.
+    :ivar scram: for each SCRAM mechanism, iterations and length of the salt that most users' keys have.
+    :ivar secret: decides on the salts of unknown users.
     """
 
     hashes: Mapping[str, Mapping[str, str]] = field(repr=False)
     mark: tuple[int, ...]
-    decoy: str | None = field(repr=False)
-    iterations: Mapping[str, int]
+    decoys: Mapping[str, str] = field(repr=False)
+    scram: Mapping[str, tuple[int, int]]
+    secret: bytes = field(repr=False)
 
 
 class PasswordFile:
@@ -55,8 +65,9 @@ class PasswordFile:
     written by ``htpasswd -B`` work), and keys for SCRAM-SHA-256 and SCRAM-SHA-1.  Empty lines and lines that begin with
     ``#`` are ignored.  The file is read again when it has changed; if that fails, the users read before stay valid.
 
-    Each check of a password computes a hash in a thread, even for an unknown user: neither the answer nor its time
-    tells whether the user exists.
+    Each check of a password computes a hash in a thread, even for an unknown user; where users have hashes of several
+    kinds or costs, it computes one of each.  Neither the answer nor its time tells whether the user exists.  SCRAM
+    gives an unknown user a salt as well, which stays the same as long as the file's secret does.
 
     :param path: the file.
     :param worker: runs the hashes.
@@ -79,19 +90,22 @@ class PasswordFile:
         self, server: object, session: object, envelope: object, mechanism: str, auth_data: LoginPassword
     ) -> AuthResult:
         """Check a password."""
-        if await self._run(self._check, auth_data.login, auth_data.password):
-            return AuthResult(success=True, auth_data=Identity(auth_data.login))
-        return AuthResult(success=False, handled=False)
+        login = auth_data.login
+        right = await self._run(server, self._check, login, auth_data.password)
+        with suppress(ValueError):
+            # The user's name, not the spelling that the client has chosen: names are compared after this.
+            login = prepare(login).encode()
+        return AuthResult(success=right, handled=right, auth_data=Identity(login))
 
     async def scram_keys(
         self, server: object, session: object, envelope: object, mechanism: str, login: bytes
     ) -> ScramKeys:
         """The keys of a user; for an unknown user, keys that fit no password."""
-        return await self._run(self._keys, mechanism, login)
+        return await self._run(server, self._keys, mechanism, login)
 
-    async def _run(self, function: Callable[..., T], *arguments: object) -> T:
+    async def _run(self, server: object, function: Callable[..., T], *arguments: object) -> T:
         try:
-            return await self._worker.run(function, *arguments)
+            return await self._worker.run(function, *arguments, owner=getattr(server, "_address", None))
         except Busy:
             raise SMTPReplyError(454, "4.7.0", "Too busy to authenticate, try again later") from None
 
@@ -120,18 +134,22 @@ class PasswordFile:
             password = prepare(password).encode()
         except ValueError:
             # No user can have this password, but the answer must take as long as any other.
-            hashed = None
-        if hashed is None:
-            if users.decoy is not None:
-                _verify_quietly(users.decoy, password)
-            return False
-        return _verify_quietly(hashed, password)
+            hashed, password = None, b"password"
+        cost = None if hashed is None else cost_of(hashed)
+        right = False
+        for each, decoy in users.decoys.items():
+            if each == cost and hashed is not None:
+                right = _verify_quietly(hashed, password)
+            else:
+                _verify_quietly(decoy, password)
+        return right
 
     def _keys(self, mechanism: str, login: bytes) -> ScramKeys:
         users = self._current()
         hashed = users.hashes.get(login.decode(), {}).get(mechanism)
         if hashed is None:
-            return ScramKeys.decoy(mechanism, login, users.iterations.get(mechanism, ITERATIONS))
+            iterations, salt_octets = users.scram.get(mechanism, (ITERATIONS, SALT_OCTETS))
+            return ScramKeys.decoy(mechanism, login, iterations, secret=users.secret, salt_octets=salt_octets)
         return scram_keys(hashed)[1]
 
 
@@ -152,9 +170,14 @@ def _mark(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; one that is none, such as a FIFO without a writer, must not make the server wait."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def _read(path: Path) -> _Users:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_OCTETS:
                 raise PasswordFileError(f"{path} is no file of at most {MAX_OCTETS:,} octets")
@@ -175,7 +198,15 @@ def _read(path: Path) -> _Users:
             except ValueError as error:
                 raise PasswordFileError(f"{path}, line {number}: {error}") from None
             users[name] = hashes
-    return _Users(users, _mark(status), _decoy(users), _usual_iterations(users))
+    decoys = _decoys(users)
+    if len(decoys) > MAX_COSTS:
+        log.warn(
+            "{path} has {number} kinds and costs of hashes, and each check of a password computes one of each: "
+            "set the passwords anew",
+            path=path,
+            number=len(decoys),
+        )
+    return _Users(users, _mark(status), decoys, _usual_scram(users), _secret(text))
 
 
 def _parse(line: str) -> tuple[str, dict[str, str]]:
@@ -191,22 +222,32 @@ def _parse(line: str) -> tuple[str, dict[str, str]]:
     return prepare(name), hashes
 
 
-def _decoy(users: Mapping[str, Mapping[str, str]]) -> str | None:
-    """A hash of the most frequent kind.  An unknown user's password is checked with it, but is never accepted."""
-    chosen = [_for_password(hashes) for hashes in users.values()]
-    usual = Counter(check_hash(hashed) for hashed in chosen).most_common(1)
-    return next((hashed for hashed in chosen if check_hash(hashed) == usual[0][0]), None)
+def _decoys(users: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """A hash of each kind and cost.  Others' passwords are checked with it, but are never accepted."""
+    decoys: dict[str, str] = {}
+    for hashes in users.values():
+        hashed = _for_password(hashes)
+        decoys.setdefault(cost_of(hashed), hashed)
+    # In an order that does not change with that of the users.
+    return dict(sorted(decoys.items()))
 
 
-def _usual_iterations(users: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
+def _usual_scram(users: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[int, int]]:
     usual = {}
     for mechanism in SCRAM_HASHES:
-        counts = Counter(
-            scram_keys(hashes[mechanism])[1].iterations for hashes in users.values() if mechanism in hashes
-        )
-        if counts:
-            usual[mechanism] = counts.most_common(1)[0][0]
+        found = [scram_keys(hashes[mechanism])[1] for hashes in users.values() if mechanism in hashes]
+        if found:
+            usual[mechanism] = Counter((keys.iterations, len(keys.salt)) for keys in found).most_common(1)[0][0]
     return usual
+
+
+def _secret(text: str) -> bytes:
+    """What decides on the salts of unknown users: the file's own line, or else all of the file.
+
+    It has to be the same in each process that reads the file, and only who has the file may know it.
+    """
+    match = _SECRET.search(text)
+    return bytes.fromhex(match[1]) if match is not None else hashlib.sha256(text.encode()).digest()
 
 
 def set_password(
@@ -252,11 +293,13 @@ def set_password(
 def _replace(path: Path, name: str, entry: str | None) -> None:
     # The new file is private from the start, and as long as it exists no second writer can make it.
     path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise PasswordFileError(f"{path} is no file")
     new = path.with_name(f"{path.name}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.writelines(f"{line}\n" for line in _changed(path, name, entry))
+            file.writelines(f"{line}\n" for line in _with_secret(_changed(path, name, entry)))
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
@@ -268,6 +311,14 @@ def _replace(path: Path, name: str, entry: str | None) -> None:
     except BaseException:
         os.unlink(new)
         raise
+
+
+def _with_secret(lines: list[str]) -> list[str]:
+    """The lines with one that decides on the salts of unknown users, if SCRAM needs it and it is not there."""
+    text = "\n".join(lines)
+    if _SECRET.search(text) is not None or not any(f"{mechanism}$" in text for mechanism in SCRAM_HASHES):
+        return lines
+    return [*lines, f"# secret: {os.urandom(32).hex()} keep this: it hides which users there are"]
 
 
 def _changed(path: Path, name: str, entry: str | None) -> list[str]:

@@ -39,7 +39,7 @@ _FIRST = (
 _FINAL = (
     r"(?P<bare>c=(?P<bound>[A-Za-z0-9+/=]+),r=(?P<nonce>[!-+\--~]+)(?:,[A-Za-z]=[^,\0]+)*),p=(?P<proof>[A-Za-z0-9+/=]+)"
 )
-# With it an unknown user gets the same salt in each attempt, as a real user does.
+# With it an unknown user gets the same salt in each attempt, as a real user does, until the process ends.
 _decoy_secret = os.urandom(32)
 
 
@@ -89,10 +89,27 @@ class ScramKeys:
         return cls(salt, iterations, stored_key, hmac.digest(salted, b"Server Key", algorithm))
 
     @classmethod
-    def decoy(cls, mechanism: str, login: bytes, iterations: int = ITERATIONS) -> ScramKeys:
-        """Keys for an unknown user: they look like real ones, but no password fits them."""
+    def decoy(
+        cls,
+        mechanism: str,
+        login: bytes,
+        iterations: int = ITERATIONS,
+        *,
+        secret: bytes | None = None,
+        salt_octets: int = SALT_OCTETS,
+    ) -> ScramKeys:
+        """Keys for an unknown user: they look like real ones, but no password fits them.
+
+        :param mechanism: a key of :data:`SCRAM_HASHES`; each gives other keys.
+        :param login: the user's name; each gives other keys.
+        :param iterations: as many as the keys of real users have.
+        :param secret: decides on the salt.  Real users keep theirs, so this must be the same in each process of a
+            server, and after a restart; unless it is given, it is random for this process.
+        :param salt_octets: how long the salt is, 512 at most: as long as that of real users.
+        """
         octets = hashlib.new(SCRAM_HASHES[mechanism]).digest_size
-        salt = hmac.digest(_decoy_secret, mechanism.encode() + login, "sha256")[:SALT_OCTETS]
+        seed = hmac.digest(secret or _decoy_secret, mechanism.encode() + b"\0" + login, "sha512")
+        salt = hashlib.shake_256(seed).digest(salt_octets)
         return cls(salt, iterations, os.urandom(octets), os.urandom(octets))
 
 
@@ -192,9 +209,13 @@ def _text(message: bytes) -> str:
 
 def _decode(text: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        octets = base64.b64decode(text, validate=True)
     except binascii.Error:
-        raise ScramError("malformed message", malformed=True) from None
+        octets = None
+    # Python takes surplus padding and bits.
+    if octets is None or base64.b64encode(octets).decode() != text:
+        raise ScramError("malformed message", malformed=True)
+    return octets
 
 
 def _unescape(name: str) -> str:

@@ -68,6 +68,9 @@ class AuthClient(ClientView, Protocol):
     ) -> Response:
         """Ask the client something; a subclass may have its own."""
 
+    def _log_failure(self, error: BaseException) -> None:
+        """Log an error without anything that the client has said."""
+
     def _authenticate(self, mechanism: str, auth_data: Any) -> Any:
         """Ask the authenticator; a subclass may have its own."""
 

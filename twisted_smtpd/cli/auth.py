@@ -92,7 +92,7 @@ class AuthOptions(AuthOptionMixin, OptionGroup):
             options["authenticator"] = self.authenticator
             options["auth_require_tls"] = not (self["auth-without-tls"] or self["auth-any"])
         if self["auth-mechanisms"] is not None:
-            options["auth_mechanisms"] = tuple(self["auth-mechanisms"].replace(",", " ").split())
+            options["auth_mechanisms"] = self["auth-mechanisms"]
         return options
 
 

@@ -56,7 +56,13 @@ def own_parameter_row(option: Option) -> list[Any]:
 def _reader(option: Option) -> Callable[[str], Any] | None:
     if option.unit:
         return Quantity(option)
+    if option.names:
+        return _read_names
     return partial(_read_text, option) if option.choices or option.valid else None
+
+
+def _read_names(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
 
 
 def _read_text(option: Option, text: str) -> str:

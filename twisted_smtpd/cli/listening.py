@@ -12,7 +12,7 @@ from twisted.python import usage
 from twisted_smtpd.cli.groups import OptionGroup, own_parameter_row
 from twisted_smtpd.cli.places import DEFAULT_PORT, places_of
 from twisted_smtpd.options.option import SECONDS, Option
-from twisted_smtpd.runtime.listeners import Listener
+from twisted_smtpd.runtime.listeners import Listener, UmaskEndpoint
 
 __all__ = ["GRACE", "ListenOptions"]
 
@@ -78,8 +78,11 @@ class ListenOptions(OptionGroup):
         return self.reactor
 
     def _endpoint(self, option: str, where: str, description: str) -> IStreamServerEndpoint:
+        reactor = self.listening_reactor(option)
         try:
-            endpoint: IStreamServerEndpoint = serverFromString(self.listening_reactor(option), description)
+            if (described := UmaskEndpoint.for_description(reactor, description)) is not None:
+                return described
+            endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
         except Exception as error:  # each endpoint type has a parser of its own, with errors of its own
             reason = f"{type(error).__name__}: {error}"
             raise usage.UsageError(

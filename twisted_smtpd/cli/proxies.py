@@ -34,6 +34,11 @@ class TrustOptions(OptionGroup):
 
     opt_xclient_from.__doc__ = flag_text(TABLE["xclient_from"])
 
+    @property
+    def trusts_unix(self) -> bool:
+        """Whether the word of a Unix socket's peer is taken for who the client is."""
+        return any("" in Networks(networks) for networks in (self._proxy_from, self._xclient_from))
+
     def postOptions(self) -> None:
         super().postOptions()
         if self["proxy-timeout"] is not None and not self._proxy_from:

@@ -9,8 +9,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_smtpd.interfaces import HookServer, IOffersServices, IStartable, IStoppable
-from twisted_smtpd.runtime.awaiting import MISSING, hook_names, takes_responses
+from twisted_smtpd.runtime.awaiting import MISSING, hook_names, settle, takes_responses
 from twisted_smtpd.runtime.handler_check import check_handler, deprecated_data_hook
+from twisted_smtpd.runtime.judging import permits
 from twisted_smtpd.runtime.lifecycle import HandlerUse, ServerInfo, offered_services
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
@@ -43,7 +44,8 @@ class Chain:
       answer that was not :data:`PASS`.
     * ``handle_EHLO``: each gets the lines that the one before has left, those with the fifth argument first.
     * ``handle_RSET``, ``handle_QUIT``, ``handle_DISCONNECT``: each is called; the first that decides is the answer.
-    * ``handle_STARTTLS``, ``handle_PROXY``: all have to agree; after a no, the others are not asked.
+    * ``handle_STARTTLS``, ``handle_PROXY``: all have to agree; after a no (false, a status other than 2yz, an error),
+      the others are not asked.
     * ``auth_MECHANISM``: the first handler that has it does it, alone.
     * All other hooks: after the first that decides, yes or no, the others are not asked.
     * ``start``: the handlers are started in order.  If one fails, those before it are stopped again.
@@ -132,16 +134,14 @@ class Chain:
     def _hook(self, name: str) -> Callable[..., Any]:
         """The chain's own hook of a name."""
         hooks = [hook for handler in self.handlers if (hook := _hook_of(handler, name)) is not None]
-        if name == "exception":
-            return _ExceptionHook(hooks)
         if name == "EHLO":
             return _EHLOHook(hooks)
         return {
-            "CONNECT": _connect_hook,
             "DATA": _data_hook,
             "MAIL": _mail_hook,
             "RCPT": _rcpt_hook,
             "DISCONNECT": _disconnect_hook,
+            "exception": _exception_hook,
             **dict.fromkeys(_HEARD_BY_ALL, _all_hook),
             **dict.fromkeys(_CONSENTS, _consent_hook),
         }.get(name, _first_hook)(hooks)
@@ -156,8 +156,8 @@ def _hook_of(handler: object, name: str) -> Callable[..., Any] | None:
 async def _call(hook: Callable[..., Any], *arguments: Any) -> Any:
     """What a hook decides."""
     try:
-        result = hook(*arguments)
-        return await result if hasattr(result, "__await__") else result
+        # No loop: the chain's own hook runs where it can await all that a hook may give.
+        return await settle(hook(*arguments), None)
     except SMTPReplyError as error:
         return error.reply
 
@@ -176,17 +176,6 @@ def _first_hook(hooks: Hooks) -> Callable[..., Any]:
     return decide
 
 
-def _connect_hook(hooks: Hooks) -> Callable[..., Any]:
-    decide = _first_hook(hooks)
-
-    async def welcome(server: HookServer, *arguments: Any) -> Any:
-        status = await decide(server, *arguments)
-        # The server does not greet by itself when there is this hook.
-        return f"220 {server.hostname} {server.ident}" if status is PASS else status
-
-    return welcome
-
-
 def _all_hook(hooks: Hooks) -> Callable[..., Any]:
     async def tell(*arguments: Any) -> Any:
         answer = PASS
@@ -199,11 +188,12 @@ def _all_hook(hooks: Hooks) -> Callable[..., Any]:
 
 
 def _consent_hook(hooks: Hooks) -> Callable[..., Any]:
-    async def consent(*arguments: Any) -> bool:
+    async def consent(*arguments: Any) -> Any:
         for hook in hooks:
             verdict = await _call(hook, *arguments)
-            if verdict is not PASS and not verdict:
-                return False
+            if verdict is not PASS and not permits(verdict):
+                # It may be a status, which the client is to hear.
+                return verdict
         return True
 
     return consent
@@ -219,6 +209,18 @@ def _disconnect_hook(hooks: Hooks) -> Callable[..., Any]:
                 log.failure("{session.id}: handle_DISCONNECT failed", session=session)
 
     return tell
+
+
+def _exception_hook(hooks: Hooks) -> Callable[..., Any]:
+    async def choose(error: BaseException) -> Any:
+        for hook in hooks:
+            # Whatever it raises is the server's to answer, a reply too.
+            status = await settle(hook(error), None)
+            if status is not PASS:
+                return status
+        return PASS
+
+    return choose
 
 
 def _mail_hook(hooks: Hooks) -> Callable[..., Any]:
@@ -292,7 +294,8 @@ class _EHLOHook:
     ) -> Any:
         session.host_name = hostname
         for hook in self._changing:
-            answer = await _call(hook, server, session, envelope, hostname, responses)
+            # Its own list: one that passes on has changed nothing.
+            answer = await _call(hook, server, session, envelope, hostname, list(responses))
             if isinstance(answer, (list, tuple)):
                 responses = list(answer)
             elif answer is not PASS:
@@ -307,18 +310,3 @@ class _EHLOHook:
             if answer is not PASS:
                 return answer
         return last
-
-
-class _ExceptionHook:
-    """``handle_exception``; if no handler decides, the answer is the server's own."""
-
-    def __init__(self, hooks: Hooks) -> None:
-        self._hooks = hooks
-
-    async def __call__(self, error: BaseException) -> Any:
-        for hook in self._hooks:
-            status = await _call(hook, error)
-            if status is not PASS:
-                return status
-        log.error("a command failed: {error!r}", error=error)
-        return Reply(451, "4.3.0", ("Local error in processing, try again later",))

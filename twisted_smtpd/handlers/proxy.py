@@ -22,6 +22,7 @@ from twisted_smtpd.interfaces import HookServer, IDATAHandler, IMAILHandler, IRC
 from twisted_smtpd.runtime.awaiting import MISSING, Missing
 from twisted_smtpd.session import NULL_SENDER, Envelope, Session, within_brackets
 from twisted_smtpd.wire.commands import parse_parameters
+from twisted_smtpd.wire.escaping import quoted_text
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 if TYPE_CHECKING:
@@ -350,13 +351,14 @@ class Proxy:
             answer = self._verdict(envelope, answers)
         finally:
             self._end(session)
-        log.info("{session.id}: {proxy} says {answer}", session=session, proxy=self, answer=answer)
+        said = ", ".join(map(str, answer)) if isinstance(answer, list) else answer
+        log.info("{session.id}: {proxy} says {answer}", session=session, proxy=self, answer=quoted_text(said))
         return answer
 
     # -- forwarding ----------------------------------------------------------------------------------------------------
 
     def _failed(self, session: Session, error: ClientError) -> Reply:
-        log.warn("{session.id}: {proxy}: {error}", session=session, proxy=self, error=error)
+        log.warn("{session.id}: {proxy}: {error}", session=session, proxy=self, error=quoted_text(error))
         return error.reply
 
     def _end(self, session: Session) -> None:

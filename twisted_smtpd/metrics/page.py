@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
@@ -20,8 +23,10 @@ log = Logger()
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
-# A scraper that went silent must not hold its connection for ever.
-IDLE = 60
+# Seconds that a connection may last, whatever it does: it has one request, and workers have two seconds to answer.
+LIFETIME = 30
+# Connections at the same time; more are closed.
+MAX_CONNECTIONS = 32
 
 
 class _Page(Resource):
@@ -49,8 +54,60 @@ class _Page(Resource):
         request.finish()
 
 
+class _Channel(HTTPChannel):
+    """One connection, which has one request and no body: a body would be kept, on the disk if it is large."""
+
+    # The factory sets the first two.
+    site: Any
+    callLater: Any
+    transport: Any
+    _end: IDelayedCall | None = None
+    _refused = False
+
+    def connectionMade(self) -> None:
+        self.site.connections += 1
+        self._end = self.callLater(LIFETIME, self.forceAbortClient)
+        super().connectionMade()  # type: ignore[no-untyped-call]
+
+    def checkPersistence(self, request: Any, version: bytes) -> bool:
+        """Have the connection closed after the answer."""
+        request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+        return False
+
+    def allHeadersReceived(self) -> None:
+        # None is a body in chunks.
+        if self.length == 0:
+            super().allHeadersReceived()  # type: ignore[no-untyped-call]
+            return
+        self._refused = True
+        self.transport.write(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        self.loseConnection()  # type: ignore[no-untyped-call]
+
+    def rawDataReceived(self, data: bytes) -> None:
+        if not self._refused:
+            super().rawDataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.site.connections -= 1
+        if self._end is not None and self._end.active():
+            self._end.cancel()
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+
 class _MetricsSite(Site):
+    """The HTTP server.
+
+    :ivar connections: how many it has.
+    """
+
     noisy = False
+    protocol: Any = _Channel
+    connections = 0
+
+    def buildProtocol(self, addr: Any) -> Any:
+        if self.connections >= MAX_CONNECTIONS:
+            return None
+        return super().buildProtocol(addr)  # type: ignore[no-untyped-call]
 
     def log(self, request: Any) -> None:
         """No line in the log for each scrape."""
@@ -65,7 +122,7 @@ def metrics_site(collect: Collect, reactor: Any = None) -> Site:
     root = Resource()
     root.putChild(b"metrics", _Page(collect))
     site: Any = _MetricsSite
-    return site(root, timeout=IDLE, reactor=reactor)  # type: ignore[no-any-return]
+    return site(root, timeout=LIFETIME, reactor=reactor)  # type: ignore[no-any-return]
 
 
 class MetricsService(ListeningService):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 __all__ = ["COUNT", "OCTETS", "OCTETS_PER_SECOND", "SECONDS", "Option", "amount", "is_host_name", "is_text"]
@@ -38,13 +38,14 @@ class Option:
         for others, unless given.
     :param own: whether a connection has it as an attribute.
     :ivar name: the keyword argument.
+    :ivar names: whether it is a collection of names; on the command line with commas between them.
     :ivar optional: whether the value may be ``None``.
     :ivar whole: whether a number has to be an ``int``.
     """
 
     __slots__ = (
         *("choices", "cli_low", "default", "doc", "flag", "flag_help", "group", "help", "high", "low", "name"),
-        *("optional", "own", "per_verb", "short", "unit", "unset", "valid", "wanted", "whole", "zero"),
+        *("names", "optional", "own", "per_verb", "short", "unit", "unset", "valid", "wanted", "whole", "zero"),
     )
 
     def __init__(
@@ -77,7 +78,7 @@ class Option:
         self.group = group or ("limits" if unit else "protocol")
         self.own = own
         self.name = flag
-        self.optional, self.whole = False, unit in (COUNT, OCTETS)
+        self.names, self.optional, self.whole = False, False, unit in (COUNT, OCTETS)
 
     def named(self, name: str, kind: Any) -> Option:
         """Take over what the table says beside the row.
@@ -87,7 +88,8 @@ class Option:
         :returns: this option.
         """
         self.name = name
-        self.optional = type(None) in getattr(kind, "__args__", ())
+        kinds = getattr(kind, "__args__", ())
+        self.names, self.optional = Iterable[str] in kinds, type(None) in kinds
         if self.unit and not self.flag:
             self.flag = name.replace("_", "-")
         return self
@@ -113,6 +115,10 @@ class Option:
                 self._check_number(self.name, value)
         elif self.choices and value not in self.choices:
             raise ValueError(f"{self.name} is {' or '.join(map(repr, self.choices))}, not {value!r}")
+        elif self.names:
+            # Taken letter by letter a single name would mean other ones.
+            if isinstance(value, (str, bytes)):
+                raise TypeError(f"{self.name} is a collection of names, not {value!r}")
         elif self.valid is not None:
             if not isinstance(value, str):
                 raise TypeError(f"{self.name} is a str, not {value!r}")

@@ -222,6 +222,17 @@ class SMTPOptions(TypedDict, total=False):
             flag_help="reply without enhanced status codes (RFC 2034)",
         ),
     ]
+    ignore_parameters: Annotated[
+        Iterable[str] | None,
+        Option(
+            None,
+            "parameters of MAIL and RCPT to ignore where the server does not know them, such as X-TRACE,SOLICIT",
+            "The handler does not see them.  Others that the server does not know get 555; but AUTH is ignored where "
+            "it is not offered.",
+            unset="none",
+            flag="ignore-parameters",
+        ),
+    ]
     tls_context: Annotated[
         Any,
         Option(
@@ -361,7 +372,7 @@ DEFAULTS = cast(SMTPOptions, {name: option.default for name, option in TABLE.ite
 #: The options that are attributes of a connection.
 OPTIONS = tuple(name for name, option in TABLE.items() if option.own)
 
-_CHECKED = tuple(option for option in TABLE.values() if option.unit or option.choices or option.valid)
+_CHECKED = tuple(option for option in TABLE.values() if option.unit or option.choices or option.valid or option.names)
 
 
 def check(values: Mapping[str, Any]) -> None:

@@ -39,6 +39,9 @@ MAX_HELD = 2**14
 LF = ord("\n")
 HYPHEN = ord("-")
 
+# How a TLS handshake begins (RFC 8446 section 5.1): its content type, and the first octet of all versions.
+TLS_HELLO = b"\x16\x03"
+
 LINE_TOO_LONG = Reply(500, "5.5.2", ("Line too long",))
 BARE_LINE_FEED = Reply(500, "5.5.2", ("Lines end with CR LF, not with LF alone",))
 
@@ -113,7 +116,7 @@ class Connection(LineReceiver):
         transport: Any = self.transport
         self.loop: asyncio.AbstractEventLoop | None = running_loop()
         timers = self.connections.timers
-        self._now = timers.clock.seconds
+        self._now = timers.now
         batches = self.connections.batches = joined(transport, self.connections.batches)
         self._output = Output(transport, self._now, self._output_blocked, self._output_free, batches)
         self._active = self._now()
@@ -186,6 +189,8 @@ class Connection(LineReceiver):
                 end = buffer.find(b"\r\n", start)
                 if end < 0:
                     self._part_of_line()
+                    if self._ending and not self.paused:
+                        self._ended()
                     break
                 if end + 2 < len(buffer):
                     self._offset = end + 2
@@ -227,6 +232,9 @@ class Connection(LineReceiver):
         """Check a line whose end has not arrived: it must not grow without limit, nor wait behind a bare line feed."""
         part = self._buffer[self._offset :]
         if not self._skipping_line:
+            if part.startswith(TLS_HELLO):
+                self._tls_in_clear()
+                return
             reply = self._unfit_line(part[:-1] if part.endswith(b"\r") else part)
             if reply is None:
                 return
@@ -241,6 +249,10 @@ class Connection(LineReceiver):
         if LF in line[:limit]:
             return BARE_LINE_FEED
         return LINE_TOO_LONG if len(line) > limit else None
+
+    def _tls_in_clear(self) -> None:
+        """A client begins TLS where it can't: it would wait for an answer that never comes."""
+        self.close()
 
     def _refuse_line(self, reply: Reply) -> None:
         if self._runner.input is not None:
@@ -565,6 +577,16 @@ class Connection(LineReceiver):
             return False
         self.hang_up("421 4.3.2 Shutting down, try again later")
         return True
+
+    def give_up(self) -> None:
+        """The server stops without waiting any longer: say so, and close."""
+        unheard = self._closing_since is not None or self._output.blocked_since is not None
+        if self._gone or unheard or self._timeouts.give_up is not None:
+            self.abort()
+        else:
+            # What is being done may have been done already, as when the connection is cut off.  But a client that
+            # hears 421 knows that it has to come again.
+            self.hang_up("421 4.3.2 Shutting down, try again later")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._gone = True

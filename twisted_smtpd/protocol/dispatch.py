@@ -18,11 +18,12 @@ from zope.interface import implementer
 
 from twisted_smtpd.options.table import DEFAULTS, OPTIONS, assign_options
 from twisted_smtpd.protocol.body import Body
-from twisted_smtpd.protocol.connection import LF, Connection
+from twisted_smtpd.protocol.connection import LF, TLS_HELLO, Connection
 from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.opening import open_connection
 from twisted_smtpd.protocol.running import CommandRunner
 from twisted_smtpd.protocol.settings import Command, SharedSettings
+from twisted_smtpd.protocol.shortage import is_shortage, report_shortage
 from twisted_smtpd.protocol.states import (
     NEEDS_AUTH,
     NEEDS_HELO,
@@ -37,7 +38,7 @@ from twisted_smtpd.protocol.states import (
 from twisted_smtpd.protocol.timeouts import Timeouts
 from twisted_smtpd.protocol.tls import TLSLayer
 from twisted_smtpd.protocol.xclient import ClientIdentity
-from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, NO_HOOK, settle
+from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, NO_HOOK, HookExit, settle
 from twisted_smtpd.runtime.connections import limited_address
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.commands import parse_command
@@ -53,6 +54,8 @@ Status = str | Reply
 
 TOOK_TOO_LONG = Reply(451, "4.3.0", ("Processing took too long, try again later",))
 
+# What these hooks return is no status, or not only.
+_ANY_RESULT = frozenset({"handle_DISCONNECT", "handle_PROXY", "handle_STARTTLS"})
 # What these hooks return is no status, or what they push is looked at elsewhere.
 _NO_STATUS = frozenset({"handle_AUTH", "handle_DISCONNECT", "handle_PROXY", "handle_STARTTLS"})
 
@@ -107,7 +110,7 @@ class Dispatch(Connection):
 
     # Each connection has its own options, too: a hook may change them.
     __slots__ = (
-        *("_accepted", "_barrier", "_calls", "_commands", "_identity", "_met", "_refused", "_tls", "_verb"),
+        *("_accepted", "_barrier", "_calls", "_commands", "_hook", "_identity", "_met", "_refused", "_tls", "_verb"),
         *("envelope", "event_handler", "implicit_tls", "session"),
         *(name for name in OPTIONS if name != "line_length_limit"),
     )
@@ -164,6 +167,7 @@ class Dispatch(Connection):
         # There is neither before a client has come.
         self.session = self.envelope = self.loop = None  # type: ignore[assignment]
         self._verb = ""
+        self._hook = ""
         self._accepted = 0
         self._refused = 0
         self._barrier: State | None = State.UNWELCOME
@@ -370,15 +374,25 @@ class Dispatch(Connection):
                 self._count_call(verb, settings.call_limits)
             rest = command.method(self, argument)
         except Exception as error:
-            self._command_failed(error)
+            if line.startswith(TLS_HELLO):
+                self._tls_in_clear()
+            else:
+                self._command_failed(error)
             return
         # DATA returns the body, which arrives without a coroutine that waits for it.
         if rest is not DONE and rest is not self._body:
             self._runner.start(rest)  # type: ignore[arg-type]
 
+    def _tls_in_clear(self) -> None:
+        text = "{session.id} {session.peer}: the client speaks TLS at once, and this port begins in clear"
+        log.info(text, session=self.session)
+        super()._tls_in_clear()
+
     def _other_line(self, line: bytes) -> None:
         reply = self._unfit_line(line)
-        if reply is not None:
+        if line.startswith(TLS_HELLO):
+            self._tls_in_clear()
+        elif reply is not None:
             self._refuse_line(reply)
         else:
             self._runner.hand_over(line)
@@ -399,8 +413,7 @@ class Dispatch(Connection):
 
     def _command_failed(self, error: BaseException) -> None:
         if isinstance(error, SMTPReplyError):
-            self._commands = self._settings.dispatch[state_of(self)]
-            self._release()
+            self._command_done()
             self.refuse(error.reply)
         elif self._gone and isinstance(error, CANCELLED):
             log.debug("client gone while a hook was pending")
@@ -500,6 +513,7 @@ class Dispatch(Connection):
 
     async def _run_hook(self, name: str, arguments: tuple[Any, ...]) -> Any:
         before, self._code = self._code, 0
+        self._hook = name
         try:
             status = getattr(self.event_handler, name)(self, self.session, self.envelope, *arguments)
             if type(status) is CoroutineType and self.loop is None:
@@ -508,8 +522,10 @@ class Dispatch(Connection):
                 status = await settle(status, self.loop)
         except SMTPReplyError as error:
             status = error.reply
-        except (Exception, asyncio.CancelledError) as error:
+        except (Exception, asyncio.CancelledError, SystemExit) as error:
             if not self._answered_by(name) or self._gone:
+                if isinstance(error, SystemExit):
+                    raise HookExit from error
                 raise
             self.connections.counts.hook_failures += 1
             if not (self._runner.timed_out and isinstance(error, CANCELLED)):
@@ -523,7 +539,7 @@ class Dispatch(Connection):
             if "\n" in status or status[3:4] == "-":
                 # A returned status is complete: its last line must not announce another one, as a pushed one may.
                 return Reply.parse(status)
-        elif isinstance(status, bytes):
+        elif isinstance(status, bytes) and name not in _ANY_RESULT:
             return Reply.parse(status)
         return status
 
@@ -558,6 +574,14 @@ class Dispatch(Connection):
         returned = "" if result is None else f", and returned {result!r:.80}"
         raise BadStatus(f"{method} has sent no reply{returned}: a command sends it with `await self.push(status)`")
 
+    def _hook_overdue(self) -> None:
+        log.error(
+            "{session.id} {session.peer}: {hook} took longer than {limit:g} s, it is cut off",
+            session=self.session,
+            hook=self._hook or self._verb,
+            limit=self.hook_timeout,
+        )
+
     async def status_for(self, error: BaseException) -> Any:
         """The status for a hook that failed."""
         timed_out = self._runner.take_timed_out()
@@ -569,7 +593,7 @@ class Dispatch(Connection):
         try:
             # Complete, as above: a last line "451-" must not swallow the next reply.
             return Reply.parse(await self.handle_exception(error))
-        except (Exception, asyncio.CancelledError) as broken:
+        except (Exception, SystemExit, asyncio.CancelledError) as broken:
             self._log_failure(error)
             if self._gone and isinstance(broken, CANCELLED):
                 raise
@@ -585,8 +609,13 @@ class Dispatch(Connection):
         :param error: what was raised.
         """
         if hasattr(self.event_handler, "handle_exception") and not self._gone:
-            return await settle(self.event_handler.handle_exception(error), self.loop)  # type: ignore[no-any-return]
-        self._log_failure(error)
+            status = await settle(self.event_handler.handle_exception(error), self.loop)
+            if status is not MISSING:
+                return status  # type: ignore[no-any-return]
+        if not is_shortage(error):
+            self._log_failure(error)
+        elif (reply := report_shortage(error, self._verb, self.session)) is not None:
+            return reply
         # RFC 4954 section 6: 454 is what AUTH has for it.
         code, enhanced = (454, "4.7.0") if self._verb == "AUTH" else (451, "4.3.0")
         return Reply(code, enhanced, (f"Local error in processing, try again later (session {self.session.id})",))

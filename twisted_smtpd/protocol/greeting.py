@@ -81,9 +81,12 @@ async def _ehlo_status(client: ClientView, name: str) -> Any:
     await client._call_old_hook("ehlo_hook")
     if takes_responses(client.event_handler.handle_EHLO):
         answer = await client._call_handler_hook("EHLO", name, [*lines, "250 HELP"])
+        if answer is MISSING:
+            answer = [*lines, "250 HELP"]
         return Reply.parse("\n".join(answer)) if isinstance(answer, (list, tuple)) else answer
     await client.push("\n".join(lines))
-    return await client._call_handler_hook("EHLO", name)
+    status = await client._call_handler_hook("EHLO", name)
+    return "250 HELP" if status is MISSING else status
 
 
 def _ehlo_lines(client: ClientView) -> list[str]:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from twisted_smtpd.protocol.judging import permits
 from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING
+from twisted_smtpd.runtime.judging import permits
 from twisted_smtpd.wire.content import ContentReader
 from twisted_smtpd.wire.replies import Reply
 

@@ -97,8 +97,10 @@ class CommandRunner:
             self.coroutine = None
             self.timed_out = False
             connection._command_done()
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        except (KeyboardInterrupt, GeneratorExit):
+            # What ends a program is for the reactor; no client must be left waiting.
             self.coroutine = None
+            connection.abort()
             raise
         except BaseException as error:
             self.coroutine = None
@@ -127,9 +129,8 @@ class CommandRunner:
             # The coroutine reads the result from the Deferred itself; a failure can't be read while callbacks run.
             self._step(coroutine, result if isinstance(result, Failure) else None)
         except BaseException:
-            # KeyboardInterrupt or SystemExit: the reactor would close the connection, a Deferred would only keep it.
+            # KeyboardInterrupt: the reactor would end with it, a Deferred would only keep it.
             log.failure("a hook ended the program: its connection is closed")
-            connection.abort()
             return
         connection._go_on()
 
@@ -181,12 +182,13 @@ class CommandRunner:
 
     def overdue(self) -> None:
         """The hook has taken too long: cancel it."""
-        self.timed_out = True
+        self.mark_timed_out()
         self.cancel_hook()
 
     def mark_timed_out(self) -> None:
-        """The hook has been told in another way that it took too long."""
+        """The hook has taken too long, and is told so."""
         self.timed_out = True
+        self._connection._hook_overdue()
 
     def take_timed_out(self) -> bool:
         """Whether the hook took too long; then forget it."""

@@ -11,7 +11,7 @@ from twisted_smtpd.options.table import SMTPOptions
 from twisted_smtpd.protocol.states import State
 from twisted_smtpd.runtime.connections import Connections
 
-__all__ = ["RATE_WINDOW", "Command", "CommandMethod", "ParameterCheck", "SharedSettings"]
+__all__ = ["RATE_WINDOW", "Command", "CommandMethod", "ParameterCheck", "SharedSettings", "ignore"]
 
 #: Over how many seconds a client has to keep up ``min_data_rate``.
 RATE_WINDOW = 60.0
@@ -20,6 +20,10 @@ RATE_WINDOW = 60.0
 CommandMethod = Callable[[Any, "str | None"], Awaitable[None]]
 #: Checks a parameter's value and notes it in ``server.envelope``; raises :exc:`SMTPReplyError`.
 ParameterCheck = Callable[[Any, "str | None"], None]
+
+
+def ignore(server: Any, value: str | None) -> None:
+    """The check of a parameter that is taken, and then left out."""
 
 
 @dataclass(frozen=True, slots=True)

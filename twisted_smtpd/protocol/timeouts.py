@@ -111,8 +111,7 @@ def _hang_up(status: str) -> Callable[[Timeouts], object]:
 
 
 def _hook_stuck(timeouts: Timeouts) -> None:
-    limit = timeouts.connection.hook_timeout
-    log.error("a hook went on after it was cancelled for taking over {limit} s", limit=limit)
+    log.error("a hook went on for {seconds:g} s after it was cut off", seconds=CLOSING_TIME)
     timeouts.connection.hang_up("421 4.3.0 Processing took too long, try again later")
 
 

@@ -14,10 +14,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_smtpd.protocol.judging import permits
 from twisted_smtpd.protocol.states import State
 from twisted_smtpd.protocol.view import ClientView
 from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING
+from twisted_smtpd.runtime.judging import permits
 from twisted_smtpd.wire.replies import SMTPReplyError
 
 __all__ = ["TLSClient", "TLSLayer", "begins_with_tls", "start_implicit_tls", "starttls"]
@@ -123,6 +123,8 @@ class TLSLayer:
         """The transport has TLS now."""
         self.handshaking, self.done = False, True
         if self._awaited:
+            # Once: later another command may be waiting for something else.
+            self._awaited = False
             self._client._wake()
 
     def lost(self, reason: Failure) -> None:

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_smtpd.protocol.dispatch import TOOK_TOO_LONG, Dispatch, Status
-from twisted_smtpd.protocol.settings import ParameterCheck
+from twisted_smtpd.protocol.settings import ParameterCheck, ignore
 from twisted_smtpd.protocol.verdict import each_status, gathered, is_many, log_message, one_for_all
 from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, settle
 from twisted_smtpd.session import NULL_SENDER, Recipient
@@ -131,11 +131,18 @@ class Transaction(Dispatch):
         if not self.session.extended_smtp:
             raise SMTPReplyError(555, "5.5.4", f"{self._verb} has parameters only after EHLO")
         options, parameters = parse_parameters(text)
+        left_out = False
         for keyword, value in parameters.items():
             check = known.get(keyword)
             if check is None:
                 raise SMTPReplyError(555, "5.5.4", f"{self._verb} parameter {keyword[:32]} is not known here")
-            check(self, value)
+            if check is ignore:
+                left_out = True
+            else:
+                check(self, value)
+        if left_out:
+            options = [one for one in options if known[one.partition("=")[0].upper()] is not ignore]
+            parameters = {keyword: value for keyword, value in parameters.items() if known[keyword] is not ignore}
         return options, parameters
 
     def _needs_smtputf8(self) -> SMTPReplyError:
@@ -286,8 +293,18 @@ class Transaction(Dispatch):
             rest = self.push(status)
         except BadStatus as error:
             return self._answer_instead(error)
+        if rest is not DONE:
+            return self._answer_later(rest)
         self._message_judged()
         return rest
+
+    async def _answer_later(self, rest: Awaitable[None]) -> None:
+        # An overridden push() may not have begun: its reply is known when it has ended.
+        try:
+            await rest
+        except BadStatus as error:
+            await self.push(await self.status_for(error))
+        self._message_judged()
 
     async def _answer_for_all(self, status: Any) -> None:
         await self.push(await self._one_status(status))

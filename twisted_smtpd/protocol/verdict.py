@@ -11,6 +11,7 @@ from twisted.logger import Logger, LogLevel
 
 from twisted_smtpd.runtime.connections import Connections
 from twisted_smtpd.session import Envelope, Session, within_brackets
+from twisted_smtpd.wire.escaping import escaped_address
 from twisted_smtpd.wire.replies import BadStatus, Reply
 
 __all__ = ["each_status", "gathered", "is_many", "log_message", "one_for_all"]
@@ -129,7 +130,10 @@ def log_message(connection: _Judged, size: int) -> None:
     # Values, not the envelope: an event that is kept must not keep the message.
     event["session"] = session._id or session.id
     event["peer"] = session.peer
-    event["sender"] = within_brackets(envelope.mail_from)
+    sender = within_brackets(envelope.mail_from)
+    if type(sender) is not str or '"' in sender or not sender.isascii():
+        sender = escaped_address(sender)
+    event["sender"] = sender
     event["recipients"] = connection._accepted
     event["size"] = size
     event["code"] = connection._code

@@ -80,6 +80,9 @@ class ConnectionView(Protocol):
     def _command_done(self) -> None:
         """The command in progress has ended."""
 
+    def _hook_overdue(self) -> None:
+        """A hook has taken too long: say which one."""
+
     def _command_failed(self, error: BaseException) -> None:
         """The command in progress has ended with an error: answer it."""
 
@@ -111,6 +114,7 @@ class ClientView(ConnectionView, Protocol):
     :ivar implicit_tls: what makes the TLS connection where TLS comes first, or ``None``.
     :ivar utf8_replies: whether the client may be sent UTF-8.
     :ivar _verb: the command in progress.
+    :ivar _hook: the hook that was called last.
     :ivar _code: the code of the last reply.
     """
 
@@ -126,6 +130,7 @@ class ClientView(ConnectionView, Protocol):
     require_starttls: bool
     implicit_tls: IOpenSSLServerConnectionCreator | None
     _verb: str
+    _hook: str
     _code: int
 
     @property

@@ -20,6 +20,7 @@ __all__ = [
     "DONE",
     "MISSING",
     "NO_HOOK",
+    "HookExit",
     "InputWait",
     "Missing",
     "NeedsAsyncioReactor",
@@ -131,6 +132,16 @@ class NeedsAsyncioReactor(RuntimeError):
             f"the hook awaits {type(awaited).__qualname__}, which only the asyncio reactor can run: start with "
             "`twist --reactor=asyncio smtpd`, or install twisted.internet.asyncioreactor before the reactor is imported"
         )
+
+
+class HookExit(RuntimeError):
+    """A hook called ``sys.exit()``, which fails like any other: a client must not be able to end the server.
+
+    Its ``__cause__`` is the ``SystemExit``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("a hook called sys.exit()")
 
 
 class InputWait:
@@ -287,6 +298,9 @@ def _bridge(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) 
             awaited = step(argument)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
+        except SystemExit as error:
+            # asyncio would end its loop, and so the program.
+            raise HookExit from error
         step, argument = coroutine.send, None
         try:
             if isinstance(awaited, Deferred):

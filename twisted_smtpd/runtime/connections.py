@@ -33,6 +33,9 @@ class Connection(Protocol):
     def shut_down(self) -> bool:
         """End soon, since the server is stopping; returns whether the connection is ending now."""
 
+    def give_up(self) -> None:
+        """Close soon, whatever is in progress; say so if the client can hear it."""
+
     def abort(self) -> None:
         """Close at once."""
 
@@ -113,6 +116,7 @@ class Connections:
         self.draining = self.grace_over = False
         self.counts = Counts()
         self.sign_ins = Throttle()
+        self._hurried = False
         self._drained: Deferred[None] | None = None
         self._timers: list[IDelayedCall] = []
         self._clock = clock
@@ -201,7 +205,7 @@ class Connections:
         self.draining = True
         if self._drained is None:
             self._drained = Deferred()
-            self._timers = [self.timers.clock.callLater(grace, self._grace_over)]
+            self._timers = [self.timers.clock.callLater(0.0 if self._hurried else grace, self.end_grace)]
             self._drained.addBoth(self._stop_timers)
             for connection in tuple(self.open):
                 connection.shut_down()
@@ -227,10 +231,13 @@ class Connections:
             if timer.active():
                 timer.cancel()
 
-    def _grace_over(self) -> None:
-        self.grace_over = True
-        for connection in tuple(self.open):
-            connection.abort()
+    def end_grace(self) -> None:
+        """Give messages in progress no more time, now or when :meth:`drain` is called."""
+        self._hurried = True
+        if self.draining and not self.grace_over:
+            self.grace_over = True
+            for connection in tuple(self.open):
+                connection.give_up()
 
     def _check_drained(self) -> None:
         if self._drained is not None and not self.open and not self._drained.called:

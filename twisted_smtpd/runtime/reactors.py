@@ -28,6 +28,7 @@ from twisted.internet.main import installReactor
 from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
+from twisted_smtpd.runtime.steady import steady_seconds
 from twisted_smtpd.runtime.twisted_private import (
     DAEMON_THREADS,
     MOVING,
@@ -98,6 +99,8 @@ class LoopReactor(AsyncioSelectorReactor):
     :ivar kept: whether it stays on this loop for good, since the program runs it itself.
     :ivar stopped: whether it has been stopped; a reactor starts only once.
     """
+
+    seconds = staticmethod(steady_seconds)
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)

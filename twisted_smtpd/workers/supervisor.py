@@ -106,6 +106,10 @@ class _Process(ProcessProtocol):
         with suppress(KeyError):
             self.transport.writeToChild(self.hears, line + b"\n")  # type: ignore[union-attr]
 
+    def end_grace(self) -> None:
+        """Have it end without waiting for messages in progress."""
+        self._say(b"hurry")
+
     def signal(self, name: str) -> None:
         """Send it a signal."""
         with suppress(ProcessExitedAlready):
@@ -222,7 +226,7 @@ class Supervisor(ServerFactory):
         relay: bool = False,
     ) -> None:
         self.clock = reactor
-        self.stopping = self.proven = False
+        self.stopping = self.proven = self._hurried = False
         self._twist = twist
         self._leave = leave
         self._output: Any = {1: "r", 2: "r"} if relay else {1: 1, 2: 2}
@@ -313,11 +317,20 @@ class Supervisor(ServerFactory):
         self._ended = Deferred()
         for slot in self._slots:
             slot.stop()
+        if self._hurried:
+            self.end_grace()
         killing = self.clock.callLater(grace + MARGIN, self.signal_all, "KILL")
         ended = self._ended
         ended.addCallback(lambda _: killing.cancel() if killing.active() else None)
         self.check_ended()
         return ended
+
+    def end_grace(self) -> None:
+        """Give messages in progress no more time, now or when :meth:`drain` is called."""
+        self._hurried = True
+        if self.stopping:
+            for process in self._processes():
+                process.end_grace()
 
     def signal_all(self, name: str) -> None:
         """Send a signal to all workers, ready or not.

@@ -143,10 +143,12 @@ class Link(LineOnlyReceiver):
         self._service = service
 
     def lineReceived(self, line: bytes) -> None:
-        """Obey the parent: ``stop``, or ``metrics N`` where N is the number at the start of the answer."""
+        """Obey the parent: ``stop``, ``hurry``, or ``metrics N`` where N is the number at the start of the answer."""
         word, _, number = line.partition(b" ")
         if word == b"stop":
             self.stop()
+        elif word == b"hurry":
+            self._service.end_grace()
         elif word == b"metrics":
             values = json.dumps(snapshot(self._service.factory.connections))
             self.say(b"metrics %b %b" % (number, values.encode()))

@@ -1,4 +1,4 @@
-"""What the commands make of content: as a hook sees it, smuggling, and the server's memory."""
+"""The message as a hook sees it, smuggling, and the memory that messages take."""
 
 from __future__ import annotations
 

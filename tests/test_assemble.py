@@ -1,4 +1,4 @@
-"""What is computed once: checks of the options, the command table, and who shares what."""
+"""What is computed once: checks of the options, the command table, and which connections share it."""
 
 from __future__ import annotations
 

@@ -6,9 +6,11 @@ from typing import Any
 
 from twisted.internet.error import ConnectionLost
 
-from tests.support.fakes import EHLO, MESSAGE, codes, hooks
+from tests.support.fakes import EHLO, ENVELOPE, MESSAGE, Recorder, codes, hooks
 from tests.support.tls_dialog import Peer, SecureTestCase
+from twisted_smtpd import tls
 from twisted_smtpd.factory import ImplicitTLS
+from twisted_smtpd.smtp import SMTP
 
 
 class ImplicitTLSTests(SecureTestCase):
@@ -28,6 +30,27 @@ class ImplicitTLSTests(SecureTestCase):
                 self.assertEqual(peer.greeting, b"")
                 self.assertEqual(peer.handshake(), b"220 mx.example ESMTP twisted-smtpd\r\n")
                 self.assertEqual(codes(peer.send(MESSAGE)), [250, 250, 250, 354, 250])
+
+    def test_its_end_is_heard_of_once(self) -> None:
+        """A transport that tells of it again does not end what is waited for by then."""
+        handler = Recorder()
+        for peer in self.ways(handler):
+            peer.handshake()
+            peer.send(ENVELOPE + b"DATA\r\n")
+            peer.protocol.handshakeCompleted()
+            self.assertEqual(codes(peer.send(b"hello\r\n.\r\n")), [250])
+        self.assertEqual(handler.contents, [b"hello\r\n"] * 3)
+
+    def test_an_exchange_too(self) -> None:
+        class Asking(SMTP):
+            async def smtp_ASK(self, arg: str | None) -> None:
+                await self.push(f"250 {(await self.read_line(100)).decode()}")
+
+        peer = self.connect(protocol=Asking, ssl_context=self.files())
+        peer.handshake()
+        peer.send(b"ASK\r\n")
+        peer.protocol.handshakeCompleted()
+        self.assertEqual(peer.send(b"yes\r\n"), b"250 2.0.0 yes\r\n")
 
     def test_the_connect_hook_sees_tls(self) -> None:
         seen: list[Any] = []
@@ -99,3 +122,36 @@ class ImplicitTLSTests(SecureTestCase):
 
     def test_a_context_that_is_none_is_a_type_error(self) -> None:
         self.assertRaises(TypeError, ImplicitTLS, self.factory(), "cert.pem")
+
+
+class OddCertificateTests(SecureTestCase):
+    """A client's certificate can be such that no library can tell about it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+
+        def describe(transport: Any) -> None:
+            raise ValueError("a certificate of version 9")
+
+        self.patch(tls, "describe", describe)
+
+    def test_nothing_said_in_clear_survives_starttls(self) -> None:
+        asked: list[Any] = []
+        peer = self.connect(hooks(handle_STARTTLS=lambda *arguments: asked.append(arguments)), tls_context=self.files())
+        peer.read()
+        peer.send(ENVELOPE)
+        peer.send(b"STARTTLS\r\n")
+        peer.handshake()
+        self.assertTrue(peer.closed or peer.aborted)
+        self.assertIsNone(peer.protocol.envelope.mail_from)
+        self.assertIsNone(peer.protocol.session.host_name)
+        self.assertEqual(asked, [])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_implicit_tls_is_not_greeted(self) -> None:
+        asked: list[Any] = []
+        peer = self.connect(hooks(handle_CONNECT=lambda *arguments: asked.append(arguments)), ssl_context=self.files())
+        self.assertEqual(peer.handshake(), b"")
+        self.assertTrue(peer.closed or peer.aborted)
+        self.assertEqual(asked, [])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)

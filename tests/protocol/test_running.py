@@ -1,4 +1,4 @@
-"""The machine under the commands: clients that go away, lines, a command's own dialog, and contexts."""
+"""The command in progress: clients that go away, lines that it waits for, its context."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ from tests.support.fakes import (
     codes,
     connect,
     hooks,
+    join,
     last_line,
+    make_factory,
     pass_time,
     stubborn,
 )
+from twisted_smtpd.runtime.awaiting import HookExit
 from twisted_smtpd.smtp import SMTP, SMTPReplyError, syntax
 
 
@@ -73,6 +76,20 @@ class LostTests(SynchronousTestCase):
         promises.made[0].callback("250 OK")
         self.assertEqual(client.protocol.connections.buffered, 0)
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_one_that_has_it_and_refuses_it_in_a_command_of_its_own(self) -> None:
+        promises = Promises()
+
+        class Mine(SMTP):
+            async def smtp_DATA(self, arg: str | None) -> None:
+                await super().smtp_DATA(arg)
+                raise SMTPReplyError(450, None, "never heard")
+
+        client = connect(hooks(handle_DATA=promises), protocol=Mine)
+        client.send(MESSAGE)
+        client.lose()
+        promises.made[0].callback("250 OK")
+        self.assertEqual(client.protocol.connections.open, set())
 
     def test_a_hook_after_a_message_is_cancelled_again(self) -> None:
         promises = Promises()
@@ -433,3 +450,22 @@ class BareDialogTests(SynchronousTestCase):
         client.send(b"FOO\r\n")
         waiting[0].callback(None)
         self.assertEqual(client.read(), b"550-5.7.1 no\r\n550 5.7.1 really\r\n")
+
+
+class EndOfProgramTests(SynchronousTestCase):
+    def test_a_hook_that_has_waited_and_then_ends_the_program_leaves_no_client_waiting(self) -> None:
+        waited: Deferred[None] = Deferred()
+        ended: list[Any] = []
+
+        async def handle_RCPT(*_: object) -> str:
+            await waited
+            raise SystemExit(3)
+
+        factory = make_factory(hooks(handle_RCPT=handle_RCPT, handle_DISCONNECT=lambda *_: ended.append(1)))
+        client = join(factory)
+        client.send(ENVELOPE)
+        waited.callback(None)
+        self.assertEqual(codes(client.read())[-1], 451)
+        client.lose()
+        self.assertEqual((len(factory.connections.open), ended), (0, [1]))
+        self.assertEqual(len(self.flushLoggedErrors(HookExit)), 1)

@@ -1,4 +1,4 @@
-"""``handle_CONNECT`` and ``handle_DISCONNECT``: the two ends of a visit, whichever way it goes."""
+"""``handle_CONNECT`` and ``handle_DISCONNECT``: the beginning and the end of a visit, however it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where work is saved, nobody's say is lost: overridden methods, constructors, and what is changed on a factory."""
+"""Settings are shared and work is saved; overridden methods, constructors and a changed factory still count."""
 
 from __future__ import annotations
 
