@@ -59,10 +59,6 @@ class Settings(SharedSettings):
         warn_of_lost_overrides(cls, OF_SERVERS)
         self.cls, self.handler, self.options = cls, handler, options
         values: dict[str, Any] = {**DEFAULTS, **options, **_class_values(cls)}
-        for name in ("auth_exclude_mechanism", "auth_mechanisms"):
-            if isinstance(values[name], str):
-                # As programs for aiosmtpd give one; taken letter by letter it would exclude nothing.
-                values[name] = values[name].replace(",", " ").split()
         for name in ("hostname", "ident"):
             if values[name] == "":
                 values[name] = None

@@ -74,8 +74,13 @@ def builtin(method: F) -> F:
     return method
 
 
-def _names(value: Iterable[str] | None) -> frozenset[str] | None:
-    return None if value is None else frozenset(name.upper() for name in value)
+def _names(value: str | Iterable[str] | None) -> frozenset[str] | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        # Taken letter by letter, a single name would exclude nothing.
+        value = value.replace(",", " ").split()
+    return frozenset(name.upper() for name in value)
 
 
 def _methods(owner: Any, of_handler: bool) -> dict[str, Mechanism]:

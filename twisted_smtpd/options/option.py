@@ -39,13 +39,27 @@ class Option:
     :param own: whether a connection has it as an attribute.
     :ivar name: the keyword argument.
     :ivar names: whether it is a collection of names; on the command line with commas between them.
+    :ivar one_name: whether a ``str`` may stand for such a collection: names with commas or blanks between them.
     :ivar optional: whether the value may be ``None``.
     :ivar whole: whether a number has to be an ``int``.
     """
 
     __slots__ = (
         *("choices", "cli_low", "default", "doc", "flag", "flag_help", "group", "help", "high", "low", "name"),
-        *("names", "optional", "own", "per_verb", "short", "unit", "unset", "valid", "wanted", "whole", "zero"),
+        *(
+            "names",
+            "one_name",
+            "optional",
+            "own",
+            "per_verb",
+            "short",
+            "unit",
+            "unset",
+            "valid",
+            "wanted",
+            "whole",
+            "zero",
+        ),
     )
 
     def __init__(
@@ -78,7 +92,7 @@ class Option:
         self.group = group or ("limits" if unit else "protocol")
         self.own = own
         self.name = flag
-        self.names, self.optional, self.whole = False, False, unit in (COUNT, OCTETS)
+        self.names, self.one_name, self.optional, self.whole = False, False, False, unit in (COUNT, OCTETS)
 
     def named(self, name: str, kind: Any) -> Option:
         """Take over what the table says beside the row.
@@ -89,7 +103,7 @@ class Option:
         """
         self.name = name
         kinds = getattr(kind, "__args__", ())
-        self.names, self.optional = Iterable[str] in kinds, type(None) in kinds
+        self.names, self.one_name, self.optional = Iterable[str] in kinds, str in kinds, type(None) in kinds
         if self.unit and not self.flag:
             self.flag = name.replace("_", "-")
         return self
@@ -117,7 +131,7 @@ class Option:
             raise ValueError(f"{self.name} is {' or '.join(map(repr, self.choices))}, not {value!r}")
         elif self.names:
             # Taken letter by letter a single name would mean other ones.
-            if isinstance(value, (str, bytes)):
+            if isinstance(value, bytes) or (isinstance(value, str) and not self.one_name):
                 raise TypeError(f"{self.name} is a collection of names, not {value!r}")
         elif self.valid is not None:
             if not isinstance(value, str):

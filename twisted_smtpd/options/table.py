@@ -325,7 +325,7 @@ class SMTPOptions(TypedDict, total=False):
         ),
     ]
     auth_mechanisms: Annotated[
-        Iterable[str] | None,
+        str | Iterable[str] | None,
         Option(
             None,
             "the mechanisms to offer, such as PLAIN,SCRAM-SHA-256",
@@ -335,7 +335,7 @@ class SMTPOptions(TypedDict, total=False):
             group="auth",
         ),
     ]
-    auth_exclude_mechanism: Annotated[Iterable[str] | None, Option(None, "mechanisms not to offer")]
+    auth_exclude_mechanism: Annotated[str | Iterable[str] | None, Option(None, "mechanisms not to offer")]
     auth_callback: Annotated[
         AuthCallbackType | None,
         Option(

@@ -479,9 +479,12 @@ class Connection(LineReceiver):
         """The client has got something right: earlier mistakes no longer count."""
         self._errors = 0
 
-    def _no_reply_yet(self) -> None:
-        """Forget the code of the last reply."""
-        self._code = 0
+    def _no_reply_yet(self, code: int = 0) -> None:
+        """Forget the code of the last reply.
+
+        :param code: what it was before, to take that back.
+        """
+        self._code = code
 
     @property
     def _replied(self) -> bool:

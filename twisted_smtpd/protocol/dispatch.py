@@ -54,8 +54,6 @@ Status = str | Reply
 
 TOOK_TOO_LONG = Reply(451, "4.3.0", ("Processing took too long, try again later",))
 
-# What these hooks return is no status, or not only.
-_ANY_RESULT = frozenset({"handle_DISCONNECT", "handle_PROXY", "handle_STARTTLS"})
 # What these hooks return is no status, or what they push is looked at elsewhere.
 _NO_STATUS = frozenset({"handle_AUTH", "handle_DISCONNECT", "handle_PROXY", "handle_STARTTLS"})
 
@@ -512,8 +510,9 @@ class Dispatch(Connection):
             await settle(getattr(self, name)(), self.loop)
 
     async def _run_hook(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        before, self._code = self._code, 0
         self._hook = name
+        before = self._code
+        self._no_reply_yet()
         try:
             status = getattr(self.event_handler, name)(self, self.session, self.envelope, *arguments)
             if type(status) is CoroutineType and self.loop is None:
@@ -522,24 +521,24 @@ class Dispatch(Connection):
                 status = await settle(status, self.loop)
         except SMTPReplyError as error:
             status = error.reply
-        except (Exception, asyncio.CancelledError, SystemExit) as error:
+        except SystemExit as error:
+            raise HookExit from error
+        except (Exception, asyncio.CancelledError) as error:
             if not self._answered_by(name) or self._gone:
-                if isinstance(error, SystemExit):
-                    raise HookExit from error
                 raise
             self.connections.counts.hook_failures += 1
             if not (self._runner.timed_out and isinstance(error, CANCELLED)):
                 self._log_failure(error, name)
             status = None
         if not self._code:
-            self._code = before
+            self._no_reply_yet(before)
         elif self._answered_by(name):
             return self._already_sent(name, status)
         if isinstance(status, str):
             if "\n" in status or status[3:4] == "-":
                 # A returned status is complete: its last line must not announce another one, as a pushed one may.
                 return Reply.parse(status)
-        elif isinstance(status, bytes) and name not in _ANY_RESULT:
+        elif isinstance(status, bytes) and name not in _NO_STATUS:
             return Reply.parse(status)
         return status
 

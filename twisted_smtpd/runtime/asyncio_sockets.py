@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from typing import Any
+from weakref import WeakValueDictionary
 
 from twisted.internet import tcp
 
 from twisted_smtpd.runtime.listening import transport_for
-from twisted_smtpd.runtime.reactors import acquire
+from twisted_smtpd.runtime.reactors import LoopReactor, acquire, loop_of
 
 try:
     from twisted.internet import unix
@@ -21,6 +22,8 @@ except ImportError:  # no such sockets here
     unix = None  # type: ignore[assignment]
 
 __all__ = ["move_socket", "reactor_for"]
+
+_reactors: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
 
 def reactor_for(transport: asyncio.BaseTransport, protocol: object) -> Any:
@@ -35,7 +38,14 @@ def reactor_for(transport: asyncio.BaseTransport, protocol: object) -> Any:
             "loop.create_server(…, ssl=context) does not work with this protocol: "
             "leave ssl out, and give the context to the protocol: SMTP(handler, ssl_context=context)"
         )
-    return acquire(asyncio.get_running_loop(), protocol)
+    loop = asyncio.get_running_loop()
+    reactor = _reactors.get(id(loop))
+    if reactor is None or loop_of(reactor) is not loop:
+        # The connections of one loop have one reactor, also where that is not the global one.
+        reactor = _reactors[id(loop)] = acquire(loop, protocol)
+    if isinstance(reactor, LoopReactor):
+        reactor.users.add(protocol)
+    return reactor
 
 
 def move_socket(transport: asyncio.BaseTransport, protocol: Any, reactor: Any) -> None:

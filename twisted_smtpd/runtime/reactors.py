@@ -118,9 +118,9 @@ class LoopReactor(AsyncioSelectorReactor):
             pool.threadFactory = partial(threading.Thread, daemon=True)
         return pool
 
-    def callFromThread(self, f: Callable[..., Any], *args: object, **kwargs: object) -> None:  # type: ignore[override]
+    def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Call a function in the loop's thread; without a timer, which a frozen clock would hold up."""
-        self.loop.call_soon_threadsafe(partial(f, *args, **kwargs))
+        self.loop.call_soon_threadsafe(partial(callable, *args, **kwargs))
 
     def run(self, installSignalHandlers: bool = True) -> None:
         """Run as an ordinary reactor, for a program that runs the global reactor itself."""
