@@ -391,9 +391,15 @@ class FuzzTests(SynchronousTestCase):
         """No line of these begins a message or ends the connection, so each has one reply."""
         # Hypothesis tries the words it finds in our code, too.
         ending = (b"DATA", b"QUIT", b"BDAT", *(method.encode() for method in HTTP_METHODS))
-        lines = [line for line in lines if not line.strip(b" \t").upper().startswith(ending) and line[-1:] != b"\r"]
-        client = connect(max_errors=1000)
-        self.assertEqual(len(codes(client.send(b"".join(line + b"\r\n" for line in lines)))), len(lines))
+        lines = [
+            line
+            for text in lines
+            for line in text.split(b"\n")
+            if not line.strip(b" \t").upper().startswith(ending) and line[-1:] != b"\r"
+        ]
+        for line_end in (b"\r\n", b"\n"):
+            client = connect(max_errors=1000)
+            self.assertEqual(len(codes(client.send(b"".join(line + line_end for line in lines)))), len(lines))
 
     def test_the_greeting(self) -> None:
         client = Client(SMTP(object(), hostname="mx.example"))

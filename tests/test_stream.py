@@ -43,7 +43,7 @@ class ReadingTests(StreamTestCase):
         for octet in b"a\r\n..b\r\n\r.\n\r\n.\r\nRSET\r\n":
             said += await self.send(client, bytes([octet]))
         self.assertEqual(codes(said), [250, 250])
-        self.assertEqual(reader.content, b"a\r\n.b\r\n\r\n.\r\n\r\n")
+        self.assertEqual(reader.content, b"a\r\n.b\r\n .\r\n\r\n")
 
     @both
     async def test_commands_pipelined_behind_data_wait_for_the_hook(self) -> None:

@@ -58,7 +58,7 @@ class Settings(SharedSettings):
         check_handler(handler)
         warn_of_lost_overrides(cls, OF_SERVERS)
         self.cls, self.handler, self.options = cls, handler, options
-        values: dict[str, Any] = {**DEFAULTS, **options, **_class_values(cls)}
+        values: dict[str, Any] = {**DEFAULTS, **_handler_values(handler), **options, **_class_values(cls)}
         for name in ("hostname", "ident"):
             if values[name] == "":
                 values[name] = None
@@ -142,6 +142,12 @@ def _old_hooks(cls: type[Any]) -> frozenset[str]:
         text = f"{cls.__qualname__}.{name}() is deprecated, write handle_{name[:4].upper()}() in the handler"
         warnings.warn(text, DeprecationWarning, stacklevel=2)
     return names
+
+
+def _handler_values(handler: object) -> Mapping[str, Any]:
+    """What a handler that keeps messages, or prints them, would rather have than the defaults."""
+    values = getattr(handler, "option_defaults", None)
+    return {name: values[name] for name in DEFAULTS if name in values} if isinstance(values, Mapping) else {}
 
 
 def _class_values(cls: type[Any]) -> dict[str, Any]:

@@ -157,7 +157,7 @@ class SMTP(Transaction):
 
     @syntax("QUIT")
     async def smtp_QUIT(self, arg: str | None) -> None:
-        self._no_argument(arg)
+        # With an argument the client goes as well.
         try:
             status = await self._call_handler_hook("QUIT")
             await self.push("221 Bye" if status is MISSING else status)

@@ -235,9 +235,9 @@ class SplitHeaderTests(SynchronousTestCase):
         self.check(b"A: 1\r\nno header\r\nX-Peer: body\r\n", b"A: 1\r\n", b"\r\nno header\r\nX-Peer: body\r\n")
         self.check(b"\r\nbody", b"", b"\r\nbody")
 
-    def test_an_mbox_line_before_a_header_goes(self) -> None:
-        self.check(b"From a@b Thu Jan  1 00:00:00 1970\r\nTo: c\r\n\r\nd", b"To: c\r\n", b"\r\nd")
-        self.check(b"From here on it is text\r\nand more", b"", b"\r\nFrom here on it is text\r\nand more")
+    def test_an_mbox_line_before_a_header_becomes_one(self) -> None:
+        mbox = b"From a@b Thu Jan  1 00:00:00 1970\r\n"
+        self.check(mbox + b"To: c\r\n\r\nd", b"X-Mailbox-Line: " + mbox + b"To: c\r\n", b"\r\nd")
         self.check(b"From : a@b\r\n\r\n", b"From : a@b\r\n", b"\r\n")
 
     def test_empty_content_stays_empty(self) -> None:

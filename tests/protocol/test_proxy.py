@@ -132,7 +132,9 @@ class TrustTests(ProxyTestCase):
             for split in (False, True):
                 peer = self.behind(host="203.0.113.200", split=split)
                 self.assertEqual(peer.greeting, GREETING)
-                self.assertTrue(all(code == 500 for code in codes(peer.send(header))))
+                said = codes(peer.send(header))
+                # In the signature of version 2 there is a QUIT, which ends with LF alone.
+                self.assertTrue(all(code == 500 for code in said if code != 221 or header == V1), said)
                 self.assertEqual(peer.protocol.session.peer[0], "203.0.113.200")
                 self.assertIsNone(peer.protocol.session.proxy_data)
                 self.assertFalse(peer.protocol.session.tls)
@@ -431,6 +433,10 @@ class ProxyAndTLSTests(ProxyTestCase):
 
     def test_nobody_else_can_vouch_for_tls(self) -> None:
         peer = self.behind(host="203.0.113.200", tls_context=self.files(), require_starttls=True)
+        peer.send(v2(tlvs=OVER_TLS))
+        self.assertIs(peer.protocol.session.tls, False)
+        self.assertTrue(peer.closed)
+        peer = self.behind(host="203.0.113.200", tls_context=self.files(), require_starttls=True, bare_newline="reject")
         peer.send(v2(tlvs=OVER_TLS))
         self.assertIs(peer.protocol.session.tls, False)
         self.assertEqual(codes(peer.send(b"\r\n" + ENVELOPE))[-1], 530)

@@ -16,20 +16,20 @@ NEXT = b"MAIL FROM:<next@example.org>\r\n"
 # What some server, somewhere, takes for an end of data; and what it is here, un-stuffed and normalised.
 LOOKALIKES = {
     "LF_dot_LF": (b"\n.\n", b"\r\n.\r\n"),
-    "LF_dot_CR": (b"\n.\r", b"\r\n.\r\n"),
+    "LF_dot_CR": (b"\n.\r", b"\r\n. "),
     "LF_dot_CRLF": (b"\n.\r\n", b"\r\n.\r\n"),
-    "CR_dot_CR": (b"\r.\r", b"\r\n.\r\n"),
-    "CR_dot_LF": (b"\r.\n", b"\r\n.\r\n"),
-    "CR_dot_CRLF": (b"\r.\r\n", b"\r\n.\r\n"),
+    "CR_dot_CR": (b"\r.\r", b" . "),
+    "CR_dot_LF": (b"\r.\n", b" .\r\n"),
+    "CR_dot_CRLF": (b"\r.\r\n", b" .\r\n"),
     "CRLF_dot_LF": (b"\r\n.\n", b"\r\n\r\n"),
-    "CRLF_dot_CR": (b"\r\n.\r", b"\r\n\r\n"),
-    "CRLF_dot_CRCRLF": (b"\r\n.\r\r\n", b"\r\n\r\n\r\n"),
-    "CRLF_dot_LFCR": (b"\r\n.\n\r", b"\r\n\r\n\r\n"),
-    "LFCR_dot_LFCR": (b"\n\r.\n\r", b"\r\n\r\n.\r\n\r\n"),
+    "CRLF_dot_CR": (b"\r\n.\r", b"\r\n "),
+    "CRLF_dot_CRCRLF": (b"\r\n.\r\r\n", b"\r\n\r\n"),
+    "CRLF_dot_LFCR": (b"\r\n.\n\r", b"\r\n\r\n "),
+    "LFCR_dot_LFCR": (b"\n\r.\n\r", b"\r\n .\r\n "),
     "CRLF_NUL_dot_CRLF": (b"\r\n\0.\r\n", b"\r\n\0.\r\n"),
     "CRLF_dot_NUL_CRLF": (b"\r\n.\0\r\n", b"\r\n\0\r\n"),
-    "CRLF_dot_CR_NUL_LF": (b"\r\n.\r\0\n", b"\r\n\r\n\0\r\n"),
-    "CR_NUL_LF_dot_CRLF": (b"\r\0\n.\r\n", b"\r\n\0\r\n.\r\n"),
+    "CRLF_dot_CR_NUL_LF": (b"\r\n.\r\0\n", b"\r\n \0\r\n"),
+    "CR_NUL_LF_dot_CRLF": (b"\r\0\n.\r\n", b" \0\r\n.\r\n"),
     "CRLF_dot_dot_CRLF": (b"\r\n..\r\n", b"\r\n.\r\n"),
     "CRLF_dot_space_CRLF": (b"\r\n. \r\n", b"\r\n \r\n"),
     "CRLF_space_dot_CRLF": (b"\r\n .\r\n", b"\r\n .\r\n"),
@@ -59,11 +59,14 @@ def model_judge(
 ) -> tuple[bytes, str | None, int]:
     """The content kept, the first violation, the octets accepted before it."""
     kept, line = b"", 0
-    for token in tokens:
+    for number, token in enumerate(tokens):
         if not binary and token in (b"\r", b"\n"):
             if bare_newline == "reject":
                 return b"", "newline", len(kept)
-            token = b"\r\n"
+            if token == b"\r" and next((t for t in tokens[number:] if t != b"\r"), b"")[-1:] == b"\n":
+                # A line end follows, which it belongs to.
+                continue
+            token = b" " if token == b"\r" else b"\r\n"
         for i in range(len(token)):
             if size_limit and len(kept) + 1 > size_limit:
                 return b"", "size", len(kept)

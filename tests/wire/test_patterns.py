@@ -21,7 +21,8 @@ LABEL = rf"{LETTERS}(?:-+{LETTERS})*"
 DOMAIN = rf"{LABEL}(?:\.{LABEL})*"
 LITERAL = r"\[[!-Z^-~]+\]"
 ROUTE = rf"@{DOMAIN}(?:,@{DOMAIN})*:"
-MAILBOX = rf"(?P<local>{DOT_STRING}|{QUOTED})(?:@(?P<domain>{DOMAIN}|{LITERAL}))?"
+DOTTED = rf"[A-Za-z0-9!#$%&'*+./=?^_`{{|}}~{UTF8}-]+"
+MAILBOX = rf"(?P<local>{DOTTED}|{QUOTED})(?:@(?P<domain>{DOMAIN}|{LITERAL}))?"
 
 EXPRESSIONS = {
     rf"<(?P<route>{ROUTE})?{MAILBOX}>(?:[ \t]+(?P<rest>.*))?": addresses._path,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -14,7 +14,7 @@ from twisted_smtpd.runtime.handler_check import check_handler, deprecated_data_h
 from twisted_smtpd.runtime.judging import permits
 from twisted_smtpd.runtime.lifecycle import HandlerUse, ServerInfo, offered_services
 from twisted_smtpd.session import Envelope, Session
-from twisted_smtpd.wire.replies import Reply, SMTPReplyError
+from twisted_smtpd.wire.replies import Reply, SMTPReplyError, whole_statuses
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -65,6 +65,7 @@ class Chain:
         self.handlers = handlers
         for handler in handlers:
             check_handler(handler)
+        self.option_defaults = _common_defaults(handlers)
         self._started: list[HandlerUse] = []
         names = {name for handler in handlers for name in hook_names(handler)}
         takers = [handler for handler in handlers if {"DATA", "DATA_STREAM"} & hook_names(handler)]
@@ -151,6 +152,13 @@ def _hook_of(handler: object, name: str) -> Callable[..., Any] | None:
     if name in hook_names(handler):
         return getattr(handler, f"handle_{name}")  # type: ignore[no-any-return]
     return deprecated_data_hook(handler) if name == "DATA" else None
+
+
+def _common_defaults(handlers: Sequence[object]) -> dict[str, Any]:
+    """What all handlers would rather have than an option's default."""
+    each = [getattr(handler, "option_defaults", None) for handler in handlers]
+    first, *others = (values if isinstance(values, Mapping) else {} for values in each)
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
 async def _call(hook: Callable[..., Any], *arguments: Any) -> Any:
@@ -260,6 +268,8 @@ def _data_hook(hooks: Hooks) -> Callable[..., Any]:
             if hook is not hooks[-1]:
                 if hasattr(status, "__aiter__"):
                     status = [one async for one in status]
+                elif isinstance(status, str) and len({one[0] for one in whole_statuses(status)}) > 1:
+                    status = whole_statuses(status)
                 if not _accepts(status):
                     return _ended_early(status)
             answer = status

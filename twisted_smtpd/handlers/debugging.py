@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -66,6 +68,9 @@ class Debugging:
 
     :param stream: where to print; ``None`` is what the standard output is now.
     """
+
+    #: Options whose defaults are others with this handler: it takes lines of any length, as real mail has them.
+    option_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"line_length_limit": 0})
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream: TextIO = sys.stdout if stream is None else stream

@@ -13,7 +13,8 @@ import socket
 import time
 from email.generator import BytesGenerator
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted_smtpd.handlers.message import Message, status_of
 from twisted_smtpd.handlers.trace import split_header, trace_header, trace_values
@@ -24,7 +25,7 @@ from twisted_smtpd.wire.replies import Reply
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from email.policy import Policy
 
     from twisted.internet.defer import Deferred
@@ -44,8 +45,9 @@ class Mailbox(Message):
     and that folder synchronised.  All of this happens in the reactor's thread pool.  A disk that is full or can't be
     written to makes the hook fail, which is a 451 for the client; nothing of the message stays behind.
 
-    With ``prepare_message`` as it is and no ``message_class``, the message is stored as the client sent it: no byte is
-    changed but the line ends, which are the system's own in a Maildir, and the trace headers put first.
+    With ``prepare_message`` as it is and no ``message_class``, the message is stored as the client sent it: the line
+    ends are the system's own in a Maildir, the trace headers are put first, and the first lines of a message without
+    header are made what :func:`~twisted_smtpd.handlers.trace.split_header` says.
 
     A subclass may override ``prepare_message`` and ``handle_message``; they are called in the reactor's thread.  An
     override of ``handle_message`` that wants to store its message without holding up the other clients returns what
@@ -56,6 +58,9 @@ class Mailbox(Message):
     :param policy: see :class:`~twisted_smtpd.handlers.Message`.
     :raises OSError: if the Maildir can't be created.
     """
+
+    #: Options whose defaults are others with this handler: it takes lines of any length, as real mail has them.
+    option_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"line_length_limit": 0})
 
     def __init__(
         self,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from zope.interface import implementer
 
-from twisted_smtpd.handlers.trace import TRACE_HEADERS, split_header, trace_values
+from twisted_smtpd.handlers.decoding import tame_headers
+from twisted_smtpd.handlers.trace import modern_header, split_header, trace_header, trace_values
 from twisted_smtpd.interfaces import HookServer, IDATAHandler
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.replies import BadStatus, Reply
@@ -76,20 +77,27 @@ class Message(ABC):
         """
         content = envelope.content
         policy = email.policy.compat32 if self.policy is None else self.policy
-        # Parsed with places for the trace headers at the top: the email package can only add headers at the end.
-        places = "".join(f"{name}: \r\n" for name in TRACE_HEADERS)
+        # Parsed with the trace headers, or places for them, at the top: the email package can only add headers at the
+        # end.  A modern policy would decode a value that is put in, an address with "=?" in it, say.
+        values = trace_values(session, envelope)
+        modern = not isinstance(policy, email.policy.Compat32)
+        places = trace_header(values if modern else dict.fromkeys(values, ""))
         message_class: Any = self.message_class
         message: email.message.Message
         if isinstance(content, bytes):
             header, body = split_header(content)
-            message = email.message_from_bytes(places.encode() + header + body, message_class, policy=policy)
+            message = email.message_from_bytes(places + modern_header(header) + body, message_class, policy=policy)
         elif isinstance(content, str):
             text_header, text_body = split_header(content)
-            message = email.message_from_string(places + text_header + text_body, message_class, policy=policy)
+            text = places.decode("ascii") + modern_header(text_header) + text_body
+            message = email.message_from_string(text, message_class, policy=policy)
         else:
             raise TypeError(f"envelope.content is bytes or str, not {type(content).__name__}")
-        for name, value in trace_values(session, envelope).items():
-            message.replace_header(name, value)
+        if modern:
+            tame_headers(message)
+        else:
+            for name, value in values.items():
+                message.replace_header(name, value)
         return message
 
     @abstractmethod

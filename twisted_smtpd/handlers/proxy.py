@@ -38,6 +38,10 @@ log = Logger()
 _FOR_US = frozenset({530, 534, 535, 538})
 
 
+def _says_eight_bit(envelope: Envelope) -> bool:
+    return (envelope.mail_parameters.get("BODY") or "").upper() == "8BITMIME"
+
+
 def our_answer(reply: Reply) -> Reply:
     """What our client hears for the next host's reply.
 
@@ -63,6 +67,7 @@ def our_answer(reply: Reply) -> Reply:
 class _Transaction:
     """What the next host knows of a message.
 
+    :ivar eight_bit: whether it has been told that the message has octets beyond ASCII.
     :ivar in_data: whether ``handle_DATA`` runs; then it ends the transaction.
     :ivar abandoned: whether our client has gone.
     """
@@ -70,6 +75,7 @@ class _Transaction:
     mail_from: str
     client: SMTPClient | None = None
     recipients: list[str] = field(default_factory=list)
+    eight_bit: bool = False
     in_data: bool = False
     abandoned: bool = False
 
@@ -269,7 +275,7 @@ class Proxy:
         self._end(session)
         if not self._verify_recipients:
             return MISSING
-        transaction = _Transaction(address)
+        transaction = _Transaction(address, eight_bit=_says_eight_bit(envelope))
         self._transactions[session] = transaction
         try:
             reply = await self._begin(server, session, transaction, envelope.mail_parameters)
@@ -384,7 +390,9 @@ class Proxy:
             reused = client.reused
             transaction.client = client
             try:
-                command = mail_command(within_brackets(transaction.mail_from), parameters, client.extensions, size)
+                command = mail_command(
+                    within_brackets(transaction.mail_from), parameters, client.extensions, size, transaction.eight_bit
+                )
                 reply = await client.ask(command)
             except ConnectionGone:
                 transaction.client = None
@@ -413,9 +421,11 @@ class Proxy:
         """
         transaction = self._transactions.get(session)
         refused: dict[int, Reply] = {}
-        if not self._still_holds(transaction, envelope):
+        eight_bit = _says_eight_bit(envelope) or not (header.isascii() and body.isascii())
+        if not self._still_holds(transaction, envelope, eight_bit):
             self._end(session)
-            transaction = self._transactions[session] = _Transaction(envelope.mail_from or NULL_SENDER, in_data=True)
+            transaction = _Transaction(envelope.mail_from or NULL_SENDER, eight_bit=eight_bit, in_data=True)
+            self._transactions[session] = transaction
             size = len(header) + len(body)
             reply = await self._begin(server, session, transaction, envelope.mail_parameters, size)
             if reply.code >= 300:
@@ -437,12 +447,16 @@ class Proxy:
         given = await client.send_content(header + body, served if self._lmtp else 1, self._data_timeout)
         return self._by_recipient(envelope, refused, [our_answer(one) for one in given])
 
-    def _still_holds(self, transaction: _Transaction | None, envelope: Envelope) -> bool:
-        """Whether the next host has been told this envelope; hooks may have changed it, and connections end."""
+    def _still_holds(self, transaction: _Transaction | None, envelope: Envelope, eight_bit: bool) -> bool:
+        """Whether the next host has been told this envelope; hooks may have changed it, and connections end.
+
+        :param eight_bit: whether the message has octets beyond ASCII, which it has to know if it has 8BITMIME.
+        """
         return (
             transaction is not None
             and transaction.client is not None
             and transaction.client.usable
+            and (transaction.eight_bit >= eight_bit or "8BITMIME" not in transaction.client.extensions)
             and transaction.mail_from == envelope.mail_from
             and transaction.recipients == envelope.rcpt_tos
         )

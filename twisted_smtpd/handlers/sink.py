@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -15,6 +17,9 @@ class Sink:
 
     It has no hooks: without them the server accepts everything.
     """
+
+    #: Options whose defaults are others with this handler: it takes lines of any length, as real mail has them.
+    option_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"line_length_limit": 0})
 
     @classmethod
     def from_cli(cls, parser: ArgumentParser, *args: str) -> Sink:

@@ -21,6 +21,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer
 from zope.interface import implementer
 
+from twisted_smtpd.handlers.trace import with_header
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IStoppable
 from twisted_smtpd.session import NULL_SENDER, Envelope, Session
 from twisted_smtpd.wire.replies import Reply
@@ -278,5 +279,6 @@ def request_body(session: Session, envelope: Envelope) -> bytes:
             for number, address in enumerate(envelope.rcpt_tos)
         ],
     }
+    message = with_header(envelope.content_bytes)
     # Base64 needs no escaping, and it may be large.
-    return json.dumps(described)[:-1].encode() + b', "message": "' + base64.b64encode(envelope.content_bytes) + b'"}'
+    return json.dumps(described)[:-1].encode() + b', "message": "' + base64.b64encode(message) + b'"}'

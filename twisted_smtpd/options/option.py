@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-__all__ = ["COUNT", "OCTETS", "OCTETS_PER_SECOND", "SECONDS", "Option", "amount", "is_host_name", "is_text"]
+from twisted_smtpd.wire.addresses import parse_mailbox
+from twisted_smtpd.wire.replies import SMTPReplyError
+
+__all__ = [
+    *("COUNT", "OCTETS", "OCTETS_PER_SECOND", "SECONDS"),
+    *("Option", "amount", "is_domain", "is_host_name", "is_text"),
+]
 
 COUNT = "count"
 OCTETS = "octets"
@@ -180,6 +186,14 @@ def amount(value: float, unit: str, spelled: bool = False) -> str:
     if spelled:
         return f"{value:,} {prefix}iB" if prefix else f"{value:,}"
     return f"{value}{prefix}"
+
+
+def is_domain(text: str) -> bool:
+    """Whether a text can be the domain of an address, in ASCII."""
+    try:
+        return text.isascii() and parse_mailbox(f"a@{text}") == f"a@{text}"
+    except SMTPReplyError:
+        return False
 
 
 def is_host_name(text: str) -> bool:

@@ -19,6 +19,7 @@ from twisted_smtpd.options.option import (
     OCTETS_PER_SECOND,
     SECONDS,
     Option,
+    is_domain,
     is_host_name,
     is_text,
 )
@@ -128,6 +129,7 @@ class SMTPOptions(TypedDict, total=False):
         Option(
             2000,
             "octets a line of a message may have, CRLF included",
+            "``Debugging``, ``Mailbox`` and ``Sink`` take any length unless it is given.",
             unit=OCTETS,
             low=1,
             high=2**30,
@@ -208,9 +210,22 @@ class SMTPOptions(TypedDict, total=False):
         str,
         Option(
             "normalize",
-            "what to do with a CR or LF alone in a message: make it CRLF (normalize), or refuse the message (reject)",
+            "what to do with a CR or LF alone: a LF ends a line, and a CR in a message becomes a blank (normalize), "
+            "or refuse the command or message (reject)",
             choices=("normalize", "reject"),
             flag="bare-newline",
+        ),
+    ]
+    default_domain: Annotated[
+        str | None,
+        Option(
+            None,
+            "the domain of an address that comes without one, such as ``<root>``",
+            "Without it such addresses get 553, except ``<postmaster>``, which is left as it is.",
+            valid=is_domain,
+            wanted="a domain",
+            unset="none",
+            flag="default-domain",
         ),
     ]
     enhanced_status_codes: Annotated[

@@ -37,6 +37,7 @@ MAX_HELD = 2**14
 
 # As numbers: to look for a number in bytes takes a fifth of the time that it takes to look for bytes.
 LF = ord("\n")
+CR = ord("\r")
 HYPHEN = ord("-")
 
 # How a TLS handshake begins (RFC 8446 section 5.1): its content type, and the first octet of all versions.
@@ -44,6 +45,10 @@ TLS_HELLO = b"\x16\x03"
 
 LINE_TOO_LONG = Reply(500, "5.5.2", ("Line too long",))
 BARE_LINE_FEED = Reply(500, "5.5.2", ("Lines end with CR LF, not with LF alone",))
+
+# What comes next is the rest of a line that has been refused; or what stands behind a line feed that ends no line.
+REFUSED = 1
+BEHIND_LINE_FEED = 2
 
 
 @implementer(IHalfCloseableProtocol, ICounted)
@@ -77,6 +82,7 @@ class Connection(LineReceiver):
     )
 
     delimiter = b"\r\n"
+    bare_newline: str
     enhanced_status_codes: bool
     max_errors: int
 
@@ -97,7 +103,7 @@ class Connection(LineReceiver):
         self._buffer = b""
         self._offset = 0
         self._advancing = False
-        self._skipping_line = False
+        self._skipping_line = 0
         self._input_stopped = False
         self._peer_finished = False
         self._out = b""
@@ -186,21 +192,21 @@ class Connection(LineReceiver):
                     self._buffer, self._offset = b"", 0
                     self.rawDataReceived(buffer[start:])  # type: ignore[no-untyped-call]
                     continue
-                end = buffer.find(b"\r\n", start)
+                end = buffer.find(LF, start)
                 if end < 0:
                     self._part_of_line()
                     if self._ending and not self.paused:
                         self._ended()
                     break
-                if end + 2 < len(buffer):
-                    self._offset = end + 2
+                if end + 1 < len(buffer):
+                    self._offset = end + 1
                 else:
                     # A buffer that is read to its end must be false.
                     self._buffer, self._offset = b"", 0
-                if self._skipping_line:
-                    self._skipping_line = False
+                if self._skipping_line or end == start or buffer[end - 1] != CR:
+                    self._odd_line(buffer[start:end])
                 else:
-                    self.lineReceived(buffer[start:end])  # type: ignore[no-untyped-call]
+                    self.lineReceived(buffer[start : end - 1])  # type: ignore[no-untyped-call]
         finally:
             self._advancing = False
         if self._out:
@@ -228,17 +234,43 @@ class Connection(LineReceiver):
             self.hang_up("421 4.4.2 Connection was open for too long, closing it")
         return True
 
+    def _odd_line(self, line: bytes) -> None:
+        """Take a line that ends with LF alone, or a part of one that has been refused.
+
+        What stands behind a LF that ends no line is not carried out, since a server before this one may have seen one
+        line only.  Each LF is answered all the same, or a client that ends its lines so would wait for ever.
+
+        :param line: without its LF.
+        """
+        skipping, lenient = self._skipping_line, self.bare_newline == "normalize"
+        if not skipping and line.startswith(TLS_HELLO):
+            self._tls_in_clear()
+            return
+        # A LF that may yet turn out to end no line counts.
+        too_long = self._unfit_line(line + b"\n")
+        if not skipping and lenient and not too_long:
+            self.lineReceived(line)  # type: ignore[no-untyped-call]
+        elif line.endswith(b"\r"):
+            self._skipping_line = 0
+            if skipping == BEHIND_LINE_FEED and not lenient:
+                self._refuse_line(BARE_LINE_FEED)
+        else:
+            # A line that was too long goes on to its CRLF, with either policy.
+            self._skipping_line = BEHIND_LINE_FEED
+            if skipping != REFUSED:
+                self._refuse_line(too_long or BARE_LINE_FEED)
+
     def _part_of_line(self) -> None:
-        """Check a line whose end has not arrived: it must not grow without limit, nor wait behind a bare line feed."""
+        """Check a line whose end has not arrived: it must not grow without limit."""
         part = self._buffer[self._offset :]
-        if not self._skipping_line:
-            if part.startswith(TLS_HELLO):
+        if self._skipping_line != REFUSED:
+            if not self._skipping_line and part.startswith(TLS_HELLO):
                 self._tls_in_clear()
                 return
             reply = self._unfit_line(part[:-1] if part.endswith(b"\r") else part)
             if reply is None:
                 return
-            self._skipping_line = True
+            self._skipping_line = REFUSED
             self._refuse_line(reply)
         # The CR may belong to the CRLF that ends the line.
         self._buffer, self._offset = (b"\r" if part.endswith(b"\r") else b""), 0
@@ -246,8 +278,6 @@ class Connection(LineReceiver):
     def _unfit_line(self, line: bytes) -> Reply | None:
         # A command's limit counts the CRLF, which isn't here.
         limit = self._runner.line_limit or self._settings.longest_command - 2
-        if LF in line[:limit]:
-            return BARE_LINE_FEED
         return LINE_TOO_LONG if len(line) > limit else None
 
     def _tls_in_clear(self) -> None:

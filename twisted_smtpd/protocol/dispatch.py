@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from twisted_smtpd.options.table import DEFAULTS, OPTIONS, assign_options
 from twisted_smtpd.protocol.body import Body
-from twisted_smtpd.protocol.connection import LF, TLS_HELLO, Connection
+from twisted_smtpd.protocol.connection import TLS_HELLO, Connection
 from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.opening import open_connection
 from twisted_smtpd.protocol.running import CommandRunner
@@ -37,6 +37,7 @@ from twisted_smtpd.protocol.states import (
 )
 from twisted_smtpd.protocol.timeouts import Timeouts
 from twisted_smtpd.protocol.tls import TLSLayer
+from twisted_smtpd.protocol.verdict import by_recipient
 from twisted_smtpd.protocol.xclient import ClientIdentity
 from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, NO_HOOK, HookExit, settle
 from twisted_smtpd.runtime.connections import limited_address
@@ -56,6 +57,8 @@ TOOK_TOO_LONG = Reply(451, "4.3.0", ("Processing took too long, try again later"
 
 # What these hooks return is no status, or what they push is looked at elsewhere.
 _NO_STATUS = frozenset({"handle_AUTH", "handle_DISCONNECT", "handle_PROXY", "handle_STARTTLS"})
+# The hooks that may answer for each recipient.
+VERDICTS = frozenset({"handle_DATA", "handle_DATA_STREAM"})
 
 # A scanner sends these, or a browser that an attacker has made connect here.  Such a connection must not go on.
 HTTP_METHODS = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE"})
@@ -108,7 +111,8 @@ class Dispatch(Connection):
 
     # Each connection has its own options, too: a hook may change them.
     __slots__ = (
-        *("_accepted", "_barrier", "_calls", "_commands", "_hook", "_identity", "_met", "_refused", "_tls", "_verb"),
+        *("_accepted", "_barrier", "_calls", "_commands", "_hook", "_identity", "_met", "_refused", "_surplus"),
+        *("_tls", "_verb"),
         *("envelope", "event_handler", "implicit_tls", "session"),
         *(name for name in OPTIONS if name != "line_length_limit"),
     )
@@ -147,6 +151,7 @@ class Dispatch(Connection):
     max_recipients: int
     bare_newline: str
     decode_data: bool
+    default_domain: str | None
     ident: str
     tls_context: Any
     require_starttls: bool
@@ -168,6 +173,7 @@ class Dispatch(Connection):
         self._hook = ""
         self._accepted = 0
         self._refused = 0
+        self._surplus = 0
         self._barrier: State | None = State.UNWELCOME
         self._commands = settings.dispatch[State.UNWELCOME]
         self._met = False
@@ -343,7 +349,7 @@ class Dispatch(Connection):
         """The client's next line, without its CRLF.
 
         :param limit: octets it may have.
-        :raises SMTPReplyError: if it is longer, or ends with LF alone.
+        :raises SMTPReplyError: if it is longer, or ends with LF alone where that ends no line.
         """
         line = await self._runner.next_input(limit)
         if isinstance(line, Reply):
@@ -353,9 +359,9 @@ class Dispatch(Connection):
     # -- commands ------------------------------------------------------------------------------------------------------
 
     def lineReceived(self, line: bytes) -> None:
-        """A line, without its CRLF: a command, or what a command waits for."""
+        """A line, without its line end: a command, or what a command waits for."""
         settings = self._settings
-        if LF in line or len(line) + 2 > settings.longest_command or self._runner.input is not None:
+        if len(line) + 2 > settings.longest_command or self._runner.input is not None:
             self._other_line(line)
             return
         self._verb = "?"
@@ -485,7 +491,7 @@ class Dispatch(Connection):
     def _set_post_data_state(self) -> None:
         """End the transaction."""
         self.envelope = self._create_envelope()
-        self._accepted = self._refused = 0
+        self._accepted = self._refused = self._surplus = 0
         if self.session.xforward:
             # XFORWARD holds for one message: the next one may come from another client.
             self.session.xforward = {}
@@ -537,7 +543,7 @@ class Dispatch(Connection):
         if isinstance(status, str):
             if "\n" in status or status[3:4] == "-":
                 # A returned status is complete: its last line must not announce another one, as a pushed one may.
-                return Reply.parse(status)
+                return by_recipient(status, self._accepted) if name in VERDICTS else Reply.parse(status)
         elif isinstance(status, bytes) and name not in _NO_STATUS:
             return Reply.parse(status)
         return status

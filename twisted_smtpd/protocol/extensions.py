@@ -59,8 +59,8 @@ class Size(Extension):
     def _check(server: ClientView, value: str | None) -> None:
         if value is None:
             raise SMTPReplyError(501, "5.5.4", "SIZE needs a number of octets: SIZE=1000")
-        limit = server.data_size_limit
-        if limit and parse_size(value) > limit:
+        limit, size = server.data_size_limit, parse_size(value)
+        if limit and size > limit:
             raise SMTPReplyError(552, "5.3.4", f"Message is larger than the {limit} octets accepted here")
 
     mail_parameters = MappingProxyType({"SIZE": _check})

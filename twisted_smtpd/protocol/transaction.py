@@ -30,6 +30,12 @@ __all__ = ["Transaction"]
 
 log = Logger()
 
+# Parameters that clients send after HELO, too.  They promise nothing that such a client would have to be told of.
+AFTER_HELO = frozenset({"SIZE", "BODY"})
+
+# Recipients beyond max_recipients that a client may name before they count as errors.
+MAX_SURPLUS = 1000
+
 GO_AHEAD = "354 End data with <CR><LF>.<CR><LF>"
 
 
@@ -86,7 +92,7 @@ class Transaction(Dispatch):
         if not (envelope.smtp_utf8 or address.isascii()):
             raise self._needs_smtputf8()
         if self._accepted >= self.max_recipients:
-            raise SMTPReplyError(452, "4.5.3", f"Too many recipients, {self.max_recipients} are accepted at once")
+            return self._one_too_many()
         recipient = Recipient(address, options, parameters)
         if "RCPT" in self._settings.asked:
             return self._rcpt_after_hook(recipient)
@@ -118,19 +124,32 @@ class Transaction(Dispatch):
                 self._recipient_refused()
                 del envelope.rcpt_tos[known:], envelope.rcpt_options[known_options:]
 
+    def _one_too_many(self) -> Awaitable[None]:
+        # RFC 5321 section 4.5.3.1.10: the client sends the others first, and these with the next message.  So it is no
+        # error, or the connection would end before the message that was accepted.
+        refusal = Reply(452, "4.5.3", (f"Too many recipients, {self.max_recipients} are accepted at once",))
+        self._surplus += 1
+        if self._surplus > MAX_SURPLUS:
+            raise SMTPReplyError(refusal.code, refusal.enhanced, refusal.lines[0])
+        return self.push(refusal)
+
     def _path(self, arg: str | None, keyword: str, sender: bool) -> tuple[str, str]:
         if arg is None or arg[: len(keyword)].upper() != keyword:
             extended = " [SP <parameters>]" if self.session.extended_smtp else ""
             raise SMTPReplyError(501, "5.5.4", f"Syntax: {self._verb} {keyword}<address>{extended}")
         address, rest = parse_path(
-            arg[len(keyword) :], null=sender, sender=sender, local_part_limit=self.local_part_limit
+            arg[len(keyword) :],
+            null=sender,
+            sender=sender,
+            local_part_limit=self.local_part_limit,
+            default_domain=self.default_domain or "",
         )
         return address or NULL_SENDER, rest
 
     def _parameters(self, text: str, known: Mapping[str, ParameterCheck]) -> tuple[list[str], dict[str, str | None]]:
-        if not self.session.extended_smtp:
-            raise SMTPReplyError(555, "5.5.4", f"{self._verb} has parameters only after EHLO")
         options, parameters = parse_parameters(text)
+        if not self.session.extended_smtp and not parameters.keys() <= AFTER_HELO:
+            raise SMTPReplyError(555, "5.5.4", f"{self._verb} has such parameters only after EHLO")
         left_out = False
         for keyword, value in parameters.items():
             check = known.get(keyword)

@@ -12,9 +12,9 @@ from twisted.logger import Logger, LogLevel
 from twisted_smtpd.runtime.connections import Connections
 from twisted_smtpd.session import Envelope, Session, within_brackets
 from twisted_smtpd.wire.escaping import escaped_address
-from twisted_smtpd.wire.replies import BadStatus, Reply
+from twisted_smtpd.wire.replies import BadStatus, Reply, whole_statuses
 
-__all__ = ["each_status", "gathered", "is_many", "log_message", "one_for_all"]
+__all__ = ["by_recipient", "each_status", "gathered", "is_many", "log_message", "one_for_all"]
 
 log = Logger()
 
@@ -39,6 +39,21 @@ publish = log.observer.__call__
 def is_many(status: Any) -> bool:
     """Whether a hook gave a status for each recipient: a list, or an asynchronous iterator."""
     return isinstance(status, (list, tuple)) or hasattr(status, "__aiter__")
+
+
+def by_recipient(text: str, recipients: int) -> Reply | list[Reply]:
+    """What a hook says of a message in a text of several lines.
+
+    :param text: as many whole statuses as there are recipients, joined with line ends; or one status.
+    :param recipients: how many were accepted.
+    :raises BadStatus: if statuses of more or fewer recipients differ: it is not known whose is which.
+    """
+    statuses = whole_statuses(text)
+    if len(statuses) == recipients:
+        return [Reply.parse(one) for one in statuses]
+    if len({one[0] for one in statuses}) > 1:
+        raise BadStatus(f"the hook gave {len(statuses)} statuses for {recipients} recipients")
+    return Reply.parse(text)
 
 
 async def each_status(status: Any, recipients: int, began: Callable[[], None]) -> AsyncIterator[Reply]:

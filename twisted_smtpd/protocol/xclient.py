@@ -129,7 +129,7 @@ class ClientIdentity:
         values = self._attributes(arg, XClient.attributes)
         helo = values.get("HELO")
         if helo is not None:
-            parse_helo_name(helo)
+            helo = values["HELO"] = parse_helo_name(helo)
         before = client.session
         # Postfix: what is known of the client stays, what was said in its session does not.
         kept = {name: value for name, value in before.xclient.items() if name not in ("HELO", "PROTO", "LOGIN")}

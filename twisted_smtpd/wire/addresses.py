@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
+from functools import cache
 
 from twisted_smtpd.wire.replies import SMTPReplyError
 
@@ -35,12 +36,14 @@ _LABEL = rf"{_LETTERS}(?:-+{_LETTERS})*"
 _DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
 _LITERAL = r"\[[!-Z^-~]+\]"
 _ROUTE = rf"@{_DOMAIN}(?:,@{_DOMAIN})*:"
-_MAILBOX = rf"(?P<local>{_DOT_STRING}|{_QUOTED})(?:@(?P<domain>{_DOMAIN}|{_LITERAL}))?"
+# Dots at the ends and beside each other need a quoted string, but there are real mailboxes that come without.
+_DOTTED = r"""[^\x00- "(),:;<>@\[\\\]\x7f]+"""
+_MAILBOX = rf"(?P<local>{_DOTTED}|{_QUOTED})(?:@(?P<domain>{_DOMAIN}|{_LITERAL}))?"
 
 # The same for ASCII only.
-_PLAIN_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_PLAIN_LOCAL = r"[A-Za-z0-9!#$%&'*+./=?^_`{|}~-]+"
 _PLAIN_LABEL = r"[A-Za-z0-9_]+(?:-+[A-Za-z0-9_]+)*"
-_PLAIN_PATH = rf"<({_PLAIN_ATOM}(?:\.{_PLAIN_ATOM})*@{_PLAIN_LABEL}(?:\.{_PLAIN_LABEL})*)>"
+_PLAIN_PATH = rf"<({_PLAIN_LOCAL}@{_PLAIN_LABEL}(?:\.{_PLAIN_LABEL})*)>"
 
 _plain_paths = {keyword: re.compile(rf"{keyword}[ \t]*{_PLAIN_PATH}(?:[ \t]+(.*))?") for keyword in ("FROM:", "TO:")}
 _path = re.compile(rf"<(?P<route>{_ROUTE})?{_MAILBOX}>(?:[ \t]+(?P<rest>.*))?")
@@ -98,24 +101,29 @@ def parse_path(
     bare_local_part: bool = False,
     sender: bool = False,
     local_part_limit: int = 0,
+    default_domain: str = "",
 ) -> tuple[str, str]:
     """Read the path that follows ``FROM:`` or ``TO:`` (RFC 5321 section 4.1.2).
 
     Blanks before the path are skipped, and a mailbox without blanks may come without its angle brackets, since devices
-    send both.  A source route is checked and dropped (RFC 5321 appendix C).
+    send both.  A source route is checked and dropped (RFC 5321 appendix C).  Blanks inside the brackets and a semicolon
+    behind them are skipped, and dots may be anywhere in a local part: such paths are sent, and mean what they seem to.
 
     :param text: the path and what follows it.
     :param null: whether ``<>`` is allowed.
     :param bare_local_part: whether other local parts than ``postmaster`` may come without a domain.
+    :param default_domain: the domain that other local parts than ``postmaster`` get if they have none; ``""`` for none.
     :param sender: whether it is the reverse-path; the enhanced code of an error is 5.1.7 then, else 5.1.3.
     :param local_part_limit: the most octets that a local part may have; 0 for no limit other than the path's.
     :returns: the mailbox in its shortest spelling (``""`` for ``<>``), and what follows the path.
     :raises SMTPReplyError: 501 for a malformed path, 553 for a missing domain.
     """
     text = text.strip(" \t")
-    if null and text.startswith("<>") and text[2:3] in ("", " ", "\t"):
-        return "", text[2:].lstrip(" \t")
-    return _read(text, bare_local_part, sender, local_part_limit)
+    if null and text.startswith("<>") and text[2:3] in ("", " ", "\t", ";"):
+        rest = text[2:].removeprefix(";")
+        if rest[:1] in ("", " ", "\t"):
+            return "", rest.lstrip(" \t")
+    return _read(text, bare_local_part, sender, local_part_limit, default_domain)
 
 
 def parse_mailbox(text: str, *, bare_local_part: bool = False, sender: bool = False, local_part_limit: int = 0) -> str:
@@ -134,9 +142,13 @@ def parse_mailbox(text: str, *, bare_local_part: bool = False, sender: bool = Fa
     return address
 
 
-def _read(text: str, bare_local_part: bool, sender: bool, local_part_limit: int) -> tuple[str, str]:
+def _read(
+    text: str, bare_local_part: bool, sender: bool, local_part_limit: int, default_domain: str = ""
+) -> tuple[str, str]:
     angle = text.startswith("<")
     match = (_path if angle else _bare_path).fullmatch(text)
+    if match is None and angle:
+        match = _untidy_path().fullmatch(text)
     if match is None:
         raise _malformed(sender)
     local, domain = match["local"], match["domain"]
@@ -145,12 +157,14 @@ def _read(text: str, bare_local_part: bool, sender: bool, local_part_limit: int)
         raise _malformed(sender)
     if local.startswith('"'):
         local = _requote(local)
+    if domain is None and default_domain and local.lower() != "postmaster":
+        domain = default_domain
     address = local if domain is None else f"{local}@{domain}"
     if has_hidden_characters(address):
         raise _malformed(sender, "has invisible characters")
     if _octets(address) > MAX_MAILBOX or 0 < local_part_limit < _octets(local):
         raise _malformed(sender, "is too long")
-    domains = match["route"][1:-1].split(",@") if text.startswith("<@") else []
+    domains = match["route"][1:-1].split(",@") if angle and match["route"] else []
     if domain is not None:
         domains.append(domain)
     elif not bare_local_part and local.lower() != "postmaster":
@@ -158,6 +172,15 @@ def _read(text: str, bare_local_part: bool, sender: bool, local_part_limit: int)
     if not all(_is_literal(name) if name.startswith("[") else _is_domain(name) for name in domains):
         raise _malformed(sender, "has a bad domain")
     return address, match["rest"] or ""
+
+
+@cache
+def _untidy_path() -> re.Pattern[str]:
+    """A path with blanks inside of its brackets, or a semicolon behind them, as clients send that can't be changed.
+
+    It is rare, and takes a millisecond to compile.
+    """
+    return re.compile(rf"<[ \t]*(?P<route>{_ROUTE})?{_MAILBOX}[ \t]*>;?(?:[ \t]+(?P<rest>.*))?")
 
 
 def _role(sender: bool) -> str:
@@ -177,7 +200,7 @@ def _octets(text: str) -> int:
 
 
 def _requote(quoted: str) -> str:
-    """The shortest spelling of a quoted string, so that a mailbox has only one (RFC 5321 section 4.1.2)."""
+    """The shortest valid spelling of a quoted string, so that a mailbox has only one (RFC 5321 section 4.1.2)."""
     content = _quoted_pair.sub(r"\1", quoted[1:-1])
     if _dot_string.fullmatch(content):
         return content

@@ -30,6 +30,8 @@ MAX_HELO_NAME = 255
 # Some software takes these for the end of a line, and terminals obey them.
 _CONTROL = frozenset({"Cc", "Zl", "Zp"})
 
+_UNSPEAKABLE = _CONTROL | {"Cs"}
+_HELLOS = frozenset({b"HELO ", b"EHLO ", b"LHLO "})
 _blanks = re.compile(r"[ \t]+")
 # RFC 5321 section 4.1.2 has no "=" in a value, but VERP addresses have it, and some clients send ORCPT and AUTH without
 # encoding it.  It is allowed here: the keyword ends at the first "=", so nothing becomes ambiguous.
@@ -53,6 +55,9 @@ def parse_command(line: bytes, known: Container[str] = ()) -> tuple[str, str | N
     try:
         text = line.decode()
     except UnicodeDecodeError:
+        if line[:5].upper() in _HELLOS:
+            # A host's name tells nothing that is to be relied on.
+            return parse_command(line.decode("utf-8", "replace").encode(), known)
         raise SMTPReplyError(500, "5.5.2", "A command line is ASCII or UTF-8, and this is neither") from None
     if not text.isprintable():
         if any(unicodedata.category(c) in _CONTROL and c != "\t" for c in text):
@@ -92,21 +97,22 @@ def parse_parameters(text: str) -> tuple[list[str], dict[str, str | None]]:
 
 
 def parse_helo_name(argument: str | None) -> str:
-    """Check the name a client gives with HELO, EHLO or LHLO.
+    """Read the name a client gives with HELO, EHLO or LHLO.
 
-    Only a name that could harm a log line or a header is refused: RFC 5321 section 4.1.4 forbids servers to refuse
-    more.
+    It need not be a domain: RFC 5321 section 4.1.4 forbids servers to refuse a client for its name.
 
     :param argument: the command's argument.
-    :returns: the name as given.
-    :raises SMTPReplyError: 501 5.5.4 if the name is missing, has over 255 octets, or is not one word of printable
-        ASCII.
+    :returns: the name as given, with a question mark for a tab and for each character that can't be seen.
+    :raises SMTPReplyError: 501 5.5.4 if the name is missing, has over 255 characters, or has control characters.
     """
     if not argument:
         raise SMTPReplyError(501, "5.5.4", "Your host name is needed")
-    if len(argument) > MAX_HELO_NAME or " " in argument or not (argument.isascii() and argument.isprintable()):
-        raise SMTPReplyError(501, "5.5.4", "A host name is one word of at most 255 ASCII characters")
-    return argument
+    if len(argument) <= MAX_HELO_NAME:
+        if argument.isprintable():
+            return argument
+        if not any(unicodedata.category(c) in _UNSPEAKABLE and c != "\t" for c in argument):
+            return "".join("?" if has_hidden_characters(c) else c for c in argument)
+    raise SMTPReplyError(501, "5.5.4", "A host name has at most 255 characters, and no control characters")
 
 
 def parse_size(value: str) -> int:

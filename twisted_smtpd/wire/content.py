@@ -16,9 +16,11 @@ from abc import ABC, abstractmethod
 from io import IncrementalNewlineDecoder
 from typing import ClassVar
 
-__all__ = ["ChunkReader", "ContentReader", "DotReader"]
+__all__ = ["ChunkReader", "ContentReader", "DotReader", "normalize"]
 
 _CRLF = b"\r\n"
+_CR = b"\r"
+_LF = b"\n"
 _DOT = ord(".")
 _LINE_DOT = b"\r\n."
 _END_OF_DATA = b"\r\n.\r\n"
@@ -84,9 +86,22 @@ def _run(octets: bytes, octet: bytes) -> int:
     return size if octets == octet * size else size - len(octets.lstrip(octet))
 
 
-def _normalize(piece: bytes) -> bytes:
-    """Make a CRLF of each bare CR and bare LF."""
-    return piece.replace(_CRLF, b"\n").replace(b"\r", b"\n").replace(b"\n", _CRLF)
+def normalize(piece: bytes) -> bytes:
+    """Make a CRLF of each line end, and a blank of each other CR.
+
+    A line ends with a LF; the CRs before it belong to its end.  A blank is what Postfix makes of a CR, too: a line end
+    would start another header line, which the client's own server has not seen as one.
+    """
+    piece = piece.replace(_CRLF, _LF)
+    if _CR in piece:
+        # Some clients send CR CR LF, so mostly this is done with one more step.  Many CRs before one LF are taken away
+        # by halves, so that no content takes more than a few steps.
+        if _CRLF in (piece := piece.replace(_CRLF, _LF)):
+            run = 1 << len(piece).bit_length()
+            while run := run >> 1:
+                piece = piece.replace(_CR * run + _LF, _LF)
+        piece = piece.replace(_CR, b" ")
+    return piece.replace(_LF, _CRLF)
 
 
 def _find_end_of_data(data: bytes) -> tuple[int, bool]:
@@ -114,8 +129,8 @@ class ContentReader(ABC):
     :param size_limit: the most octets of content, counted as kept (dots un-stuffed, newlines normalized); ``None`` or 0
         for no limit.
     :param line_length_limit: the most octets of a line, counted as kept, its CRLF included; ``None`` or 0 for no limit.
-    :param bare_newline: how a CR or LF that is not part of a CRLF is treated: ``"normalize"`` makes it a CRLF,
-        ``"reject"`` makes it an error.
+    :param bare_newline: how a CR or LF that is not part of a CRLF is treated: ``"normalize"`` makes a CRLF of a LF with
+        the CRs before it, and a blank of any other CR; ``"reject"`` makes it an error.
     :raises ValueError: if `bare_newline` is neither.
 
     :ivar error: the first violation: ``"size"``, ``"line"`` or ``"newline"``; ``None`` before the first one.  After it
@@ -125,6 +140,7 @@ class ContentReader(ABC):
 
     __slots__ = (
         "_chunks",
+        "_crs",
         "_dropping",
         "_gathered",
         "_held",
@@ -159,6 +175,8 @@ class ContentReader(ABC):
         self._line_length_limit = line_length_limit or 0
         self._textual = True
         self._dropping = False
+        # CRs that the last piece ended with: a LF may follow them.
+        self._crs = 0
         self._line_length = 0
         self._chunks: list[bytes] = []
         self._gathered = _NOTHING
@@ -201,9 +219,9 @@ class ContentReader(ABC):
             self._keep(piece)
             return
         error = None
-        if self._textual and _has_bare_newline(piece):
+        if self._textual and (self._crs or _has_bare_newline(piece)):
             if self._normalizing:
-                piece = _normalize(piece)
+                piece = self._normalize(piece)
             else:
                 error = "newline"
                 piece = piece[: next(_BARE_NEWLINE.finditer(piece)).start()]
@@ -221,9 +239,27 @@ class ContentReader(ABC):
             self.error = error
             self.discard()
 
+    def _normalize(self, piece: bytes) -> bytes:
+        """Normalize a piece, and hold back the CRs at its end."""
+        whole = piece.rstrip(_CR)
+        held = len(piece) - len(whole)
+        if not whole:
+            self._crs += held
+            return b""
+        if self._crs and not whole.lstrip(_CR).startswith(_LF):
+            whole = self._blanks() + whole
+        self._crs = held
+        return normalize(whole)
+
+    def _blanks(self) -> bytes:
+        """What the CRs that were held back come to if no LF follows them."""
+        # No more than it takes to go beyond the limits: then they are an error anyway.
+        count, self._crs = min(self._crs, self._size_limit - self.size + 1), 0
+        return b" " * (min(count, self._line_length_limit + 1) if self._line_length_limit else count)
+
     def _is_faultless(self, piece: bytes) -> bool:
         """Whether a piece has no violation, if that can be found out fast because most lines have the same length."""
-        if not self._textual or self.size + len(piece) > self._size_limit:
+        if not self._textual or self._crs or self.size + len(piece) > self._size_limit:
             return False
         start, stop, length = _find_equal_lines(piece)
         if stop - start < len(piece) // 2:
@@ -390,7 +426,9 @@ class ChunkReader(ContentReader):
         return None if self._left else rest
 
     def finish(self) -> None:
-        """Take in the CR that was held back, if any, after the LAST chunk: it is a bare CR."""
+        """Take in the CRs that were held back, if any, after the LAST chunk: they are bare CRs."""
         held, self._held = self._held, b""
         if not self._dropping:
             self._accept(held)
+            if self._crs:
+                self._accept(self._blanks())

@@ -15,12 +15,15 @@ __all__ = [
     "encode_known",
     "encode_status",
     "fitting_enhanced",
+    "whole_statuses",
 ]
 
 # RFC 5321 section 4.5.3.1.5: a reply line has 512 octets, the code and CRLF included.
 MAX_REPLY_LINE = 512
 
-_CODE = re.compile(r"([2-5][0-5][0-9])(?:([ -])(.*))?")
+# The second digit is 0 to 5 in RFC 5321 section 4.2.1, but clients have to go by the first (section 4.3.2).  3yz is an
+# answer to DATA and AUTH, and no other one is known there.
+_CODE = re.compile(r"([245][0-9][0-9]|3[0-5][0-9])(?:([ -])(.*))?")
 _ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: (.*))?")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # RFC 5321 section 4.2: a reply's text is printable ASCII and tabs.  The C1 controls and U+2028/9 matter for clients
@@ -83,7 +86,7 @@ class BadStatus(ValueError):
 class Reply:
     """One SMTP reply (RFC 5321 section 4.2).
 
-    :param code: the reply code, 200 to 559; its second digit is 0 to 5.
+    :param code: the reply code: any from 200 to 299 and from 400 to 599, or one from 300 to 359.
     :param enhanced: the enhanced status code (RFC 3463) such as ``"5.1.1"``, or ``None`` for the usual one for the
         command.
     :param lines: the lines of the text; a line end inside a line starts another.
@@ -97,7 +100,7 @@ class Reply:
 
     def __post_init__(self) -> None:
         if not isinstance(self.code, int) or _CODE.fullmatch(f"{self.code:d}") is None:
-            raise BadStatus(f"a reply code is between 200 and 559, not {self.code!r}")
+            raise BadStatus(f"a reply code is between 200 and 599, not {self.code!r}")
         if self.enhanced is not None:
             match = _ENHANCED.fullmatch(self.enhanced) if isinstance(self.enhanced, str) else None
             if match is None or match[2] is not None or match[1][0] != f"{self.code:d}"[0]:
@@ -142,7 +145,7 @@ class AlreadySent(Reply):
 class SMTPReplyError(Exception):
     """Raise it in a hook or a command: the client gets this reply.
 
-    :param code: the reply code, 200 to 559.
+    :param code: the reply code: see :class:`Reply`.
     :param enhanced: the enhanced status code, or ``None`` for the usual one.
     :param text: the text, lines separated by newlines.
     :ivar reply: the same as a :class:`Reply`.
@@ -155,6 +158,25 @@ class SMTPReplyError(Exception):
 
     def __str__(self) -> str:
         return str(self.reply)
+
+
+def whole_statuses(text: str) -> list[str]:
+    """Take statuses apart that were joined with line ends, as GNU Mailman answers for several recipients.
+
+    :param text: what a hook has returned.
+    :returns: each status; the text alone if it is one status of several lines.
+    """
+    found = []
+    lines: list[str] = []
+    for line in _LINE_END.split(text.rstrip("\r\n")):
+        match = _CODE.fullmatch(line)
+        if match is None or (lines and lines[0][:3] != match[1]):
+            return [text]
+        lines.append(line)
+        if match[2] != "-":
+            found.append("\n".join(lines))
+            lines = []
+    return [text] if lines else found
 
 
 def fitting_enhanced(code: int, verb: str) -> str | None:
@@ -223,7 +245,7 @@ def _read(status: str) -> tuple[int, tuple[str, ...], bool]:
     lines = _LINE_END.split(status.rstrip("\r\n"))
     first = _CODE.fullmatch(lines[0])
     if first is None:
-        raise BadStatus(f"a status starts with a reply code between 200 and 559, not {lines[0][:40]!r}")
+        raise BadStatus(f"a status starts with a reply code between 200 and 599, not {lines[0][:40]!r}")
     texts = []
     for line in lines:
         match = _CODE.fullmatch(line)

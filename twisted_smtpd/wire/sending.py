@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from twisted_smtpd.wire.content import normalize
 from twisted_smtpd.wire.replies import Reply
 
 __all__ = ["MalformedReply", "ReplyReader", "extensions_of", "prepare_content"]
@@ -14,7 +15,6 @@ MAX_LINE = 4096
 MAX_REPLY = 65536
 
 _line = re.compile(rb"([2-5])([0-9])([0-9])(?:([- ])(.*))?", re.DOTALL)
-_line_end = re.compile(rb"\r\n|\r|\n")
 
 
 class MalformedReply(ValueError):
@@ -97,15 +97,15 @@ def extensions_of(reply: Reply) -> dict[str, str]:
 def prepare_content(content: bytes) -> bytes:
     """A message in the form in which it is sent after 354: dots are stuffed, the final dot is missing.
 
-    Bare CR and LF become CRLF, so that nothing in the message can look like an end of data to the next host
-    (RFC 5321 section 4.5.2).
+    Line ends become CRLF and other CRs become blanks (see :func:`~twisted_smtpd.wire.content.normalize`), so that
+    nothing in the message can look like an end of data to the next host (RFC 5321 section 4.5.2).
 
     :param content: the message.
     :returns: octets that are empty or end with CRLF.
     """
     ends = content.count(b"\r\n")
     if content.count(b"\n") != ends or content.count(b"\r") != ends:
-        content = _line_end.sub(b"\r\n", content)
+        content = normalize(content)
     if content and not content.endswith(b"\r\n"):
         content += b"\r\n"
     if content.startswith(b"."):

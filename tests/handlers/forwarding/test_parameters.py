@@ -31,12 +31,12 @@ PROJECT = Path(__file__).parents[3]
 
 
 class ContentTests(ProxyTestCase):
-    def sent(self, content: bytes, handler: type[Proxy] = Proxy, **options: Any) -> bytes:
+    def sent(self, content: bytes, handler: type[Proxy] = Proxy, commands: int = 4, **options: Any) -> bytes:
         host = NextHostDouble()
         factory = self.serve(host, handler=handler, **options)
         self.assertEqual(codes(self.join(factory).send(transaction(content=content)))[-1], 250)
         (message,) = host.messages
-        self.assertEqual(len(host.commands), 4)
+        self.assertEqual(len(host.commands), commands)
         return message
 
     def test_received_stands_first(self) -> None:
@@ -63,9 +63,10 @@ class ContentTests(ProxyTestCase):
                 envelope.content = "Subject: ü\n\nhello\n.\nMAIL FROM:<evil@x.example>\r.\r\nend"
                 return await super().handle_DATA(server, session, envelope)
 
-        message = self.sent(CONTENT, Changing)
+        # It has octets beyond ASCII now, so the next host is told of it anew.
+        message = self.sent(CONTENT, Changing, commands=7)
         self.assertTrue(
-            message.endswith("ü\r\n\r\nhello\r\n.\r\nMAIL FROM:<evil@x.example>\r\n.\r\nend\r\n".encode()), message
+            message.endswith("ü\r\n\r\nhello\r\n.\r\nMAIL FROM:<evil@x.example> .\r\nend\r\n".encode()), message
         )
 
     def test_a_large_message_arrives_whole(self) -> None:

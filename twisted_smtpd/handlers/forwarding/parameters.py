@@ -37,7 +37,13 @@ def _size_limit(extensions: Mapping[str, str]) -> int:
     return int(words) if re.fullmatch(r"[0-9]{1,20}", words) else 0
 
 
-def mail_command(address: str, parameters: Parameters, extensions: Parameters, size: int | None = None) -> str:
+def mail_command(
+    address: str,
+    parameters: Parameters,
+    extensions: Parameters,
+    size: int | None = None,
+    eight_bit: bool = False,
+) -> str:
     """The MAIL command for the next host.
 
     SIZE, BODY, SMTPUTF8, RET and ENVID go on where it has the extension.  BODY and SMTPUTF8 are left out where it has
@@ -48,6 +54,8 @@ def mail_command(address: str, parameters: Parameters, extensions: Parameters, s
     :param parameters: the client's parameters.
     :param extensions: what the next host offers.
     :param size: octets of the message, if it is there already.
+    :param eight_bit: whether it has octets beyond ASCII: then it is ``BODY=8BITMIME``, whatever the client has said of
+        it (RFC 6152 section 3).
     :raises SMTPReplyError: if it can't be given this.
     """
     error = _needs_utf8(address, extensions)
@@ -68,6 +76,8 @@ def mail_command(address: str, parameters: Parameters, extensions: Parameters, s
                 kept[keyword] = value
         elif keyword not in ("SIZE", "AUTH"):
             raise _unknown("MAIL", keyword)
+    if eight_bit and "8BITMIME" in extensions:
+        kept["BODY"] = "8BITMIME"
     octets = parameters.get("SIZE") if size is None else str(size)
     if octets is not None and "SIZE" in extensions:
         kept["SIZE"] = octets
