@@ -35,12 +35,12 @@ class LostTests(SynchronousTestCase):
                 mine: Any = type("Mine", (base,), {name: nothing})
                 said = warned(lambda mine=mine: mine(Recorder()))
                 self.assertEqual(len(said), 1, name)
-                self.assertIn(f"Mine.{name}() is never called", said[0])
+                self.assertIn(f"Mine.{name}() is never called here", said[0])
 
     def test_of_a_server(self) -> None:
         for name in OF_SERVERS:
             mine: Any = type("Mine", (SMTP,), {name: nothing})
-            self.assertIn(f"Mine.{name}() is never called", warned(lambda mine=mine: mine(Recorder()))[0])
+            self.assertIn(f"Mine.{name}() is never called here", warned(lambda mine=mine: mine(Recorder()))[0])
 
     def test_what_is_called_is_not_warned_of(self) -> None:
         class Mine(SMTP):

@@ -104,6 +104,17 @@ class Settings(SharedSettings):
         times = [value for option in TABLE.values() if option.unit == SECONDS and (value := values[option.name])]
         self.shortest_limit = min(RATE_WINDOW, *times, *self.security.deadlines)
         self.connections = Connections(values["clock"])
+        self.lost_is_heard = cls.connection_lost is not Dispatch.connection_lost
+
+    def connections_on(self, reactor: Any) -> Connections:
+        """The connections of protocols that are made by hand and served by this reactor."""
+        if self.values["clock"] is not None:
+            return self.connections
+        _last_used[reactor] = self
+        found: dict[Any, Connections] = self.__dict__.setdefault("_on_reactors", {})
+        if reactor not in found:
+            found[reactor] = Connections(reactor)
+        return found[reactor]
 
     def are_current(self) -> bool:
         """Whether the handler still has the hooks that it had.
@@ -310,6 +321,10 @@ def _hashable(value: Any) -> Hashable:
 
 # Weak, so that settings (and with them the handler) live as long as a connection, a factory or a controller holds them.
 _live: weakref.WeakValueDictionary[Hashable, Settings] = weakref.WeakValueDictionary()
+
+
+# The settings of the last connection that came from asyncio, for each reactor: no factory holds them.
+_last_used: weakref.WeakKeyDictionary[Any, Settings] = weakref.WeakKeyDictionary()
 
 
 def settings_for(cls: type[Dispatch], handler: object, options: SMTPOptions) -> Settings:

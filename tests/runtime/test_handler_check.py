@@ -10,7 +10,6 @@ from twisted.internet.defer import succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.fakes import ENVELOPE, MESSAGE, Recorder, codes, connect, make_factory
-from twisted_smtpd.controller import Controller
 from twisted_smtpd.handlers import Chain, Sink
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.smtp import SMTP, SMTPReplyError
@@ -85,7 +84,6 @@ class RefusalTests(SynchronousTestCase):
         for make in (SMTP, make_factory, Chain):
             for one in (Handler, Recorder, object):
                 self.assertIn("give an instance", str(self.assertRaises(TypeError, make, one)))
-        self.assertRaises(TypeError, Controller(Handler, port=0).start)
 
     def test_a_class_whose_hooks_need_no_instance_is_one(self) -> None:
         class Handler:

@@ -9,6 +9,7 @@ from types import CoroutineType
 from typing import Any, TypeVar, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IOpenSSLServerConnectionCreator, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -231,6 +232,41 @@ class Dispatch(Connection):
         self._runner.start(open_connection(self))
         self._advance()
 
+    # -- for asyncio: loop.create_server(lambda: SMTP(handler)) --------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        """Serve a connection that asyncio has accepted.
+
+        :param transport: asyncio's transport, without TLS.
+        :raises RuntimeError: if it has TLS.
+        """
+        # Imported here: few programs need it.
+        from twisted_smtpd.runtime.asyncio_sockets import move_socket, reactor_for
+
+        reactor = reactor_for(transport, self)
+        self.connections = self._settings.connections_on(reactor)
+        move_socket(transport, self, reactor)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection is gone; for classes that override this.
+
+        :param error: why, or ``None`` if it was closed.
+        """
+
+    def data_received(self, data: bytes) -> None:
+        """Nothing arrives by way of asyncio: the connection's socket has moved."""
+
+    def eof_received(self) -> None:
+        """Nothing arrives by way of asyncio."""
+
+    def pause_writing(self) -> None:
+        """Nothing is written by way of asyncio."""
+
+    def resume_writing(self) -> None:
+        """Nothing is written by way of asyncio."""
+
+    # -- the session ---------------------------------------------------------------------------------------------------
+
     def _begin_session(self) -> None:
         self.session = self._create_session()
         self.session.peer = self._peer()
@@ -273,6 +309,9 @@ class Dispatch(Connection):
         if self._tls is not None:
             self._tls.lost(reason)
         super().connectionLost(reason)
+        if self._settings.lost_is_heard:
+            error: Any = reason.value
+            self.connection_lost(None if isinstance(error, ConnectionDone) else error)
         if self._met and "DISCONNECT" in self._settings.hooks:
             self._runner.say_goodbye(self._call_disconnect(reason))
 

@@ -49,6 +49,7 @@ class SharedSettings:
     :ivar own: the values that each connection has as attributes, in the order of ``OPTIONS``.
     :ivar hooks: the handler's hooks: ``MAIL`` to ``handle_MAIL``.
     :ivar deprecated_data_hook: what stands for ``handle_DATA`` in a handler with ``process_message``.
+    :ivar lost_is_heard: whether the protocol class overrides ``connection_lost``.
     :ivar old_hooks: which of ``ehlo_hook`` and ``rset_hook`` the protocol class has.
     :ivar asked: the hooks that are called: the handler's; and MAIL and RCPT if the class overrides
         ``_call_handler_hook`` or ``push``.
@@ -75,6 +76,7 @@ class SharedSettings:
     own: tuple[Any, ...]
     hooks: Mapping[str, str]
     deprecated_data_hook: Callable[..., Awaitable[Any]] | None
+    lost_is_heard: bool
     old_hooks: frozenset[str]
     asked: frozenset[str]
     security: Security
@@ -91,3 +93,7 @@ class SharedSettings:
     connections: Connections
     ehlo_state: Callable[[Any], Hashable] | None
     ehlo_responses: dict[Hashable, str]
+
+    def connections_on(self, reactor: Any) -> Connections:
+        """The connections of protocols that are made by hand and served by this reactor."""
+        return self.connections

@@ -44,7 +44,7 @@ try:
 except ImportError:  # no such sockets here
     unix = None  # type: ignore[assignment]
 
-__all__ = ["Binding", "RunningServer", "bind_inet", "bind_unix"]
+__all__ = ["Binding", "RunningServer", "bind_inet", "bind_unix", "transport_for"]
 
 log = Logger()
 
@@ -281,6 +281,18 @@ def _transport_on_loop(reactor: LoopReactor, make: Callable[..., Any], *argument
 
     transport.startTLS = start_tls
     return transport
+
+
+def transport_for(reactor: Any, make: Callable[..., Any], *arguments: Any) -> Any:
+    """Make the transport of a connection that was accepted elsewhere.
+
+    :param reactor: the reactor of the connection.
+    :param make: makes the transport.
+    :param arguments: for ``make``.
+    """
+    if isinstance(reactor, LoopReactor):
+        return _transport_on_loop(reactor, make, *arguments)
+    return make(*arguments)
 
 
 def _not_stopped(failure: Failure) -> None:

@@ -25,6 +25,11 @@ OF_SERVERS: Mapping[str, str] = MappingProxyType(
         "_strip_command_keyword": _ADDRESSES,
         "_reset_timeout": _TIMES,
         "_timeout_cb": _TIMES,
+        "connection_made": "only loop.create_server() calls it; override connectionMade()",
+        "data_received": "override dataReceived()",
+        "eof_received": "override readConnectionLost()",
+        "pause_writing": "push() waits while the client does not read",
+        "resume_writing": "push() waits while the client does not read",
     }
 )
 #: What aiosmtpd's controllers have.
@@ -51,6 +56,6 @@ def warn_of_lost_overrides(cls: type, names: Mapping[str, str]) -> None:
         return
     _checked.add(cls)
     for name, instead in names.items():
-        if hasattr(cls, name):
-            text = f"{cls.__qualname__}.{name}() is never called, it is a part of aiosmtpd: {instead}"
+        if any(name in vars(base) for base in cls.__mro__ if not base.__module__.startswith("twisted_smtpd.")):
+            text = f"{cls.__qualname__}.{name}() is never called here, as aiosmtpd does: {instead}"
             warnings.warn(text, UserWarning, stacklevel=3)
