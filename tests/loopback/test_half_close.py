@@ -49,7 +49,7 @@ class HalfCloseTests(TestCase):
     timeout = 60
 
     async def serve(self, handler: Recorder) -> int:
-        factory = SMTPFactory(handler, hostname="mx.example")
+        factory = SMTPFactory(handler, hostname="mx.example", max_idle_commands=0)
         port: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
         self.addCleanup(factory.drain, 1.0)
         self.addCleanup(port.stopListening)
