@@ -31,10 +31,11 @@ from twisted.python.failure import Failure
 from twisted_smtpd import __version__
 from twisted_smtpd.factory import ImplicitTLS, SMTPFactory
 from twisted_smtpd.lmtp import LMTP
+from twisted_smtpd.runtime.backlog import widen
 from twisted_smtpd.runtime.exit_status import leave_with
 from twisted_smtpd.runtime.leaving import hears_signals
 from twisted_smtpd.runtime.lifecycle import STOP_TIMEOUT, HandlerStartError, has_life, offered_services
-from twisted_smtpd.runtime.listeners import Listener, UmaskEndpoint, others_can_connect, widen
+from twisted_smtpd.runtime.listeners import Listener, UmaskEndpoint, others_can_connect
 from twisted_smtpd.session import Peer
 
 if TYPE_CHECKING:

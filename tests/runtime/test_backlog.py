@@ -17,7 +17,8 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import ServerFactory
 from twisted.trial.unittest import TestCase
 
-from twisted_smtpd.runtime.listeners import BACKLOG, Listener, widen
+from twisted_smtpd.runtime.backlog import BACKLOG, widen
+from twisted_smtpd.runtime.listeners import Listener
 from twisted_smtpd.runtime.listening import bind_inet, bind_unix
 from twisted_smtpd.service import ListeningService
 from twisted_smtpd.workers.shared_sockets import Binder, Inheritor

@@ -9,35 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IOpenSSLServerConnectionCreator, IStreamServerEndpoint
 from zope.interface import implementer
 
-__all__ = ["BACKLOG", "Listener", "UmaskEndpoint", "others_can_connect", "widen"]
+__all__ = ["Listener", "UmaskEndpoint", "others_can_connect"]
 
 # A colon behind a backslash belongs to the path.
 _MODE = re.compile(r"(?<!\\):mode=")
-
-#: How many clients may wait until their connections are accepted; the system has a maximum of its own
-#: (``net.core.somaxconn`` on Linux).  Twisted's 50 is too few: the kernel drops the others' SYNs, and they try again
-#: after 1, 3, 7 ... seconds.
-BACKLOG = 1024
-
-
-def widen(port: Any) -> None:
-    """Let :data:`BACKLOG` clients wait on a listening port, whatever has bound it.
-
-    Endpoints ask the reactor for 50, and a socket that was handed over has what its maker asked for.  A system lets
-    ``listen`` be called again to change this.
-
-    :param port: the port; one without a socket of its own is left alone.
-    """
-    listening = getattr(port, "socket", None)
-    if isinstance(port, FileDescriptor) and listening is not None:
-        listening.listen(BACKLOG)
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,11 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_smtpd.runtime.backlog import BACKLOG
 from twisted_smtpd.runtime.connections import Connections, ICounted
 from twisted_smtpd.runtime.host_name import own_name
 from twisted_smtpd.runtime.lifecycle import HandlerUse, ServerInfo
 from twisted_smtpd.runtime.limits import say_most_connections
-from twisted_smtpd.runtime.listeners import BACKLOG
 from twisted_smtpd.runtime.reactors import LoopReactor
 from twisted_smtpd.runtime.twisted_private import keep_tls_on
 from twisted_smtpd.session import Peer
