@@ -52,7 +52,9 @@ class TimeoutTests(SynchronousTestCase):
         self.patch(socket, "getfqdn", getfqdn)
         own_name.cache_clear()
         self.addCleanup(own_name.cache_clear)
-        with Controller(Recorder(), "127.0.0.1", 0) as controller, smtplib.SMTP("127.0.0.1", controller.port) as client:
+        # A loop of its own: the global reactor is the test runner's.
+        controller = Controller(Recorder(), "127.0.0.1", 0, loop=asyncio.new_event_loop())
+        with controller, smtplib.SMTP("127.0.0.1", controller.port) as client:
             self.assertIn(b"found.example", client.ehlo()[1])
         self.assertEqual(set(threads), {threading.get_ident()})
 
