@@ -6,16 +6,25 @@ import io
 import os
 import stat
 import sys
-from pathlib import Path
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError, Deferred, execute
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import formatEvent
 
 from tests.auth.test_mechanisms import scram
-from tests.support.auth_helpers import ACCEPTED, LOGIN, PASSWORD, REJECTED, RIGHT, WRONG, AuthCase, dial
+from tests.support.auth_helpers import (
+    ACCEPTED,
+    LOGIN,
+    PASSWORD,
+    REJECTED,
+    RIGHT,
+    WRONG,
+    AuthCase,
+    PasswordFileCase,
+    dial,
+)
 from tests.support.fakes import codes
 from twisted_smtpd.auth import PasswordFile, PasswordFileError, ScramKeys, hashes, passwords, set_password, worker
 from twisted_smtpd.auth.__main__ import main
@@ -27,21 +36,7 @@ from twisted_smtpd.auth.worker import Busy, Worker
 BCRYPT = "$2y$04$" + "a" * 53
 
 
-class CheapCase(AuthCase):
-    """Hashes that cost nothing, and no threads."""
-
-    def setUp(self) -> None:
-        self.patch(hashes, "SCRYPT", (4, 8, 1))
-        self.path = Path(self.mktemp())
-
-    def write(self, *lines: str) -> PasswordFile:
-        self.path.write_text("".join(f"{text}\n" for text in lines))
-        self.path.chmod(0o600)
-        return self.open()
-
-    def open(self) -> PasswordFile:
-        return PasswordFile(self.path, worker=Worker(execute))
-
+class CheapCase(PasswordFileCase):
     def entry(self, name: str = "anne", password: str = "correct horse", *kinds: str) -> str:
         return f"{name}:{' '.join(make_hash(kind, password) for kind in kinds or ('scrypt',))}"
 

@@ -7,19 +7,16 @@ import re
 import subprocess
 import sys
 from base64 import b64decode, b64encode
-from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import execute
 from twisted.logger import formatEvent
 
 from tests.auth.test_mechanisms import Keys
-from tests.support.auth_helpers import AuthCase, dial, line
+from tests.support.auth_helpers import AuthCase, PasswordFileCase, dial, line
 from tests.support.fakes import Client, codes
-from twisted_smtpd.auth import PasswordFile, ScramKeys, hashes, passwords, set_password
+from twisted_smtpd.auth import PasswordFile, ScramKeys, passwords, set_password
 from twisted_smtpd.auth.hashes import cost_of, make_hash
 from twisted_smtpd.auth.scram import SCRAM_HASHES
-from twisted_smtpd.auth.worker import Worker
 
 SALT = """
 import sys
@@ -30,21 +27,7 @@ for mechanism in ("SCRAM-SHA-1", "SCRAM-SHA-256"):
 """
 
 
-class FileCase(AuthCase):
-    def setUp(self) -> None:
-        self.patch(hashes, "SCRYPT", (4, 8, 1))
-        self.path = Path(self.mktemp())
-
-    def write(self, *lines: str) -> PasswordFile:
-        self.path.write_text("".join(f"{text}\n" for text in lines))
-        self.path.chmod(0o600)
-        return self.open()
-
-    def open(self) -> PasswordFile:
-        return PasswordFile(self.path, worker=Worker(execute))
-
-
-class SaltTests(FileCase):
+class SaltTests(PasswordFileCase):
     """Seen: an unknown user's salt was another one in each process and after each start; a user's never changes."""
 
     def keys(self, *names: str) -> list[str]:
@@ -136,7 +119,7 @@ class SaltTests(FileCase):
         self.assertEqual(len(salts), 2)
 
 
-class TimeTests(FileCase):
+class TimeTests(PasswordFileCase):
     """Seen: where users have hashes of several kinds, an unknown user took another time than most of them."""
 
     def test_each_check_computes_one_hash_of_each_kind_and_cost(self) -> None:

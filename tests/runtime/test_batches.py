@@ -346,19 +346,7 @@ class WritingTests(BatchesTestCase):
         factory = self.factory()
         client, _transport = self.serve(factory)
         (protocol,) = factory.connections.open
-        for _ in range(2000):
-            client.send(b"HELP\r\n" * 100)
-            self.reactor.turn()
-            if protocol.paused:  # type: ignore[attr-defined]
-                break
-        else:
-            self.fail("a client that doesn't read is served on and on")
-        said = b""
-        while part := self.heard(client):
-            said += part
-            self.reactor.turn()
-        self.assertEqual(said.count(b"\r\n"), said.count(b"214 "))
-        self.assertEqual(said.count(b"214 ") % 100, 0)
+        self.flood(client, protocol)
 
 
 class EndTests(BatchesTestCase):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.fakes import EHLO, Client, connect
-from twisted_smtpd.auth import AuthResult, LoginPassword
+from twisted_smtpd.auth import AuthResult, LoginPassword, PasswordFile, hashes
+from twisted_smtpd.auth.worker import Worker
 
 LOGIN, PASSWORD = b"anne", b"correct horse"
 RIGHT = b64encode(b"\0anne\0correct horse")
@@ -80,3 +83,19 @@ class AuthCase(SynchronousTestCase):
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
         return events
+
+
+class PasswordFileCase(AuthCase):
+    """Password files whose hashes cost nothing, and no threads."""
+
+    def setUp(self) -> None:
+        self.patch(hashes, "SCRYPT", (4, 8, 1))
+        self.path = Path(self.mktemp())
+
+    def write(self, *lines: str) -> PasswordFile:
+        self.path.write_text("".join(f"{text}\n" for text in lines))
+        self.path.chmod(0o600)
+        return self.open()
+
+    def open(self) -> PasswordFile:
+        return PasswordFile(self.path, worker=Worker(execute))

@@ -139,3 +139,19 @@ class BatchesTestCase(SynchronousTestCase):
         transport.write(b"x" * 2**16)
         self.reactor.turn()
         self.assertNotEqual(transport.dataBuffer, b"")
+
+    def flood(self, client: socket.socket, protocol: Any) -> None:
+        """Ask for help until the server reads no more, then read: each reply has arrived, and whole."""
+        for _ in range(2000):
+            client.send(b"HELP\r\n" * 100)
+            self.reactor.turn()
+            if protocol.paused:
+                break
+        else:
+            self.fail("a client that doesn't read is served on and on")
+        said = b""
+        while part := self.heard(client):
+            said += part
+            self.reactor.turn()
+        self.assertEqual(said.count(b"\r\n"), said.count(b"214 "))
+        self.assertEqual(said.count(b"214 ") % 100, 0)

@@ -252,7 +252,7 @@ class Connection(LineReceiver):
     def take_turn(self) -> None:
         """Go on with what has arrived."""
         self._yielded = False
-        if self._runner.coroutine is None or self._runner.input is not None:
+        if not self._runner.at_work:
             self._read_on()
 
     def _ended(self) -> bool:
@@ -437,7 +437,7 @@ class Connection(LineReceiver):
         self._body.measure_anew()
         if not self._input_stopped:
             self.transport.resumeProducing()  # type: ignore[union-attr]
-        if self._runner.coroutine is None or self._runner.input is not None:
+        if not self._runner.at_work:
             self._read_on()
 
     def stopProducing(self) -> None:
@@ -583,7 +583,7 @@ class Connection(LineReceiver):
         # The time in which the client did not read counts neither for the hook nor as silence.
         self._touch()
         self._runner.restart_clock()
-        if self._runner.coroutine is None or self._runner.input is not None:
+        if not self._runner.at_work:
             self._release()
             self._advance()
 
@@ -644,8 +644,7 @@ class Connection(LineReceiver):
             # There is no greeting yet that a 421 could follow.
             self.drop()
             return True
-        in_progress = self._runner.coroutine is not None and self._runner.input is None
-        if self._body.reader is not None or in_progress:
+        if self._body.reader is not None or self._runner.at_work:
             self._end_comes(STOPPING)
             return False
         self.hang_up("421 4.3.2 Shutting down, try again later")

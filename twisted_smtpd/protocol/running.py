@@ -57,6 +57,11 @@ class CommandRunner:
         self.timed_out = False
         self.must_finish = False
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a command is in progress that does not wait for the client's input: nothing is read meanwhile."""
+        return self.coroutine is not None and self.input is None
+
     def enter(self, function: Callable[[Any], T], argument: Any) -> T:
         """Call a function in the connection's context: a context variable that a hook sets holds for the connection."""
         if self._inside:
