@@ -99,7 +99,8 @@ class Settings(SharedSettings):
         self.dispatch = _dispatch(cls, self.commands, self.security, offers_auth=bool(self.mechanisms))
         own_commands = _own_commands(cls, self.commands)
         self.guarded = _dispatch(cls, own_commands, self.security, offers_auth=bool(self.mechanisms))
-        self.longest_command = max(command.size_limit for command in self.commands.values())
+        limits = [command.size_limit for command in self.commands.values()]
+        self.longest_command, self.fits_all = max(limits), min(limits) - len("\r\n")
         self.call_limits = call_limits(values["command_call_limit"])
         times = [value for option in TABLE.values() if option.unit == SECONDS and (value := values[option.name])]
         self.shortest_limit = min(RATE_WINDOW, *times, *self.security.deadlines)

@@ -267,6 +267,11 @@ class SMTP(Transaction):
         """Ask the authenticator, or the callback, about a client; returns a verdict, or an awaitable of one."""
         return self._exchange().authenticate(mechanism, auth_data)
 
+    def _dissolve(self) -> bool:
+        if (done := super()._dissolve()) and self._auth is not None:
+            self._auth.retire()
+        return done
+
     def _log_failure(self, error: BaseException, what: str | None = None) -> None:
         if self._auth is not None and self._auth.said:
             self._auth.log_failure(error, what)

@@ -13,9 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.fakes import (
     ENVELOPE,
     MESSAGE,
+    Client,
     Promises,
     Recorder,
     Transport,
+    answering,
     codes,
     connect,
     hooks,
@@ -26,7 +28,7 @@ from tests.support.fakes import (
     stubborn,
 )
 from twisted_smtpd.runtime.awaiting import HookExit
-from twisted_smtpd.smtp import SMTP, SMTPReplyError, syntax
+from twisted_smtpd.smtp import SMTP, AuthResult, SMTPReplyError, syntax
 
 
 class LostTests(SynchronousTestCase):
@@ -45,15 +47,50 @@ class LostTests(SynchronousTestCase):
             self.assertEqual(len(handler.envelopes), self.session[:end].count(b"\r\n.\r\n"))
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def freed_at_once(self, client: Client, what: object = None) -> None:
+        """Without the garbage collector: a message must not wait for it, and it takes time from every connection."""
+        protocol = weakref.ref(client.protocol)
+        client.transport.protocol = None  # as Twisted's transports do
+        del client.protocol
+        self.assertIsNone(protocol(), what)
+
     def test_nothing_stays_in_memory(self) -> None:
+        gc.disable()
+        self.addCleanup(gc.enable)
         for end in (0, len(ENVELOPE), len(MESSAGE) - 3, len(MESSAGE)):
-            client = connect()
-            client.send(MESSAGE[:end])
+            for handler in (None, hooks(handle_DISCONNECT=answering(None))):
+                client = connect(handler)
+                client.send(MESSAGE[:end])
+                client.lose()
+                self.freed_at_once(client, end)
+
+    def test_nor_after_a_hook_that_went_on(self) -> None:
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for name in ("DATA", "DISCONNECT"):
+            promises = Promises()
+            client = connect(hooks(**{f"handle_{name}": promises}))
+            client.send(MESSAGE)
             client.lose()
-            protocol = weakref.ref(client.protocol)
-            del client
-            gc.collect()
-            self.assertIsNone(protocol(), end)
+            for promise in promises.made:
+                if not promise.called:
+                    promise.callback("250 OK")
+            del promises, promise
+            self.freed_at_once(client, name)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_nor_after_a_client_that_signed_in_or_is_turned_away(self) -> None:
+        gc.disable()
+        self.addCleanup(gc.enable)
+        client = connect(auth_require_tls=False, authenticator=lambda *arguments: AuthResult(success=True))
+        client.send(b"EHLO a\r\nAUTH PLAIN AGEAYg==\r\n")
+        client.lose()
+        self.freed_at_once(client)
+        factory = make_factory(max_connections=1)
+        first, client = join(factory), join(factory)
+        client.lose()
+        self.freed_at_once(client)
+        first.lose()
 
     def test_a_hook_at_work_is_cancelled(self) -> None:
         for name, command in (("CONNECT", b""), ("NOOP", b"NOOP\r\n"), ("EHLO", ENVELOPE), ("RCPT", ENVELOPE)):

@@ -62,6 +62,10 @@ class AuthExchange:
         # Whether this exchange has a turn of its address, and whether it is its turn to have a password checked.
         self._reserved = self._inside = False
 
+    def retire(self) -> None:
+        """No AUTH comes any more: let go of the connection."""
+        del self.server
+
     async def run(self, arg: str | None) -> None:
         """Carry out AUTH.
 

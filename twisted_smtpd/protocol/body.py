@@ -233,6 +233,10 @@ class Body:
         if self._share:
             self._over_share(0)
 
+    def retire(self) -> None:
+        """No message comes any more: let go of the connection."""
+        del self._connection
+
     def drop(self) -> None:
         """Receive nothing more of this message."""
         if self.reader is not None:

@@ -28,7 +28,7 @@ from twisted_smtpd.runtime.connections import Connections, ICounted, limited_add
 from twisted_smtpd.runtime.output import Output
 from twisted_smtpd.runtime.turns import COMMANDS_AT_ONCE, TIME_AT_ONCE, reactor_of
 from twisted_smtpd.runtime.twisted_private import running_loop
-from twisted_smtpd.wire.replies import AlreadySent, Reply, encode_known, encode_status
+from twisted_smtpd.wire.replies import LAST_CODES, AlreadySent, Reply, encode_known, encode_status
 
 __all__ = ["LINE_TOO_LONG", "MAX_SENT_AHEAD", "Connection"]
 
@@ -180,14 +180,15 @@ class Connection(LineReceiver):
             return
         self._advancing = True
         body = self._body
-        done, until = 0, 0.0
+        done = 0
         try:
             while not self.paused:
                 if self._ending and self._ended():
                     break
-                buffer, start = self._buffer, self._offset
+                buffer = self._buffer
                 if not buffer:
                     break
+                start = self._offset
                 if body.reader is not None:
                     self._buffer, self._offset = b"", 0
                     if (rest := body.feed(buffer[start:])) is not None:
@@ -204,7 +205,7 @@ class Connection(LineReceiver):
                     done += 1
                     if not done & 3:
                         now = perf_counter()
-                        if not until:
+                        if done == 4:
                             until = now + TIME_AT_ONCE
                         elif (now > until or done >= COMMANDS_AT_ONCE) and self._yield():
                             break
@@ -220,7 +221,8 @@ class Connection(LineReceiver):
                     # A buffer that is read to its end must be false.
                     self._buffer, self._offset = b"", 0
                 self._heard = self._active
-                if self._skipping_line or end == start or buffer[end - 1] != CR:
+                # An empty line at the start of the buffer would look at its last octet.
+                if buffer[end - 1] != CR or self._skipping_line or not end:
                     self._odd_line(buffer[start:end])
                 else:
                     self.lineReceived(buffer[start : end - 1])  # type: ignore[no-untyped-call]
@@ -463,7 +465,7 @@ class Connection(LineReceiver):
         """
         if type(status) is str and status.isascii():
             # Nearly all are, and then there is no need to ask whether the client may be sent UTF-8.
-            code, wire = encode_known(status, self._verb, self.enhanced_status_codes, False, True)
+            code, wire, simple = encode_known(status, self._verb, self.enhanced_status_codes, False, True)
         elif type(status) is AlreadySent:
             self._code = status.code
             return DONE
@@ -471,8 +473,9 @@ class Connection(LineReceiver):
             if isinstance(status, bytes):
                 status = status.decode("utf-8", "replace")
             code, wire = encode_status(status, self._verb, self.enhanced_status_codes, self.utf8_replies, True)
+            simple = False
         self._code = code
-        if self._ending or self._open_lines or wire[3] == HYPHEN or code == 421 or code == 521:
+        if not simple or self._ending or self._open_lines:
             self._send_with_care(code, wire, True)
         else:
             self._out += wire
@@ -515,7 +518,7 @@ class Connection(LineReceiver):
                 wire = self._open_lines + wire
             self._open_lines = b""
         self._out += wire
-        if code in (421, 521):
+        if code in LAST_CODES:
             self.finish()
         if not self._advancing or len(self._out) > MAX_HELD:
             self._flush()

@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from twisted_smtpd.options.table import DEFAULTS, OPTIONS, assign_options
 from twisted_smtpd.protocol.body import Body
-from twisted_smtpd.protocol.connection import TLS_HELLO, Connection
+from twisted_smtpd.protocol.connection import LINE_TOO_LONG, TLS_HELLO, Connection
 from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.opening import open_connection
 from twisted_smtpd.protocol.running import CommandRunner
@@ -111,7 +111,17 @@ class Dispatch(Connection):
 
     # Each connection has its own options, too: a hook may change them.
     __slots__ = (
-        *("_accepted", "_barrier", "_calls", "_commands", "_hook", "_identity", "_idle_commands", "_met"),
+        *(
+            "_accepted",
+            "_barrier",
+            "_calls",
+            "_commands",
+            "_held_together",
+            "_hook",
+            "_identity",
+            "_idle_commands",
+            "_met",
+        ),
         *("_refusals", "_refused", "_surplus", "_tls", "_verb"),
         *("envelope", "event_handler", "implicit_tls", "session"),
         *(name for name in OPTIONS if name != "line_length_limit"),
@@ -184,6 +194,7 @@ class Dispatch(Connection):
         self._barrier: State | None = State.UNWELCOME
         self._commands = settings.dispatch[State.UNWELCOME]
         self._met = False
+        self._held_together = True
         self._calls: dict[str, int] | None = None
         self._tls: TLSLayer | None = None
         self._identity: ClientIdentity | None = None
@@ -312,8 +323,29 @@ class Dispatch(Connection):
         if self._settings.lost_is_heard:
             error: Any = reason.value
             self.connection_lost(None if isinstance(error, ConnectionDone) else error)
+        self._held_together = False
         if self._met and "DISCONNECT" in self._settings.hooks:
             self._runner.say_goodbye(self._call_disconnect(reason))
+        else:
+            self._dissolve()
+
+    def _dissolve(self) -> bool:
+        """Take the parts of a connection that has ended from each other, unless something still uses them.
+
+        They refer to the connection.  Without these cycles it is freed at once, its message too, and not when the
+        garbage collector comes.
+
+        :returns: whether it was done.
+        """
+        if self._held_together or self._runner.coroutine is not None or self._advancing:
+            return False
+        # Not a second time.
+        self._held_together = True
+        self._runner.retire()
+        self._body.retire()
+        self._timeouts.retire()
+        self._tls = self._identity = None
+        return True
 
     async def _call_disconnect(self, reason: Failure) -> None:
         try:
@@ -369,8 +401,7 @@ class Dispatch(Connection):
     def lineReceived(self, line: bytes) -> None:
         """A line, without its line end: a command, or what a command waits for."""
         settings = self._settings
-        if len(line) + 2 > settings.longest_command or self._runner.input is not None:
-            self._other_line(line)
+        if (len(line) > settings.fits_all or self._runner.input is not None) and self._is_other_line(line):
             return
         self._verb = "?"
         commands = self._commands
@@ -379,8 +410,6 @@ class Dispatch(Connection):
             command = commands.get(verb)
             if command is None:
                 raise _unknown(verb)
-            if len(line) + 2 > command.size_limit:
-                raise SMTPReplyError(500, "5.5.2", "Line too long")
             self._verb = verb
             if settings.call_limits is not None:
                 self._count_call(verb, settings.call_limits)
@@ -400,14 +429,31 @@ class Dispatch(Connection):
         log.info(text, session=self.session)
         super()._tls_in_clear()
 
-    def _other_line(self, line: bytes) -> None:
+    def _is_other_line(self, line: bytes) -> bool:
+        """Take a line for which a command waits, or that is too long.
+
+        :returns: whether it was one of these; if not, it is a command.
+        """
+        waited_for = self._runner.input is not None
         reply = self._unfit_line(line)
         if line.startswith(TLS_HELLO):
             self._tls_in_clear()
-        elif reply is not None:
-            self._refuse_line(reply)
-        else:
+        elif reply is not None or (not waited_for and self._is_too_long(line)):
+            self._refuse_line(LINE_TOO_LONG)
+        elif waited_for:
             self._runner.hand_over(line)
+        else:
+            return False
+        return True
+
+    def _is_too_long(self, line: bytes) -> bool:
+        """Whether a line that is not too long for every command is too long for its own."""
+        try:
+            verb, _ = parse_command(line, self._commands)
+        except SMTPReplyError:
+            return False
+        command = self._commands.get(verb)
+        return command is not None and len(line) + 2 > command.size_limit
 
     def _count_call(self, verb: str, limits: Mapping[str, int]) -> None:
         if self._calls is None:
@@ -419,9 +465,10 @@ class Dispatch(Connection):
     def _command_done(self) -> None:
         # Found anew, since a hook may have changed session and envelope.
         self._commands = self._settings.dispatch[state_of(self)]
+        self._release()
         if self._gone:
             self.leave()
-        self._release()
+            self._dissolve()
 
     def _command_failed(self, error: BaseException) -> None:
         if isinstance(error, SMTPReplyError):
@@ -430,6 +477,7 @@ class Dispatch(Connection):
         elif self._gone and isinstance(error, CANCELLED):
             log.debug("client gone while a hook was pending")
             self.leave()
+            self._dissolve()
         else:
             self._runner.start(self._answer_failure(error))
 

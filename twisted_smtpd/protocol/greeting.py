@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted_smtpd.runtime.awaiting import MISSING, takes_responses
+from twisted_smtpd.runtime.awaiting import DONE, MISSING, takes_responses
 from twisted_smtpd.wire.commands import parse_helo_name
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
@@ -32,7 +32,8 @@ async def greet(client: ClientView) -> None:
             await client.push(status)
             return
     client._set_barrier(None)
-    await client.push(f"220 {client.hostname} {client.ident}")
+    if (rest := client.push(f"220 {client.hostname} {client.ident}")) is not DONE:
+        await rest
 
 
 async def say_hello(client: ClientView, arg: str | None, *, extended: bool) -> None:
@@ -50,7 +51,8 @@ async def say_hello(client: ClientView, arg: str | None, *, extended: bool) -> N
     accepted = False
     try:
         status = await (_ehlo_status(client, name) if extended else _helo_status(client, name))
-        await client.push(status)
+        if (rest := client.push(status)) is not DONE:
+            await rest
         accepted = client._code < 300
     finally:
         if accepted:

@@ -213,6 +213,11 @@ class CommandRunner:
                 log.failure("a command failed when its client had gone")
         self.input = None
 
+    def retire(self) -> None:
+        """No command comes any more: let go of the connection."""
+        self._context = None
+        del self._connection
+
     def say_goodbye(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run ``handle_DISCONNECT``, beside a hook that still has the whole message."""
         if self.coroutine is None:

@@ -63,6 +63,7 @@ class SharedSettings:
         this server's methods.
     :ivar guarded: the same with this package's own methods only, for a program that calls one of them by its name.
     :ivar longest_command: octets of the longest command line, CRLF included.
+    :ivar fits_all: octets of a line that is too long for no command, without its CRLF.
     :ivar call_limits: how often a client may send each verb (``"*"`` for the rest), or ``None``.
     :ivar shortest_limit: the shortest limit in time, in seconds.
     :ivar connections: the connections of protocols that are made by hand; a factory has its own.
@@ -88,6 +89,7 @@ class SharedSettings:
     dispatch: Mapping[State, dict[str, Command]]
     guarded: Mapping[State, Mapping[str, Command]]
     longest_command: int
+    fits_all: int
     call_limits: Mapping[str, int] | None
     shortest_limit: float
     connections: Connections

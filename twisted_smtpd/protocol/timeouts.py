@@ -56,6 +56,11 @@ class Timeouts:
         """What was waited for has come."""
         self.give_up = None
 
+    def retire(self) -> None:
+        """No limit holds any more: let go of the connection."""
+        self.give_up = None
+        del self.connection
+
     def session_end(self) -> float:
         """When the session has lasted as long as it may."""
         return self.connected_at + self.connection.session_timeout

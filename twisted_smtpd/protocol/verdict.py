@@ -16,7 +16,8 @@ from twisted_smtpd.wire.replies import BadStatus, Reply, whole_statuses
 
 __all__ = ["by_recipient", "each_status", "gathered", "is_many", "log_message", "one_for_all"]
 
-log = Logger()
+# A name of its own: the line about a message is what people look for.
+log = Logger(namespace="twisted_smtpd.messages")
 
 # The log event of a message.  It has all keys, because a copy to which none is added is the cheapest.
 MESSAGE_EVENT: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Protocol, TypedDict, cast
 
 from twisted.internet.defer import Deferred
@@ -131,19 +131,16 @@ class Connections:
         self._drained: Deferred[None] | None = None
         self._timers: list[IDelayedCall] = []
         self._clock = clock
-        self._timers_of_all: Timers | None = None
 
-    @property
+    @cached_property
     def timers(self) -> Timers:
         """The timers of all connections."""
-        if self._timers_of_all is None:
-            clock = self._clock
-            if clock is None:
-                from twisted.internet import reactor
+        clock = self._clock
+        if clock is None:
+            from twisted.internet import reactor
 
-                clock = cast(IReactorTime, reactor)
-            self._timers_of_all = Timers(clock)
-        return self._timers_of_all
+            clock = cast(IReactorTime, reactor)
+        return Timers(clock)
 
     def hook_runs(self) -> None:
         """Note that a hook is about to run: the replies of its batch may have to wait."""
@@ -157,7 +154,9 @@ class Connections:
         :param limits: the values of ``max_connections``, ``max_connections_per_address`` and ``connection_rate``.
         :returns: why it can't be served, or ``None``.
         """
-        refusal = self._refusal(limits) or self._count(address, limits)
+        refusal = self._refusal(limits)
+        if refusal is None and address is not None:
+            refusal = self._count(address, limits)
         if refusal is None:
             self.open.add(connection)
             self.counts.connections += 1
@@ -172,15 +171,14 @@ class Connections:
             return "421 4.3.2 {hostname} has too many connections, try again later"
         return None
 
-    def _count(self, address: str | None, limits: ConnectionLimits) -> str | None:
-        if address is not None:
-            if 0 < limits["max_connections_per_address"] <= self.per_address[address]:
-                return "421 4.7.0 {hostname} has too many connections from your address"
-            if limits["connection_rate"] and not self.rates.another(
-                "connections", address, limits["connection_rate"], self.timers.clock.seconds()
-            ):
-                return "421 4.7.0 {hostname} has had too many connections from your address, try again later"
-            self.per_address[address] += 1
+    def _count(self, address: str, limits: ConnectionLimits) -> str | None:
+        if 0 < limits["max_connections_per_address"] <= self.per_address[address]:
+            return "421 4.7.0 {hostname} has too many connections from your address"
+        if limits["connection_rate"] and not self.rates.another(
+            "connections", address, limits["connection_rate"], self.timers.clock.seconds()
+        ):
+            return "421 4.7.0 {hostname} has had too many connections from your address, try again later"
+        self.per_address[address] += 1
         return None
 
     def recount(self, before: str | None, address: str | None, limits: ConnectionLimits) -> str | None:
@@ -193,16 +191,15 @@ class Connections:
         """
         if address == before:
             return None
-        refusal = self._count(address, limits)
-        if refusal is None:
+        refusal = None if address is None else self._count(address, limits)
+        if refusal is None and before is not None:
             self._uncount(before)
         return refusal
 
-    def _uncount(self, address: str | None) -> None:
-        if address is not None:
-            self.per_address[address] -= 1
-            if not self.per_address[address]:
-                del self.per_address[address]
+    def _uncount(self, address: str) -> None:
+        self.per_address[address] -= 1
+        if not self.per_address[address]:
+            del self.per_address[address]
 
     def dismiss(self, connection: Connection, address: str | None) -> None:
         """Forget a connection that has ended.  One that was not admitted is ignored.
@@ -212,8 +209,10 @@ class Connections:
         if connection not in self.open:
             return
         self.open.discard(connection)
-        self._uncount(address)
-        self._check_drained()
+        if address is not None:
+            self._uncount(address)
+        if self._drained is not None:
+            self._check_drained()
 
     def drain(self, grace: float) -> Deferred[None]:
         """Serve no more connections; see :meth:`twisted_smtpd.factory.SMTPFactory.drain`."""

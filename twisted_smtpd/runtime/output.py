@@ -58,7 +58,8 @@ class Output:
         self._held = b""
         self.direct = type(transport) in PLAIN_TRANSPORTS and SOCKETS.is_there()
         self._tls: TLSMemoryBIOProtocol | None = None
-        self._write_past(transport)
+        if not self.direct:
+            self._write_past(transport)
         try:  # noqa: SIM105 - suppress() costs more than the system call
             transport.setTcpNoDelay(True)
         except (AttributeError, OSError):  # a Unix socket has no such option, and a string transport no socket

@@ -88,6 +88,9 @@ class Timers:
         now = self.now()
         following = now + self.shortest
         for connection in tuple(self.watched):
+            if connection not in self.watched:
+                # What was due for another one has ended it.
+                continue
             try:
                 following = min(following, connection.visit(now))
             except Exception:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import re
 import sys
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from io import IncrementalNewlineDecoder
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 __all__ = ["ChunkReader", "ContentReader", "DotReader", "normalize"]
 
@@ -46,8 +47,6 @@ _UNLIMITED = sys.maxsize
 _NO_HEADER_LINE = re.compile(rb"^(?![!-9;-~]+[ \t]*:|[ \t])", re.MULTILINE)
 # The shortest header line, with its CRLF.
 _SHORTEST = len(b"a:\r\n")
-# As many lines do not fit into a short message.
-_FEW = _SMALL // _SHORTEST
 
 
 def _has_bare_newline(piece: bytes) -> bool:
@@ -130,6 +129,36 @@ def _find_end_of_data(data: bytes) -> tuple[int, bool]:
     return data.find(_END_OF_DATA), True
 
 
+class _Limits(NamedTuple):
+    """The limits of a reader; one that does not hold is as high as can be.
+
+    :ivar of_header: whether there are any for the header.
+    :ivar line_length: 0 for no limit.
+    :ivar short: octets of a message that keeps to all of them, whatever its lines are.
+    """
+
+    size: int
+    line_length: int
+    header_size: int
+    header_lines: int
+    normalizing: bool
+    of_header: bool
+    short: int
+
+
+@lru_cache(maxsize=64)
+def _limits(
+    size: int | None, line_length: int | None, bare_newline: str, header_size: int, header_lines: int
+) -> _Limits:
+    if bare_newline not in ("normalize", "reject"):
+        raise ValueError(f'bare_newline is "normalize" or "reject", not {bare_newline!r}')
+    of_header = bool(header_size or header_lines)
+    size, line_length = size or _UNLIMITED, line_length or 0
+    header_size, header_lines = header_size or _UNLIMITED, header_lines or _UNLIMITED
+    short = min(_SMALL, size, line_length or _UNLIMITED, header_size, header_lines * _SHORTEST)
+    return _Limits(size, line_length, header_size, header_lines, bare_newline == "normalize", of_header, short)
+
+
 class ContentReader(ABC):
     """The base of the readers: it applies the newline policy and the limits, and keeps the content.
 
@@ -155,15 +184,10 @@ class ContentReader(ABC):
         "_head",
         "_head_lines",
         "_head_size",
-        "_header_line_limit",
-        "_header_size_limit",
         "_held",
         "_lead_left",
+        "_limits",
         "_line_length",
-        "_line_length_limit",
-        "_normalizing",
-        "_short",
-        "_size_limit",
         "_textual",
         "error",
         "size",
@@ -180,25 +204,14 @@ class ContentReader(ABC):
         header_size_limit: int = 0,
         header_line_limit: int = 0,
     ) -> None:
-        if bare_newline == "normalize":
-            self._normalizing = True
-        elif bare_newline == "reject":
-            self._normalizing = False
-        else:
-            raise ValueError(f'bare_newline is "normalize" or "reject", not {bare_newline!r}')
+        self._limits = limits = _limits(
+            size_limit, line_length_limit, bare_newline, header_size_limit, header_line_limit
+        )
         self.error: str | None = None
         self.size = 0
-        self._size_limit = size_limit or _UNLIMITED
-        self._line_length_limit = line_length_limit or 0
         # The pieces that the header has come in, until it is whole; or None.
-        self._head: list[bytes] | None = [] if header_size_limit or header_line_limit else None
+        self._head: list[bytes] | None = [] if limits.of_header else None
         self._head_size = self._head_lines = 0
-        self._header_size_limit = header_size_limit or _UNLIMITED
-        self._header_line_limit = header_line_limit or _UNLIMITED
-        # A message that can't have so long a header is not searched for its end.
-        self._short = _SMALL
-        if self._header_size_limit < _SMALL or self._header_line_limit < _FEW:
-            self._short = min(_SMALL, self._header_size_limit, self._header_line_limit * _SHORTEST)
         self._textual = True
         self._dropping = False
         # CRs that the last piece ended with: a LF may follow them.
@@ -250,16 +263,16 @@ class ContentReader(ABC):
             return
         error = None
         if self._textual and (self._crs or _has_bare_newline(piece)):
-            if self._normalizing:
+            if self._limits.normalizing:
                 piece = self._normalize(piece)
             else:
                 error = "newline"
                 piece = piece[: next(_BARE_NEWLINE.finditer(piece)).start()]
         # Each check cuts the piece off at the violation it finds, so that the next check can only find an earlier one.
-        if self.size + len(piece) > self._size_limit:
+        if self.size + len(piece) > self._limits.size:
             error = "size"
-            piece = piece[: self._size_limit - self.size]
-        if self._line_length_limit and (end := self._find_overlong(piece)) >= 0:
+            piece = piece[: self._limits.size - self.size]
+        if self._limits.line_length and (end := self._find_overlong(piece)) >= 0:
             error = "line"
             piece = piece[:end]
         if self._head is not None and self._header_is_too_long(self._head, piece):
@@ -286,8 +299,8 @@ class ContentReader(ABC):
     def _blanks(self) -> bytes:
         """What the CRs that were held back come to if no LF follows them."""
         # No more than it takes to go beyond the limits: then they are an error anyway.
-        count, self._crs = min(self._crs, self._size_limit - self.size + 1), 0
-        return b" " * (min(count, self._line_length_limit + 1) if self._line_length_limit else count)
+        count, self._crs = min(self._crs, self._limits.size - self.size + 1), 0
+        return b" " * (min(count, self._limits.line_length + 1) if self._limits.line_length else count)
 
     def _header_is_too_long(self, head: list[bytes], piece: bytes) -> bool:
         """Count a piece that is part of the header, or ends it."""
@@ -302,7 +315,7 @@ class ContentReader(ABC):
             head.append(piece)
         self._head_size += len(piece)
         self._head_lines += piece.count(b"\n")
-        if self._head_size <= self._header_size_limit and self._head_lines <= self._header_line_limit:
+        if self._head_size <= self._limits.header_size and self._head_lines <= self._limits.header_lines:
             return False
         self._head = None
         # Only now: the first line that is none of a header's ends it, too, and to look for that takes longer.
@@ -312,12 +325,13 @@ class ContentReader(ABC):
             # The last line may not be whole yet.
             return True
         return (
-            other.start() > self._header_size_limit or header.count(b"\n", 0, other.start()) > self._header_line_limit
+            other.start() > self._limits.header_size
+            or header.count(b"\n", 0, other.start()) > self._limits.header_lines
         )
 
     def _is_faultless(self, piece: bytes) -> bool:
         """Whether a piece has no violation, if that can be found out fast because most lines have the same length."""
-        if not self._textual or self._crs or self.size + len(piece) > self._size_limit:
+        if not self._textual or self._crs or self.size + len(piece) > self._limits.size:
             return False
         start, stop, length = _find_equal_lines(piece)
         if stop - start < len(piece) // 2:
@@ -325,16 +339,16 @@ class ContentReader(ABC):
         head, tail = piece[:start], piece[stop:]
         if _has_bare_newline(head + tail):
             return False
-        if not self._line_length_limit:
+        if not self._limits.line_length:
             return True
         # If the head fits, _find_overlong may measure it again without the part of its line that came before it.
         return not (
-            length > self._line_length_limit or self._find_overlong(head) >= 0 or self._find_overlong(tail) >= 0
+            length > self._limits.line_length or self._find_overlong(head) >= 0 or self._find_overlong(tail) >= 0
         )
 
     def _find_overlong(self, piece: bytes) -> int:
         """The index of the first octet that makes a line too long, or -1."""
-        limit, size = self._line_length_limit, len(piece)
+        limit, size = self._limits.line_length, len(piece)
         start = -self._line_length
         rfind = piece.rfind
         if start < 0 and size - start > limit:
@@ -420,7 +434,7 @@ class DotReader(ContentReader):
         :returns: whether it was taken; if not, nothing has changed.
         """
         size = len(data) - len(".\r\n")
-        if size > self._short or size > self._size_limit or 0 < self._line_length_limit < size or self._dropping:
+        if size > self._limits.short or self._dropping:
             return False
         if not data.endswith(_END_OF_DATA) or data[0] == _DOT:
             return False

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 __all__ = [
+    "LAST_CODES",
     "AlreadySent",
     "BadStatus",
     "Reply",
@@ -20,6 +21,9 @@ __all__ = [
 
 # RFC 5321 section 4.5.3.1.5: a reply line has 512 octets, the code and CRLF included.
 MAX_REPLY_LINE = 512
+
+#: After these replies the server closes the connection (RFC 5321 section 3.8, RFC 7504).
+LAST_CODES = frozenset({421, 521})
 
 # The second digit is 0 to 5 in RFC 5321 section 4.2.1, but clients have to go by the first (section 4.3.2).  3yz is an
 # answer to DATA and AUTH, and no other one is known there.
@@ -216,12 +220,15 @@ def encode_status(
     if not isinstance(status, (str, Reply)):
         # The cache would raise a TypeError for a status that can't be hashed.
         Reply.parse(status)
-    return encode_known(status, verb, enhanced, utf8, more)
+    return encode_known(status, verb, enhanced, utf8, more)[:2]
 
 
 @lru_cache(maxsize=512)
-def encode_known(status: str | Reply, verb: str, enhanced: bool, utf8: bool, more: bool) -> tuple[int, bytes]:
-    """The same without the check of the status' type; results are cached."""
+def encode_known(status: str | Reply, verb: str, enhanced: bool, utf8: bool, more: bool) -> tuple[int, bytes, bool]:
+    """The same without the check of the status' type; results are cached.
+
+    :returns: also whether the reply is one line after which the connection goes on.
+    """
     wanted = enhanced and verb not in _NEVER_ENHANCED
     code, texts, open_ended = _read(status) if isinstance(status, str) else (status.code, status.lines, False)
     prefix = b""
@@ -237,7 +244,8 @@ def encode_known(status: str | Reply, verb: str, enhanced: bool, utf8: bool, mor
     wire = [start + prefix + piece for piece in pieces]
     if not (more and open_ended):
         wire[-1] = b"%d %b%b" % (code, prefix, pieces[-1])
-    return code, b"\r\n".join(wire) + b"\r\n"
+    simple = len(wire) == 1 and wire[0][3:4] != b"-" and code not in LAST_CODES
+    return code, b"\r\n".join(wire) + b"\r\n", simple
 
 
 def _read(status: str) -> tuple[int, tuple[str, ...], bool]:
