@@ -126,8 +126,7 @@ class Connection(LineReceiver):
     def connectionMade(self) -> None:
         transport: Any = self.transport
         self.loop: asyncio.AbstractEventLoop | None = running_loop()
-        timers = self.connections.timers
-        self._now = timers.now
+        self._now = self.connections.timers.now
         batches = self.connections.batches = joined(transport, self.connections.batches)
         self._output = Output(transport, self._now, self._output_blocked, self._output_free, batches)
         self._active = self._heard = self._now()

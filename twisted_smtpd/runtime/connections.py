@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Protocol, TypedDict, cast
 
 from twisted.internet.defer import Deferred
@@ -131,16 +131,20 @@ class Connections:
         self._drained: Deferred[None] | None = None
         self._timers: list[IDelayedCall] = []
         self._clock = clock
+        # Not a cached_property: that would make each other attribute slower to find.
+        self._timers_of_all: Timers | None = None
 
-    @cached_property
+    @property
     def timers(self) -> Timers:
         """The timers of all connections."""
-        clock = self._clock
-        if clock is None:
-            from twisted.internet import reactor
+        if self._timers_of_all is None:
+            clock = self._clock
+            if clock is None:
+                from twisted.internet import reactor
 
-            clock = cast(IReactorTime, reactor)
-        return Timers(clock)
+                clock = cast(IReactorTime, reactor)
+            self._timers_of_all = Timers(clock)
+        return self._timers_of_all
 
     def hook_runs(self) -> None:
         """Note that a hook is about to run: the replies of its batch may have to wait."""

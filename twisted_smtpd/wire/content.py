@@ -13,9 +13,10 @@ from __future__ import annotations
 import re
 import sys
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import lru_cache
 from io import IncrementalNewlineDecoder
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 __all__ = ["ChunkReader", "ContentReader", "DotReader", "normalize"]
 
@@ -129,7 +130,8 @@ def _find_end_of_data(data: bytes) -> tuple[int, bool]:
     return data.find(_END_OF_DATA), True
 
 
-class _Limits(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Limits:
     """The limits of a reader; one that does not hold is as high as can be.
 
     :ivar of_header: whether there are any for the header.
