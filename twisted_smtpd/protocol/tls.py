@@ -18,6 +18,7 @@ from twisted_smtpd.protocol.states import State
 from twisted_smtpd.protocol.view import ClientView
 from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING
 from twisted_smtpd.runtime.judging import permits
+from twisted_smtpd.tls.engine import OwnCreator
 from twisted_smtpd.wire.replies import SMTPReplyError
 
 __all__ = ["TLSClient", "TLSLayer", "begins_with_tls", "start_implicit_tls", "starttls"]
@@ -34,6 +35,15 @@ class TLSClient(ClientView, Protocol):
 
     def _tls_layer(self) -> TLSLayer:
         """Its TLS, made when it is first asked for."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what has arrived, decrypted."""
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The connection is gone."""
+
+    def handshakeCompleted(self) -> None:
+        """The transport has TLS now."""
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -70,7 +80,7 @@ class TLSLayer:
 
     __slots__ = ("_awaited", "_client", "_timeout", "done", "handshaking")
 
-    def __init__(self, client: ClientView, handshaking: bool = False) -> None:
+    def __init__(self, client: TLSClient, handshaking: bool = False) -> None:
         self._client = client
         self._awaited = False
         self._timeout = client._settings.values["handshake_timeout"]
@@ -84,6 +94,8 @@ class TLSLayer:
         """
         client = self._client
         arrived = client._take_input()
+        if client._output.direct and isinstance(creator, OwnCreator):
+            return await self._start_on_socket(creator, arrived)
         guarded = _Guarded(creator)
         self.handshaking = True
         client._output.start_tls(guarded)
@@ -95,6 +107,24 @@ class TLSLayer:
         if arrived:
             # With a PROXY header came the beginning of the handshake.
             guarded.layer.dataReceived(arrived)
+        return await self.handshake()
+
+    async def _start_on_socket(self, creator: OwnCreator, arrived: bytes) -> bool:
+        """The same without Twisted's layer."""
+        from twisted_smtpd.tls.transport import TLSTransport
+
+        client = self._client
+        try:
+            engine = creator.engine()
+        except Exception:
+            log.failure("{session}: TLS can't be started", session=client.session.id)
+            client.drop()
+            return False
+        self.handshaking = True
+        transport = TLSTransport(client.transport, client, engine)
+        client._output.seal_with(transport, transport.seal)
+        if arrived:
+            transport.dataReceived(arrived)
         return await self.handshake()
 
     async def handshake(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import ENOBUFS, EWOULDBLOCK
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IPushProducer
@@ -35,7 +36,7 @@ class Output:
     """
 
     __slots__ = (
-        *("_blocked", "_freed", "_held", "_now", "_registered", "_batches", "_tls", "_waiting"),
+        *("_blocked", "_freed", "_held", "_now", "_registered", "_batches", "_seal", "_socket", "_tls", "_waiting"),
         *("blocked_since", "direct", "transport"),
     )
 
@@ -47,7 +48,10 @@ class Output:
         freed: Callable[[], None],
         batches: Batches | None = None,
     ) -> None:
-        self.transport = transport
+        self.transport: Any = transport
+        # Where octets go: past a layer that has them sealed.
+        self._socket = transport
+        self._seal: Callable[[bytes], bytes] | None = None
         self.blocked_since: float | None = None
         self._now = now
         self._blocked = blocked
@@ -80,6 +84,15 @@ class Output:
         self.transport.startTLS(creator)
         self._write_past(getattr(self.transport, "protocol", None))
 
+    def seal_with(self, layer: Any, seal: Callable[[bytes], bytes]) -> None:
+        """From now on, send what a function makes of each reply; only where replies go straight to the socket.
+
+        :param layer: the transport to close the connection with.
+        :param seal: encrypts a reply.
+        """
+        self.send_held()
+        self.transport, self._seal = layer, seal
+
     def write(self, data: bytes) -> None:
         """Send: now, at the end of the batch, or when the client reads."""
         if self._held:
@@ -98,14 +111,16 @@ class Output:
         data, self._held = self._held, b""
         if not data:
             return
-        transport = self.transport
+        if self._seal is not None:
+            data = self._seal(data)
+        transport = self._socket
         if self.direct and not transport.dataBuffer and not transport._tempDataBuffer:
             # Twisted's write() waits for the reactor's next turn and costs two more system calls.
             try:
                 sent = transport.socket.send(data)
             except OSError as error:
                 if error.errno not in (EWOULDBLOCK, ENOBUFS):
-                    transport.abortConnection()
+                    self.transport.abortConnection()
                     return
                 sent = 0
             if sent == len(data):
@@ -142,6 +157,7 @@ class Output:
         """The connection is gone: end the waiting in :meth:`drained`."""
         self._release()
         self._held = b""
+        self._seal = None
         # These refer to the connection.  Without this cycle it is freed at once, not by the garbage collector.
         self._blocked = self._freed = _nothing
 

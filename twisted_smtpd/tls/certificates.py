@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from twisted_smtpd.tls.engine import OwnCreator
 from twisted_smtpd.tls.errors import TLSConfigurationError, openssl_reason
 from twisted_smtpd.tls.pem import Credentials, Path, generate, load_authorities, load_credentials
 from twisted_smtpd.tls.records import ServerConnection
@@ -22,7 +23,6 @@ from twisted_smtpd.tls.records import ServerConnection
 if TYPE_CHECKING:
     from cryptography import x509
     from twisted.internet.interfaces import IReactorTime
-    from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 __all__ = ["CertificateFiles", "SelfSigned", "ServerCertificates", "self_signed"]
 
@@ -125,7 +125,7 @@ class _Contexts:
 
 
 @implementer(IOpenSSLServerConnectionCreator)
-class ServerCertificates:
+class ServerCertificates(OwnCreator):
     """TLS for a server from PEM files: TLS 1.2 and newer, OpenSSL's own choice of ciphers.
 
     The first certificate is for clients that name no server, or a server for which there is no certificate.  When a
@@ -174,8 +174,8 @@ class ServerCertificates:
         self._next_check = self._seconds() + check_interval
         self._contexts = self._load()
 
-    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """A connection with the current certificates; Twisted calls this for each new connection."""
+    def engine(self) -> ServerConnection:
+        """A connection with the current certificates."""
         now = self._seconds()
         if now >= self._next_check:
             self._next_check = now + self._check_interval
@@ -238,7 +238,7 @@ class CertificateFiles(ServerCertificates):
 
 
 @implementer(IOpenSSLServerConnectionCreator)
-class SelfSigned:
+class SelfSigned(OwnCreator):
     """TLS with a new self-signed certificate: for trying things out.
 
     :param hostname: the server's name.
@@ -252,8 +252,8 @@ class SelfSigned:
         policy = _Policy(ssl.TLSVersion.TLSv1_2, None, False, secrets.token_bytes(16))
         self._contexts = _Contexts([credentials], policy)
 
-    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """A connection with this certificate; Twisted calls this for each new connection."""
+    def engine(self) -> ServerConnection:
+        """A connection with this certificate."""
         return self._contexts.connection()
 
 

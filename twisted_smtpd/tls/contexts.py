@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IOpenSSLContextFactory, IOpenSSLServerConnectionCreator
 from zope.interface import implementer
 
+from twisted_smtpd.tls.engine import OwnCreator
 from twisted_smtpd.tls.errors import TLSConfigurationError
-from twisted_smtpd.tls.records import RecordConnection
+from twisted_smtpd.tls.records import LARGEST_RECORD, RecordConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 __all__ = ["SSLObjectConnection", "connection_creator"]
 
@@ -50,18 +49,18 @@ def connection_creator(context: object) -> IOpenSSLServerConnectionCreator:
 
 
 @implementer(IOpenSSLServerConnectionCreator)
-class _ContextGetter:
+class _ContextGetter(OwnCreator):
     """For Twisted's older kind of context factory, and for a bare pyOpenSSL context."""
 
     def __init__(self, get_context: Callable[[], SSL.Context]) -> None:
         self._get_context = get_context
 
-    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+    def engine(self) -> RecordConnection:
         return RecordConnection(self._get_context())
 
 
 @implementer(IOpenSSLServerConnectionCreator)
-class _ServerContext:
+class _ServerContext(OwnCreator):
     """Connections of one ``ssl.SSLContext``."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
@@ -72,9 +71,8 @@ class _ServerContext:
         self._context = context
         _note_server_names(context)
 
-    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        # It has all methods that Twisted calls, but is not a subclass.
-        return cast("SSL.Connection", SSLObjectConnection(self._context))
+    def engine(self) -> SSLObjectConnection:
+        return SSLObjectConnection(self._context)
 
 
 def _note_server_names(context: ssl.SSLContext) -> None:
@@ -97,21 +95,21 @@ class _ServerNameNote:
         return None if self._then is None else self._then(sslobject, name, context)
 
 
-def _raise_as_pyopenssl(error: ssl.SSLError) -> NoReturn:
-    """Raise pyOpenSSL's counterpart of an error of the ``ssl`` module.
+def _as_pyopenssl(error: ssl.SSLError) -> SSL.Error:
+    """Make pyOpenSSL's counterpart of an error of the ``ssl`` module.
 
-    :raises OpenSSL.SSL.Error: always; Twisted finds the reason in its error queue, which has one entry.
+    :returns: it; Twisted finds the reason in its error queue, which has one entry.
     """
     if isinstance(error, ssl.SSLWantReadError):
-        raise SSL.WantReadError from None
+        return SSL.WantReadError()
     if isinstance(error, ssl.SSLZeroReturnError):
-        raise SSL.ZeroReturnError from None
+        return SSL.ZeroReturnError()
     if isinstance(error, ssl.SSLEOFError):
-        raise SSL.SysCallError(-1, "Unexpected EOF") from error
+        return SSL.SysCallError(-1, "Unexpected EOF")
     reason = (error.reason or str(error)).replace("_", " ").lower()
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = f"{reason}: {error.verify_message}"
-    raise SSL.Error([((error.library or "ssl").lower(), "", reason)]) from error
+    return SSL.Error([((error.library or "ssl").lower(), "", reason)])
 
 
 class SSLObjectConnection:
@@ -129,8 +127,55 @@ class SSLObjectConnection:
         # Whether one side has sent close_notify or closed the connection.
         self._ending = False
         self._app_data: object = None
+        self.over: SSL.Error | None = None
 
-    # The handshake
+    # For TLSTransport: everything at once, and no exception where there is nothing to do.
+
+    def handshake(self, data: bytes) -> bool:
+        """See :class:`twisted_smtpd.tls.engine.Engine`."""
+        self._incoming.write(data)
+        try:
+            self._ssl.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLError as error:
+            raise _as_pyopenssl(error) from error
+        self._handshake_done = True
+        return True
+
+    def decrypt(self, data: bytes) -> bytes:
+        """See :class:`twisted_smtpd.tls.engine.Engine`."""
+        incoming, pieces = self._incoming, []
+        if data:
+            incoming.write(data)
+        try:
+            while incoming.pending:
+                plain = self._ssl.read(LARGEST_RECORD)
+                if not plain:
+                    self.over = SSL.ZeroReturnError()
+                    break
+                pieces.append(plain)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            self.over = _as_pyopenssl(error)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def encrypt(self, data: bytes) -> bytes:
+        """See :class:`twisted_smtpd.tls.engine.Engine`."""
+        try:
+            sent = self._ssl.write(data)
+            while sent < len(data):
+                sent += self._ssl.write(data[sent:])
+        except ssl.SSLError as error:
+            raise _as_pyopenssl(error) from error
+        return self._outgoing.read()
+
+    def due(self) -> bytes:
+        """See :class:`twisted_smtpd.tls.engine.Engine`."""
+        return self._outgoing.read() if self._outgoing.pending else b""
+
+    # For Twisted's layer.  The handshake
 
     def set_accept_state(self) -> None:
         """Nothing to do: this is a server's connection from the start."""
@@ -144,7 +189,7 @@ class SSLObjectConnection:
         try:
             self._ssl.do_handshake()
         except ssl.SSLError as error:
-            _raise_as_pyopenssl(error)
+            raise _as_pyopenssl(error) from error
         self._handshake_done = True
 
     # Plain text
@@ -162,7 +207,7 @@ class SSLObjectConnection:
         try:
             data = self._ssl.read(bufsiz)
         except ssl.SSLError as error:
-            _raise_as_pyopenssl(error)
+            raise _as_pyopenssl(error) from error
         if not data:
             raise SSL.ZeroReturnError
         return data
@@ -176,7 +221,7 @@ class SSLObjectConnection:
         try:
             return self._ssl.write(buf)
         except ssl.SSLError as error:
-            _raise_as_pyopenssl(error)
+            raise _as_pyopenssl(error) from error
 
     # Cipher text
 
@@ -224,7 +269,7 @@ class SSLObjectConnection:
         except ssl.SSLWantReadError:
             return False
         except ssl.SSLError as error:
-            _raise_as_pyopenssl(error)
+            raise _as_pyopenssl(error) from error
         finally:
             self._incoming.write(unread)
         return True

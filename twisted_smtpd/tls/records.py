@@ -7,10 +7,12 @@ from typing import Any
 
 from OpenSSL import SSL
 
-__all__ = ["RecordConnection", "ServerConnection"]
+__all__ = ["LARGEST_RECORD", "RecordConnection", "ServerConnection"]
 
 # A TLS record (RFC 8446 section 5.1): type and version, the length in two octets, and that many octets.
 _HEADER = 5
+#: Octets that a record holds at most (RFC 8446 section 5.1).
+LARGEST_RECORD = 2**14
 
 # What there is to be read.
 _NOTHING, _ONE_RECORD, _UNKNOWN = range(3)
@@ -32,11 +34,57 @@ class RecordConnection(SSL.Connection):
 
     def __init__(self, context: SSL.Context) -> None:
         super().__init__(context, None)
+        self.set_accept_state()
         self._readable = _UNKNOWN
         self._may_have_output = True
         # If a record has arrived in part: its header, if that is incomplete, or else how many octets are missing.
         self._header = b""
         self._to_come = 0
+        self.over: SSL.Error | None = None
+
+    # For TLSTransport: everything at once, and no exception where there is nothing to do.
+
+    def handshake(self, data: bytes) -> bool:
+        """See :class:`twisted_smtpd.tls.engine.Engine`."""
+        self.bio_write(data)
+        try:
+            self.do_handshake()
+        except SSL.WantReadError:
+            return False
+        return True
+
+    def decrypt(self, data: bytes) -> bytes:
+        """See :class:`twisted_smtpd.tls.engine.Engine`."""
+        if data:
+            self.bio_write(data)
+        pieces: list[bytes] = []
+        while self._readable != _NOTHING:
+            try:
+                pieces.append(self.recv(LARGEST_RECORD))
+            except SSL.WantReadError:
+                break
+            except SSL.Error as error:
+                self.over = error
+                break
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def encrypt(self, data: bytes) -> bytes:
+        """See :class:`twisted_smtpd.tls.engine.Engine`."""
+        sent = self.send(data)
+        while sent < len(data):
+            sent += self.send(data[sent:])
+        return self.due()
+
+    def due(self) -> bytes:
+        """See :class:`twisted_smtpd.tls.engine.Engine`."""
+        if not self._may_have_output:
+            return b""
+        try:
+            return self.bio_read(LARGEST_RECORD)
+        except SSL.WantReadError:
+            return b""
+
+    # For Twisted's layer.
 
     def bio_write(self, buf: bytes | bytearray | memoryview) -> int:
         """Take in octets from the network.

@@ -1,0 +1,66 @@
+"""What does the work of a TLS connection: pyOpenSSL or the standard library, behind one interface."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from OpenSSL import SSL
+
+__all__ = ["Engine", "OwnCreator"]
+
+
+class Engine(Protocol):
+    """A server's TLS connection between buffers in memory.
+
+    :ivar over: why nothing more comes from the client: ``SSL.ZeroReturnError`` after its close_notify, another
+        ``SSL.Error`` for what breaks TLS; ``None`` while something may come.
+    """
+
+    over: SSL.Error | None
+
+    def handshake(self, data: bytes) -> bool:
+        """Take in octets from the network, and go on with the handshake.
+
+        :returns: whether it is done.  What stands behind it is left for :meth:`decrypt`.
+        :raises OpenSSL.SSL.Error: if it has failed.
+        """
+
+    def decrypt(self, data: bytes) -> bytes:
+        """Take in octets from the network.
+
+        :returns: everything that can be decrypted, perhaps nothing.
+        """
+
+    def encrypt(self, data: bytes) -> bytes:
+        """Encrypt octets.
+
+        :returns: everything that is to be sent.
+        :raises OpenSSL.SSL.Error: if that is not possible.
+        """
+
+    def due(self) -> bytes:
+        """What is to be sent without a call of :meth:`encrypt`: a step of the handshake, an alert, a new key."""
+
+    def shutdown(self) -> bool:
+        """Have close_notify sent.
+
+        :returns: whether the client's close_notify has arrived as well.
+        :raises OpenSSL.SSL.Error: during the handshake.
+        """
+
+
+class OwnCreator(ABC):
+    """A connection creator of this package: it is known what its connections need of the layer around them."""
+
+    @abstractmethod
+    def engine(self) -> Engine:
+        """A new connection.
+
+        :raises Exception: whatever the user's context raises.
+        """
+
+    def serverConnectionForTLS(self, tlsProtocol: object) -> Any:
+        """The same for Twisted's TLS layer, which calls this for each new connection."""
+        return self.engine()

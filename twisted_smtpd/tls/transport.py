@@ -1,0 +1,253 @@
+"""TLS on a socket that is served in batches: one pass through OpenSSL for what arrives, and one for what is sent.
+
+Twisted's own layer (``TLSMemoryBIOProtocol``) serves any transport and any protocol.  It asks OpenSSL again after each
+step until OpenSSL raises, joins small writes with a timer, and has each write pass the transport's buffers.  Here the
+replies of a batch are joined already, and go to the socket at once.
+
+Other transports, and TLS contexts of which this package does not know what they rely on, have Twisted's layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from OpenSSL import SSL
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import ISSLTransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_smtpd.runtime.twisted_private import SocketTransport
+from twisted_smtpd.tls.engine import Engine
+
+__all__ = ["Secured", "TLSTransport"]
+
+
+class Secured(Protocol):
+    """A protocol on a TLS transport."""
+
+    transport: Any
+
+    def dataReceived(self, data: bytes) -> object: ...
+
+    def connectionLost(self, reason: Failure) -> object: ...
+
+    def handshakeCompleted(self) -> object: ...
+
+
+@implementer(ISSLTransport)
+class TLSTransport:
+    """Stands between a socket's transport and the protocol that speaks TLS from now on.
+
+    :param transport: the socket's.
+    :param protocol: the protocol; this becomes its transport.
+    :param engine: the TLS connection.
+    :ivar disconnecting: whether this side has said that it will send no more.
+    """
+
+    # Twisted's transports have this name, too.
+    TLS = True
+
+    __slots__ = ("_aborted", "_ended", "_engine", "_handshaking", "_protocol", "_reason", "disconnecting", "transport")
+
+    def __init__(self, transport: SocketTransport, protocol: Secured, engine: Engine) -> None:
+        self.transport: Any = transport
+        self._protocol: Secured | None = protocol
+        self._engine = engine
+        self._handshaking = True
+        # Whether TLS is over, so that what else arrives is not read.
+        self._ended = False
+        self._aborted = False
+        self._reason: Failure | None = None
+        self.disconnecting = False
+        protocol.transport = self
+        self.transport.protocol = self
+
+    # -- for the socket ------------------------------------------------------------------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        """Octets have arrived from the network."""
+        protocol, engine = self._protocol, self._engine
+        if self._ended or protocol is None:
+            return
+        if self._handshaking:
+            if not self._handshake(data, protocol):
+                return
+            data = b""
+        plain = engine.decrypt(data)
+        if plain and not self._aborted:
+            protocol.dataReceived(plain)
+        if due := engine.due():
+            # A client that changes its key is answered with a new key.
+            self.transport.write(due)
+        if engine.over is not None:
+            self._over(engine.over)
+
+    def _handshake(self, data: bytes, protocol: Secured) -> bool:
+        """Go on with the handshake; whether there may be octets behind it."""
+        try:
+            done = self._engine.handshake(data)
+        except SSL.Error as error:
+            self._over(error)
+            return False
+        if done:
+            self._handshaking = False
+            # A greeting goes out together with the end of the handshake.
+            protocol.handshakeCompleted()
+        if due := self._engine.due():
+            self.transport.write(due)
+        return done and not self._ended
+
+    def _over(self, why: SSL.Error) -> None:
+        """TLS is over: send close_notify or the alert, and close."""
+        if self._ended:
+            return
+        self._ended = True
+        if isinstance(why, SSL.ZeroReturnError):
+            self._say_goodbye()
+        else:
+            self._reason = Failure(why)
+            self._send_due()
+        self._close()
+
+    def _say_goodbye(self) -> bool:
+        """Send close_notify; whether the client's has arrived as well."""
+        try:
+            both = self._engine.shutdown()
+        except SSL.Error:
+            both = False
+        self._send_due()
+        return both
+
+    def _send_due(self) -> None:
+        if due := self._engine.due():
+            self.transport.write(due)
+
+    def _close(self) -> None:
+        # A transport with a producer stays open for what the producer may yet send.
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The socket is closed."""
+        protocol, self._protocol = self._protocol, None
+        if protocol is None:
+            return
+        if not self._ended:
+            # Without close_notify an attacker may have cut the connection.
+            self._reason = self._reason or Failure(ConnectionLost())
+        self._ended = True
+        protocol.connectionLost(self._reason or reason)
+
+    def logPrefix(self) -> str:
+        return type(self).__name__
+
+    # -- for the protocol ----------------------------------------------------------------------------------------------
+
+    @property
+    def bufferSize(self) -> int:
+        """Octets that are read from the socket at a time."""
+        size: int = self.transport.bufferSize
+        return size
+
+    @bufferSize.setter
+    def bufferSize(self, size: int) -> None:
+        self.transport.bufferSize = size
+
+    @property
+    def reactor(self) -> Any:
+        """The socket's reactor."""
+        return self.transport.reactor
+
+    @property
+    def connected(self) -> bool:
+        """Whether the socket is open."""
+        return bool(self.transport.connected)
+
+    def seal(self, data: bytes) -> bytes:
+        """Encrypt octets that the caller sends to the socket.
+
+        :returns: what is to be sent; nothing once TLS is over.
+        """
+        if self._ended or self.disconnecting:
+            return b""
+        try:
+            return self._engine.encrypt(data)
+        except SSL.Error as error:
+            # OpenSSL wants to read first: a client has begun a new handshake where its context allows that.
+            self._reason = Failure(error)
+            self._ended = True
+            self.transport.abortConnection()
+            return b""
+
+    def write(self, data: bytes) -> None:
+        """Send octets."""
+        if data and (sealed := self.seal(data)):
+            self.transport.write(sealed)
+
+    def writeSequence(self, data: Any) -> None:
+        """Send pieces one after the other."""
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        """Send close_notify, and close when the client has answered with its own."""
+        if self.disconnecting:
+            return
+        if self._handshaking:
+            self.abortConnection()
+            return
+        self.disconnecting = True
+        if not self._ended and self._say_goodbye():
+            self._ended = True
+            self._close()
+
+    def abortConnection(self) -> None:
+        """Close at once."""
+        self._aborted = self.disconnecting = True
+        self.transport.abortConnection()
+
+    def getHandle(self) -> Engine:
+        """The TLS connection."""
+        return self._engine
+
+    def getPeerCertificate(self) -> Any:
+        """The client's certificate, or ``None``."""
+        engine: Any = self._engine
+        return engine.get_peer_certificate()
+
+    def getPeer(self) -> Any:
+        return self.transport.getPeer()
+
+    def getHost(self) -> Any:
+        return self.transport.getHost()
+
+    def loseWriteConnection(self) -> None:
+        """Close: TLS 1.2 has no half of a connection."""
+        self.loseConnection()
+
+    def getTcpNoDelay(self) -> Any:
+        return self.transport.getTcpNoDelay()
+
+    def getTcpKeepAlive(self) -> Any:
+        return self.transport.getTcpKeepAlive()
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.transport.setTcpNoDelay(enabled)
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self.transport.setTcpKeepAlive(enabled)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self.transport.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        self.transport.unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self.loseConnection()
