@@ -87,6 +87,7 @@ class Settings(SharedSettings):
         self.asked = frozenset({*self.hooks, *(("MAIL", "RCPT") if has_a_say else ())})
         self.security = Security(values, self.hooks)
         self.mechanisms = mechanism_table(cls, handler, values, self.hooks)
+        self.binds_channels = any(name.endswith("-PLUS") for name in self.mechanisms)
         self.extensions: tuple[Extension, ...] = tuple(e for e in cls.extensions if e.in_use(self))
         self.ehlo_state = _state_getter(self.extensions)
         self.ehlo_responses: dict[Hashable, str] = {}

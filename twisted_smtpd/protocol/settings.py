@@ -62,6 +62,7 @@ class SharedSettings:
     :ivar dispatch: for each state, what each verb does in it: the table of :mod:`~twisted_smtpd.protocol.states` with
         this server's methods.
     :ivar guarded: the same with this package's own methods only, for a program that calls one of them by its name.
+    :ivar binds_channels: whether clients may bind their authentication to the TLS connection.
     :ivar longest_command: octets of the longest command line, CRLF included.
     :ivar fits_all: octets of a line that is too long for no command, without its CRLF.
     :ivar call_limits: how often a client may send each verb (``"*"`` for the rest), or ``None``.
@@ -88,6 +89,7 @@ class SharedSettings:
     commands: Mapping[str, Command]
     dispatch: Mapping[State, dict[str, Command]]
     guarded: Mapping[State, Mapping[str, Command]]
+    binds_channels: bool
     longest_command: int
     fits_all: int
     call_limits: Mapping[str, int] | None

@@ -94,8 +94,10 @@ class TLSLayer:
         """
         client = self._client
         arrived = client._take_input()
-        if client._output.direct and isinstance(creator, OwnCreator):
-            return await self._start_on_socket(creator, arrived)
+        if isinstance(creator, OwnCreator):
+            creator.choose_engine(client._settings.binds_channels)
+            if client._output.direct:
+                return await self._start_on_socket(creator, arrived)
         guarded = _Guarded(creator)
         self.handshaking = True
         client._output.start_tls(guarded)

@@ -15,10 +15,12 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from twisted_smtpd.tls.contexts import SSLObjectConnection
 from twisted_smtpd.tls.engine import OwnCreator
 from twisted_smtpd.tls.errors import TLSConfigurationError, openssl_reason
 from twisted_smtpd.tls.pem import Credentials, Path, generate, load_authorities, load_credentials
 from twisted_smtpd.tls.records import ServerConnection
+from twisted_smtpd.tls.ssl_contexts import SSLContexts, made_of
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -124,8 +126,50 @@ class _Contexts:
             connection.set_context(context)
 
 
+class _Certificates(OwnCreator):
+    """Connections with certificates, made by pyOpenSSL, or by the standard library where that can do it.
+
+    :param policy: what all certificates share.
+    """
+
+    _contexts: _Contexts | SSLContexts
+
+    def __init__(self, policy: _Policy) -> None:
+        self._policy = policy
+        self._loaded: Sequence[Credentials] = ()
+        self._authorities: Sequence[x509.Certificate] = ()
+        self._by_ssl = self._needs_openssl = False
+
+    def choose_engine(self, exporter: bool) -> None:
+        """See :class:`~twisted_smtpd.tls.engine.OwnCreator`.
+
+        The standard library can neither export keys nor let a client in whose certificate it can't verify.  Servers
+        that share certificates share the engine.
+        """
+        self._needs_openssl = self._needs_openssl or exporter
+        by_ssl = not (self._needs_openssl or self._authorities)
+        if by_ssl != self._by_ssl:
+            self._by_ssl = by_ssl
+            self._contexts = self._made_of(self._loaded, self._authorities)
+
+    def _made_of(
+        self, loaded: Sequence[Credentials], authorities: Sequence[x509.Certificate]
+    ) -> _Contexts | SSLContexts:
+        contexts = None
+        if self._by_ssl:
+            try:
+                contexts = made_of(loaded, self._policy.minimum_version, self._policy.ciphers)
+            except TLSConfigurationError as error:
+                # Another OpenSSL than pyOpenSSL's, which may know other ciphers and keys.
+                _log.info("the standard library's TLS can't be used: {reason}", reason=str(error))
+        name = "pyOpenSSL" if contexts is None else "the standard library"
+        _log.debug("TLS with {certificates} by {engine}", certificates=loaded[0].source, engine=name)
+        self._loaded, self._authorities = loaded, authorities
+        return _Contexts(loaded, self._policy, authorities) if contexts is None else contexts
+
+
 @implementer(IOpenSSLServerConnectionCreator)
-class ServerCertificates(OwnCreator):
+class ServerCertificates(_Certificates):
     """TLS for a server from PEM files: TLS 1.2 and newer, OpenSSL's own choice of ciphers.
 
     The first certificate is for clients that name no server, or a server for which there is no certificate.  When a
@@ -166,7 +210,7 @@ class ServerCertificates(OwnCreator):
             raise TLSConfigurationError(f"minimum_version: TLS 1.2 or TLS 1.3, not {minimum_version!r}")
         self._certificates = [(entry[0], entry[1], entry[2] if len(entry) > 2 else None) for entry in certificates]
         self._client_ca = client_ca
-        self._policy = _Policy(minimum_version, ciphers, require_client_certificate, secrets.token_bytes(16))
+        super().__init__(_Policy(minimum_version, ciphers, require_client_certificate, secrets.token_bytes(16)))
         self._seconds = time.monotonic if clock is None else clock.seconds
         self._check_interval = check_interval
         # Before the files are read, so that the next check sees a change in between.
@@ -174,7 +218,7 @@ class ServerCertificates(OwnCreator):
         self._next_check = self._seconds() + check_interval
         self._contexts = self._load()
 
-    def engine(self) -> ServerConnection:
+    def engine(self) -> ServerConnection | SSLObjectConnection:
         """A connection with the current certificates."""
         now = self._seconds()
         if now >= self._next_check:
@@ -202,9 +246,9 @@ class ServerCertificates(OwnCreator):
         _log.info("TLS certificates reloaded: {files}", files=", ".join(os.fspath(c[0]) for c in self._certificates))
         return True
 
-    def _load(self) -> _Contexts:
+    def _load(self) -> _Contexts | SSLContexts:
         authorities = () if self._client_ca is None else load_authorities(self._client_ca)
-        return _Contexts([load_credentials(*files) for files in self._certificates], self._policy, authorities)
+        return self._made_of([load_credentials(*files) for files in self._certificates], authorities)
 
     def _look(self) -> list[tuple[int, ...] | None]:
         """The marks of the files, which differ when a file has changed."""
@@ -238,7 +282,7 @@ class CertificateFiles(ServerCertificates):
 
 
 @implementer(IOpenSSLServerConnectionCreator)
-class SelfSigned(OwnCreator):
+class SelfSigned(_Certificates):
     """TLS with a new self-signed certificate: for trying things out.
 
     :param hostname: the server's name.
@@ -249,10 +293,10 @@ class SelfSigned(OwnCreator):
     def __init__(self, hostname: str) -> None:
         credentials = generate(hostname)
         self.certificate_pem = credentials.pem
-        policy = _Policy(ssl.TLSVersion.TLSv1_2, None, False, secrets.token_bytes(16))
-        self._contexts = _Contexts([credentials], policy)
+        super().__init__(_Policy(ssl.TLSVersion.TLSv1_2, None, False, secrets.token_bytes(16)))
+        self._contexts = self._made_of([credentials], ())
 
-    def engine(self) -> ServerConnection:
+    def engine(self) -> ServerConnection | SSLObjectConnection:
         """A connection with this certificate."""
         return self._contexts.connection()
 

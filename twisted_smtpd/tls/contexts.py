@@ -17,7 +17,7 @@ from twisted_smtpd.tls.records import LARGEST_RECORD, RecordConnection
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SSLObjectConnection", "connection_creator"]
+__all__ = ["SSLObjectConnection", "connection_creator", "note_server_name"]
 
 _server_names: WeakKeyDictionary[ssl.SSLObject, str] = WeakKeyDictionary()
 
@@ -75,6 +75,11 @@ class _ServerContext(OwnCreator):
         return SSLObjectConnection(self._context)
 
 
+def note_server_name(connection: ssl.SSLObject, name: str) -> None:
+    """Keep the name that a client has asked for, for :meth:`SSLObjectConnection.get_servername`."""
+    _server_names[connection] = name
+
+
 def _note_server_names(context: ssl.SSLContext) -> None:
     """Note the names that clients ask for, since an ``SSLObject`` of a server does not tell them."""
     theirs: Any = context.sni_callback
@@ -91,7 +96,7 @@ class _ServerNameNote:
 
     def __call__(self, sslobject: object, name: str | None, context: ssl.SSLContext) -> int | None:
         if name is not None and isinstance(sslobject, ssl.SSLObject):
-            _server_names[sslobject] = name
+            note_server_name(sslobject, name)
         return None if self._then is None else self._then(sslobject, name, context)
 
 

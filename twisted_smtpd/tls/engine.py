@@ -61,6 +61,12 @@ class OwnCreator(ABC):
         :raises Exception: whatever the user's context raises.
         """
 
+    def choose_engine(self, exporter: bool) -> None:  # noqa: B027 - most creators have only one
+        """Take the cheapest engine that can do what a server needs.
+
+        :param exporter: whether that includes keys for channel binding, ``tls-exporter`` (RFC 9266).
+        """
+
     def serverConnectionForTLS(self, tlsProtocol: object) -> Any:
         """The same for Twisted's TLS layer, which calls this for each new connection."""
         return self.engine()
