@@ -147,6 +147,10 @@ class Output:
 
     def close(self) -> None:
         """Close the connection when everything is sent."""
+        if self._seal is not None and self._held:
+            # By way of the layer, which sends it together with its close_notify.
+            data, self._held = self._held, b""
+            self.transport.write(data)
         self.send_held()
         if self._registered:
             # A transport with a producer stays open for what the producer may yet send.

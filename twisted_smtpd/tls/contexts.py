@@ -176,9 +176,9 @@ class SSLObjectConnection:
             raise _as_pyopenssl(error) from error
         return self._outgoing.read()
 
-    def due(self) -> bytes:
+    def due(self, least: int = 1) -> bytes:
         """See :class:`twisted_smtpd.tls.engine.Engine`."""
-        return self._outgoing.read() if self._outgoing.pending else b""
+        return self._outgoing.read() if self._outgoing.pending >= least else b""
 
     # For Twisted's layer.  The handshake
 

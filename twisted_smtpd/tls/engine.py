@@ -40,8 +40,15 @@ class Engine(Protocol):
         :raises OpenSSL.SSL.Error: if that is not possible.
         """
 
-    def due(self) -> bytes:
-        """What is to be sent without a call of :meth:`encrypt`: a step of the handshake, an alert, a new key."""
+    def due(self, least: int = 1) -> bytes:
+        """What is to be sent without a call of :meth:`encrypt`: a step of the handshake, an alert, a new key.
+
+        :param least: octets from which on it is returned; fewer are left for the next :meth:`encrypt`, if the engine
+            can tell.
+        """
+
+    def get_protocol_version_name(self) -> str:
+        """``TLSv1.3`` or older."""
 
     def shutdown(self) -> bool:
         """Have close_notify sent.

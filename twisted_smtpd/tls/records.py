@@ -75,7 +75,7 @@ class RecordConnection(SSL.Connection):
             sent += self.send(data[sent:])
         return self.due()
 
-    def due(self) -> bytes:
+    def due(self, least: int = 1) -> bytes:
         """See :class:`twisted_smtpd.tls.engine.Engine`."""
         if not self._may_have_output:
             return b""

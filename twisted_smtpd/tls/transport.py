@@ -35,6 +35,10 @@ class Secured(Protocol):
     def handshakeCompleted(self) -> object: ...
 
 
+# Octets that may wait for the next reply, if no client waits for them.
+MAY_WAIT = 2**10
+
+
 @implementer(ISSLTransport)
 class TLSTransport:
     """Stands between a socket's transport and the protocol that speaks TLS from now on.
@@ -77,8 +81,8 @@ class TLSTransport:
         plain = engine.decrypt(data)
         if plain and not self._aborted:
             protocol.dataReceived(plain)
-        if due := engine.due():
-            # A client that changes its key is answered with a new key.
+        # RFC 8446 section 4.6.3: a new key of the client is answered with one before the next reply.
+        if due := engine.due(MAY_WAIT if plain else 1):
             self.transport.write(due)
         if engine.over is not None:
             self._over(engine.over)
@@ -94,7 +98,8 @@ class TLSTransport:
             self._handshaking = False
             # A greeting goes out together with the end of the handshake.
             protocol.handshakeCompleted()
-        if due := self._engine.due():
+        # With TLS 1.3 only tickets are left at the end, for which no client waits: they go out with the next reply.
+        if due := self._engine.due(MAY_WAIT if done and self._engine.get_protocol_version_name() == "TLSv1.3" else 1):
             self.transport.write(due)
         return done and not self._ended
 
