@@ -24,10 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL, crypto
 
-__all__ = ["FAULTS", "Authority", "authority"]
-
-#: What can be wrong with TLS.
-FAULTS = frozenset({"expired", "wrong name", "unknown authority", "old version"})
+__all__ = ["Authority", "authority"]
 
 # Fixed, so that a test that sets the clock finds the certificates valid.
 _BEGIN = datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)
@@ -122,7 +119,7 @@ class Authority:
         """TLS for a server, kept for the next one of the same names.
 
         :param names: host names and addresses.
-        :param fault: one of :data:`FAULTS`, or ``""`` for a certificate without fault.
+        :param fault: one of :data:`~twisted_smtpd.testing.failures.TLS_FAULTS`, or ``""`` for none.
         """
         with self._lock:
             if (names, fault) not in self._contexts:
@@ -140,6 +137,8 @@ class Authority:
         # A client of today speaks TLS 1.2 or later, so it has no version in common with TLS 1.1.
         if fault == "old version":
             context.set_max_proto_version(SSL.TLS1_1_VERSION)
+            # OpenSSL would end such a connection without saying why.
+            context.set_cipher_list(b"ALL:@SECLEVEL=0")
         else:
             context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.use_certificate(crypto.X509.from_cryptography(issued.certificate))

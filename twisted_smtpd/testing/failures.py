@@ -40,6 +40,7 @@ GREYLISTED = Reply(451, "4.7.1", ("Greylisted, try again later",))
 #: What is no reply.
 GARBAGE = b"\x00\xff!? \x1b[0m no reply at all\r\n"
 
+#: What can be wrong with TLS.
 TLS_FAULTS = ("expired", "wrong name", "unknown authority", "old version")
 # What can be done at each kind of place, beside sending a reply or octets.
 _OF_COMMANDS = ("drop", "reset", "stall", "slow", "split", "garble", "greylist")
@@ -139,9 +140,9 @@ class Failure:
         if action in ("reply", "raw") and self.where != "TLS":
             return
         if action not in allowed:
-            replies = "" if self.where == "TLS" else "a reply such as '451 4.7.1 later', octets, "
+            replies = "" if self.where == "TLS" else "a reply such as '451 4.7.1 later', octets, or "
             names = ", ".join(map(repr, allowed))
-            raise ValueError(f"{what!r} can't happen at {self.where}: there it is {replies}or one of {names}")
+            raise ValueError(f"{what!r} can't happen at {self.where}: there it is {replies}one of {names}")
 
     def applies(self, step: Step) -> bool:
         """Whether it happens at this step; if so, that is counted."""

@@ -40,7 +40,7 @@ class Criteria:
     def fit(self, message: ReceivedMessage) -> bool:
         """Whether a message is like that."""
         return (
-            _in_any(self.to, (*message.rcpt_tos, header(message, "To"), header(message, "Cc")))
+            _in_any(self.to, tuple(message.rcpt_tos))
             and _in_any(self.sender, (message.mail_from, header(message, "From")))
             and _in_any(self.subject, (header(message, "Subject"),))
             and (self.body is None or _in_any(self.body, (message.text, message.html)))

@@ -20,8 +20,6 @@ __all__ = ["mail_server", "smtpd_module", "smtpd_session"]
 
 #: Options for all servers: ``name=value``, separated by blanks.
 VARIABLE = "TWISTED_SMTPD_TESTING"
-# The name of smtpdfix's entry point; its fixture is called smtpd, too.
-SMTPDFIX = "smtpd"
 OURS, THEIRS = "twisted_smtpd", "smtpdfix"
 
 _WORDS: dict[str, Any] = {
@@ -54,7 +52,9 @@ def pytest_configure(config: Any) -> None:
 
 
 def _is_theirs(config: Any) -> bool:
-    return str(getattr(config.pluginmanager.get_plugin(SMTPDFIX), "__name__", "")).startswith("smtpdfix")
+    """Whether smtpdfix is here, whose fixture is called smtpd, too."""
+    names = (getattr(plugin, "__name__", "") for plugin in config.pluginmanager.get_plugins())
+    return any(str(name).partition(".")[0] == THEIRS for name in names)
 
 
 def pytest_report_header(config: Any) -> str | None:

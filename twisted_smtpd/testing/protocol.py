@@ -42,11 +42,11 @@ class SMTPDouble(SMTP):
     :ivar wire: the way out.
     """
 
-    failures: Failures = Failures()
     wire: Wire
 
     def _share(self, settings: Any) -> None:
         super()._share(settings)
+        self.failures = Failures()
         self.transcript = Transcript()
         self._passed = False
         self._hidden: frozenset[str] = frozenset()
@@ -55,12 +55,12 @@ class SMTPDouble(SMTP):
         self._left = 0
 
     @property
-    def clock(self) -> IReactorTime:
+    def time_source(self) -> IReactorTime:
         """The time by which this connection goes."""
         return self.connections.timers.clock
 
     def makeConnection(self, transport: Any) -> None:
-        self.wire = Wire(transport, self.transcript, self.clock)
+        self.wire = Wire(transport, self.transcript, self.time_source)
         super().makeConnection(self.wire)  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Reason = connectionDone) -> None:
@@ -155,7 +155,7 @@ class SMTPDouble(SMTP):
         if failure.action == "stall":
             await Deferred()
         if failure.action == "slow":
-            await sleep(self.clock, failure.delay)
+            await sleep(self.time_source, failure.delay)
         return False
 
     # -- content -------------------------------------------------------------------------------------------------------

@@ -209,7 +209,7 @@ class BaseMailServer:
         A ``str`` is looked for as a part, whatever the case; a compiled regular expression is searched.
 
         :param predicate: called with a message; it fits if the result is true.
-        :param to: in the recipients of the envelope, ``To:`` and ``Cc:``.
+        :param to: in the recipients of the envelope: who gets it, whatever ``To:`` says.
         :param sender: in the sender of the envelope, and ``From:``.
         :param subject: in the subject.
         :param body: in the text or the HTML.
