@@ -8,14 +8,13 @@ from typing import Any, TypeVar
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.python.failure import Failure
 
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.session import Envelope
 from twisted_smtpd.smtp import SMTP
+from twisted_smtpd.testing.memory import CLIENT, Dialog
 
 T = TypeVar("T")
 
@@ -50,47 +49,16 @@ class Transport(StringTransport):
         super().resumeProducing()
 
 
-class Client:
-    """The other end of a connection.
+class Client(Dialog):
+    """The other end of a connection, which may be slow to read.
 
     :param protocol: the server's end.
     :param host: the client's address.
     """
 
-    def __init__(self, protocol: SMTP, host: Any = "192.0.2.1", transport: Transport | None = None) -> None:
+    def __init__(self, protocol: SMTP, host: Any = CLIENT, transport: Transport | None = None) -> None:
         address = IPv4Address("TCP", host, 40000) if isinstance(host, str) else host
-        self.transport = Transport(peerAddress=address) if transport is None else transport
-        self.protocol = protocol
-        protocol.makeConnection(self.transport)
-
-    def send(self, data: bytes) -> bytes:
-        """Send, and return what was answered since the last call."""
-        if not self.closed:
-            self.protocol.dataReceived(data)
-        return self.read()
-
-    def read(self) -> bytes:
-        said: bytes = self.transport.value()
-        self.transport.clear()
-        return said
-
-    @property
-    def closed(self) -> bool:
-        """Whether the server has closed the connection."""
-        return bool(self.transport.disconnecting)
-
-    @property
-    def aborted(self) -> bool:
-        return bool(self.transport.disconnected)
-
-    def lose(self, clean: bool = True) -> None:
-        """Have the connection end."""
-        self.transport.connected = False
-        self.protocol.connectionLost(Failure(ConnectionDone() if clean else ConnectionLost()))
-
-    def finish_sending(self) -> None:
-        """Shut down this side only."""
-        self.protocol.readConnectionLost()
+        super().__init__(protocol, host, Transport(peerAddress=address) if transport is None else transport)
 
 
 class Recorder:

@@ -1,0 +1,12 @@
+"""Stores of messages, for programs that look at the mail they took: an interface, and one in memory.
+
+:class:`IMessageStore` says what a store can do, :class:`MemoryStore` is one.
+"""
+
+from __future__ import annotations
+
+from twisted_smtpd.store.interfaces import IMessageStore
+from twisted_smtpd.store.memory import MemoryStore
+from twisted_smtpd.store.messages import Matching, NewMessage, SessionFacts, StoredMessage
+
+__all__ = ["IMessageStore", "Matching", "MemoryStore", "NewMessage", "SessionFacts", "StoredMessage"]

@@ -1,0 +1,77 @@
+"""The dialog of one session, for people to read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["MAX_LINES", "Transcript"]
+
+#: Lines of a dialog that are kept; of a longer one, these are its first.
+MAX_LINES = 500
+# Characters of a line that are kept.
+MAX_WIDTH = 500
+
+
+class Transcript:
+    """What was said in a session: ``C:`` by the client, ``S:`` by the server, ``--`` is a remark.
+
+    Passwords are left out, and of a message only the size is told.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._more = 0
+
+    def client(self, line: bytes) -> None:
+        """Note a command line, without its line end.  Of AUTH only the mechanism is kept."""
+        words = line.split(None, 2)
+        if len(words) > 2 and words[0].upper() == b"AUTH":
+            line = b" ".join((*words[:2], b"(not shown)"))
+        self._add("C:", _readable(line))
+
+    def secret(self) -> None:
+        """Note a line of a client that signs in."""
+        self._add("C:", "(not shown)")
+
+    def content(self, size: int) -> None:
+        """Note a message.
+
+        :param size: its octets.
+        """
+        self._add("C:", f"({size:,} octets of message)")
+        self._add("C:", ".")
+
+    def server(self, data: bytes) -> None:
+        """Note what the server sends: replies, or parts of them."""
+        for line in data.removesuffix(b"\r\n").split(b"\r\n"):
+            self._add("S:", _readable(line))
+
+    def remark(self, text: str) -> None:
+        """Note an event, such as the end of the connection."""
+        self._add("--", text)
+
+    def _add(self, who: str, text: str) -> None:
+        if len(self._lines) < MAX_LINES:
+            self._lines.append(f"{who} {text[:MAX_WIDTH]}")
+        else:
+            self._more += 1
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The lines so far, each with its mark."""
+        more = (f"-- {self._more:,} more lines",) if self._more else ()
+        return (*self._lines, *more)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    def __eq__(self, other: Any) -> bool:
+        return self.lines == other.lines if isinstance(other, Transcript) else NotImplemented
+
+    __hash__ = object.__hash__
+
+
+def _readable(data: bytes) -> str:
+    """Octets as a text of one line."""
+    text = data.decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() or char == "\t" else f"\\x{ord(char):02x}" for char in text)
