@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from errno import ECONNRESET, ENOBUFS, EWOULDBLOCK
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet import tcp
@@ -121,6 +122,42 @@ class DirectTests(OutputMixin):
         output.start_tls("a creator")  # type: ignore[arg-type]
         output.write(b"hello")
         self.assertEqual((socket.ended, socket.sent, socket.queued), (["a creator"], b"", b"hello"))
+
+    def sealed(self, socket: Socket) -> tuple[Output, list[Any]]:
+        """An output whose replies are sealed, and what the layer is asked."""
+        asked: list[Any] = []
+
+        class Layer:
+            def write(self, data: bytes) -> None:
+                asked.append(data)
+
+            def loseConnection(self) -> None:
+                asked.append("lose")
+
+        output = Output(socket, lambda: 0.0, lambda: None, lambda: None, self.batches)
+        output.direct = True
+        output.seal_with(Layer(), lambda data: b"<%b>" % data)
+        return output, asked
+
+    def test_sealed_replies_go_straight_to_the_socket(self) -> None:
+        self.batches: Any = None
+        socket = Socket(100, 2)
+        output, asked = self.sealed(socket)
+        output.write(b"hello")
+        output.write(b"world")
+        # What the socket did not take is sealed already.
+        self.assertEqual((socket.sent, socket.queued, asked), (b"<hello><w", b"orld>", []))
+
+    def test_the_last_reply_goes_by_way_of_the_layer_which_adds_to_it(self) -> None:
+        self.batches = SimpleNamespace(holding=True, senders=[])
+        socket = Socket()
+        output, asked = self.sealed(socket)
+        output.write(b"bye")
+        output.close()
+        self.assertEqual((socket.sent, asked), (b"", [b"bye", "lose"]))
+        output.stop()
+        output.send_held()
+        self.assertEqual(socket.sent, b"")
 
     def test_a_connection_that_is_lost(self) -> None:
         socket = Socket(ConnectionResetError(ECONNRESET, "gone"))

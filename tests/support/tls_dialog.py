@@ -168,7 +168,7 @@ class Peer:
     @property
     def closed(self) -> bool:
         protocol = self.transport.protocol
-        return bool(self.transport.disconnecting or (self.transport.TLS and protocol.disconnecting))
+        return bool(self.transport.disconnecting or getattr(protocol, "disconnecting", False))
 
     @property
     def aborted(self) -> bool:

@@ -96,7 +96,7 @@ class TLSLayer:
         arrived = client._take_input()
         if isinstance(creator, OwnCreator):
             creator.choose_engine(client._settings.binds_channels)
-            if client._output.direct:
+            if client._output.direct and creator.is_unchanged():
                 return await self._start_on_socket(creator, arrived)
         guarded = _Guarded(creator)
         self.handshaking = True

@@ -74,6 +74,11 @@ class OwnCreator(ABC):
         :param exporter: whether that includes keys for channel binding, ``tls-exporter`` (RFC 9266).
         """
 
+    def is_unchanged(self) -> bool:
+        """Whether :meth:`engine` gives what :meth:`serverConnectionForTLS` would: no subclass has its own."""
+        function = getattr(self.serverConnectionForTLS, "__func__", None)
+        return function is OwnCreator.serverConnectionForTLS
+
     def serverConnectionForTLS(self, tlsProtocol: object) -> Any:
         """The same for Twisted's TLS layer, which calls this for each new connection."""
         return self.engine()

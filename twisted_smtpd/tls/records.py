@@ -126,6 +126,10 @@ class RecordConnection(SSL.Connection):
             self._may_have_output = True
             self._readable = _NOTHING
             raise
+        except SSL.Error:
+            # An alert, perhaps.
+            self._may_have_output = True
+            raise
         if readable == _ONE_RECORD and len(data) < bufsiz and not flags:
             self._readable = _NOTHING
         else:

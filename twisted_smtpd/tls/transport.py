@@ -130,7 +130,7 @@ class TLSTransport:
 
     def _close(self) -> None:
         # A transport with a producer stays open for what the producer may yet send.
-        self.transport.unregisterProducer()
+        self.unregisterProducer()
         self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure) -> None:
@@ -246,7 +246,8 @@ class TLSTransport:
         self.transport.registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
-        self.transport.unregisterProducer()
+        if self.transport.producer is not None:
+            self.transport.unregisterProducer()
 
     def pauseProducing(self) -> None:
         self.transport.pauseProducing()
