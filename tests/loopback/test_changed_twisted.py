@@ -13,6 +13,7 @@ from tests.loopback.test_controller_scripts import ScriptCase
 from tests.support.changed_twisted import SHORTCUTS, ChangedTwistedMixin, hide
 from twisted_smtpd.runtime import twisted_private
 from twisted_smtpd.runtime.twisted_private import SOCKETS
+from twisted_smtpd.tls.engine import OwnCreator
 
 
 class SecondLoopTests(ChangedTwistedMixin, ControllerCase):
@@ -58,6 +59,8 @@ class SecondLoopTests(ChangedTwistedMixin, ControllerCase):
         self.assert_one_line("TLSMemoryBIOProtocol.write:", "slower, not wrong")
 
     def test_without_the_clock_of_tls(self) -> None:
+        # As for contexts that are the user's own: with Twisted's layer.
+        self.patch(OwnCreator, "is_unchanged", lambda creator: False)
         owners: list[tuple[Any, str]] = [
             (tls.BufferingTLSTransport, "_aggregator"),
             (tls._AggregateSmallWrites, "_clock"),

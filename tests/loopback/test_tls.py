@@ -63,6 +63,27 @@ class TLSClientTests(ServerCase):
             client.sendmail("a@x.example", "b@y.example", "Subject: hi\r\n\r\n" + "x" * 70 + "\r\n" * 50_000)
         self.assertEqual(self.stored(), 2)
 
+    def test_sessions_are_resumed_until_the_certificate_is_renewed(self) -> None:
+        server, _, secure = self.serve_both()
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            self.context.minimum_version = self.context.maximum_version = version
+
+            def connect(session: ssl.SSLSession | None = None) -> ssl.SSLSocket:
+                plain = socket.create_connection(("127.0.0.1", secure), timeout=LIMIT)
+                self.addCleanup(plain.close)
+                client = self.context.wrap_socket(plain, server_hostname="localhost", session=session)
+                self.addCleanup(client.close)
+                # The tickets come with the greeting.
+                self.assertEqual(client.recv(100)[:4], b"220 ")
+                return client
+
+            first = connect()
+            self.assertFalse(first.session_reused)
+            self.assertTrue(connect(first.session).session_reused)
+            server.send_signal(signal.SIGHUP)
+            self.read_until(server, "certificates reloaded")
+            self.assertFalse(connect(first.session).session_reused)
+
     @skipUnless(shutil.which("openssl"), "openssl is not installed")
     def test_openssl_s_client(self) -> None:
         _, clear, secure = self.serve_both()
