@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.content_model import cut
+from tests.support.content_model import cut, policies
 from tests.support.fakes import (
     ENVELOPE,
     Client,
@@ -47,7 +47,7 @@ class WholeTests(SynchronousTestCase):
     """However a message is cut, it is the same message."""
 
     @settings(max_examples=200, deadline=None)
-    @given(lines, places, places, st.booleans(), st.sampled_from([None, 30]), st.sampled_from(["normalize", "reject"]))
+    @given(lines, places, places, st.booleans(), st.sampled_from([None, 30]), policies)
     def test_any_chunking_gives_the_message(
         self, body: bytes, chunk_places: list[int], reads: list[int], binary: bool, limit: int | None, policy: str
     ) -> None:
@@ -74,7 +74,7 @@ class WholeTests(SynchronousTestCase):
         places,
         st.sampled_from([None, 30]),
         st.sampled_from([None, 20]),
-        st.sampled_from(["normalize", "reject"]),
+        policies,
     )
     def test_data_and_bdat_give_the_same(
         self, body: bytes, chunk_places: list[int], size: int | None, line: int | None, policy: str

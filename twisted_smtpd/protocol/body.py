@@ -176,6 +176,8 @@ class Body:
         self.reader = message.reader
         self.feed(b"")
         self.reader = None
+        # The command goes on: what follows waits.
+        self._connection._hold()
 
     async def abandon_chunks(self) -> None:
         """The message will not be whole: wait for the hook that reads it, so that the next one does not overtake it."""
