@@ -253,7 +253,9 @@ class ChunksTests(StreamTestCase):
 
     @settings(max_examples=100, deadline=None)
     @given(
-        st.lists(st.sampled_from([b"\r\n", b".", b"\n", b"\r", b"a", b"QUIT\r\n", b"b" * 50]), max_size=20).map(b"".join),
+        st.lists(st.sampled_from([b"\r\n", b".", b"\n", b"\r", b"a", b"QUIT\r\n", b"b" * 50]), max_size=20).map(
+            b"".join
+        ),
         st.lists(st.integers(0, 200), max_size=6),
         st.lists(st.integers(0, 400), max_size=10),
     )
