@@ -26,6 +26,7 @@ PLACES = {
     State.SENDER: (3, 1),
     State.RECIPIENT: (2, 1),
     State.REFUSED: (3, 2),
+    State.CHUNKS: (2, 2),
 }
 BOX = (104, 32)
 GRID = (196, 96)

@@ -35,6 +35,8 @@ HOOKS = {
     "IRCPTHandler": ("handle_RCPT", ("server", "session", "envelope", "address", "rcpt_options")),
     "IRSETHandler": ("handle_RSET", ("server", "session", "envelope")),
     "ISTARTTLSHandler": ("handle_STARTTLS", ("server", "session", "envelope")),
+    "IETRNHandler": ("handle_ETRN", ("server", "session", "envelope", "queue")),
+    "IEXPNHandler": ("handle_EXPN", ("server", "session", "envelope", "name")),
     "IVRFYHandler": ("handle_VRFY", ("server", "session", "envelope", "address")),
 }
 

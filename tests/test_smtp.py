@@ -176,7 +176,7 @@ class SubclassTests(SynchronousTestCase):
         client = connect(protocol=Mine)
         self.assertEqual(client.send(b"ping x y\r\n"), b"259 2.0.0 pong x y\r\n")
         self.assertEqual(client.send(b"SECRET\r\nQUIET\r\n"), b"550 5.7.1 no\r\n250 2.0.0 shh\r\n")
-        commands = b"DATA EHLO EXPN HELO HELP MAIL NOOP PING QUIT RCPT RSET VRFY\r\n"
+        commands = b"BDAT DATA EHLO EXPN HELO HELP MAIL NOOP PING QUIT RCPT RSET VRFY\r\n"
         self.assertEqual(client.send(b"HELP\r\n"), b"214 2.0.0 Supported commands: " + commands)
         self.assertEqual(client.send(b"HELP PING\r\n"), b"214 2.0.0 Syntax: PING [text]\r\n")
         self.assertEqual(codes(client.send(b"HELP SECRET\r\nHELP QUIET\r\n")), [504, 504])

@@ -6,6 +6,7 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from dataclasses import replace
 from functools import wraps
 from operator import attrgetter
 from types import MemberDescriptorType
@@ -15,8 +16,10 @@ from twisted_smtpd.auth.offer import mechanism_table
 from twisted_smtpd.options.option import SECONDS
 from twisted_smtpd.options.security import Security
 from twisted_smtpd.options.table import DEFAULTS, OPTIONS, TABLE, SMTPOptions, call_limits, check
+from twisted_smtpd.protocol.chunking import reading_chunk
 from twisted_smtpd.protocol.counting import counted
 from twisted_smtpd.protocol.dispatch import Dispatch
+from twisted_smtpd.protocol.envelope_extensions import ON_REQUEST
 from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.settings import RATE_WINDOW, Command, CommandMethod, SharedSettings, ignore
 from twisted_smtpd.protocol.states import TRANSACTION, Refusal, State, transaction_state, verdict
@@ -33,9 +36,11 @@ AUTH_NOT_OFFERED = Refusal(502, "5.5.1", "AUTH is not offered here")
 
 # Where no network is trusted, these are unknown.
 _OF_TRUSTED = frozenset({"XCLIENT", "XFORWARD"})
+# Where the extension is not offered, its command is unknown.
+_OF_EXTENSIONS = {"BDAT": "CHUNKING", "ETRN": "ETRN"}
 # The commands that check_helo_needed() and check_auth_needed() decide about, where a class has its own ...
-_NEED_HELO = frozenset({"MAIL", "RCPT", "DATA", "AUTH", "STARTTLS"})
-_NEED_AUTH = frozenset({"MAIL", "RCPT", "DATA"})
+_NEED_HELO = frozenset({"MAIL", "RCPT", "DATA", "BDAT", "AUTH", "STARTTLS"})
+_NEED_AUTH = frozenset({"MAIL", "RCPT", "DATA", "BDAT"})
 # ... and those that call check_auth_needed() themselves, since they may come before HELO.
 _ASK_BY_THEMSELVES = frozenset({"HELP", "VRFY", "EXPN"})
 
@@ -85,24 +90,26 @@ class Settings(SharedSettings):
         # A class with its own push() may refuse what no hook does.
         has_a_say = cls._call_handler_hook is not Dispatch._call_handler_hook or _is_set_by(cls, "push")
         self.asked = frozenset({*self.hooks, *(("MAIL", "RCPT") if has_a_say else ())})
+        self.call_limits = call_limits(values["command_call_limit"])
         self.security = Security(values, self.hooks)
         self.mechanisms = mechanism_table(cls, handler, values, self.hooks)
         self.binds_channels = any(name.endswith("-PLUS") for name in self.mechanisms)
-        self.extensions: tuple[Extension, ...] = tuple(e for e in cls.extensions if e.in_use(self))
+        self.extensions, disabled = _chosen_extensions(cls, self)
         self.ehlo_state = _state_getter(self.extensions)
         self.ehlo_responses: dict[Hashable, str] = {}
         ignored = {name.upper(): ignore for name in values["ignore_parameters"] or ()}
         # Clients say AUTH=<> unasked; RFC 4954 section 5 would have it treated as if it were not there.
-        self.mail_parameters = {"AUTH": ignore, **ignored}
+        self.mail_parameters = {"AUTH": ignore, **{k: e.refuse for e in disabled for k in e.mail_parameters}, **ignored}
         self.mail_parameters.update((k, p) for e in self.extensions for k, p in e.mail_parameters.items())
-        self.rcpt_parameters = {**ignored, **{k: p for e in self.extensions for k, p in e.rcpt_parameters.items()}}
+        self.rcpt_parameters = {**{k: e.refuse for e in disabled for k in e.rcpt_parameters}, **ignored}
+        self.rcpt_parameters.update((k, p) for e in self.extensions for k, p in e.rcpt_parameters.items())
+        self.exclusive = tuple(names for e in self.extensions for names in e.exclusive)
         self.commands = _commands(cls, self.extensions, self.security, self.values)
         self.dispatch = _dispatch(cls, self.commands, self.security, offers_auth=bool(self.mechanisms))
         own_commands = _own_commands(cls, self.commands)
         self.guarded = _dispatch(cls, own_commands, self.security, offers_auth=bool(self.mechanisms))
         limits = [command.size_limit for command in self.commands.values()]
         self.longest_command, self.fits_all = max(limits), min(limits) - len("\r\n")
-        self.call_limits = call_limits(values["command_call_limit"])
         times = [value for option in TABLE.values() if option.unit == SECONDS and (value := values[option.name])]
         self.shortest_limit = min(RATE_WINDOW, *times, *self.security.deadlines)
         self.connections = Connections(values["clock"])
@@ -179,14 +186,44 @@ def _state_getter(extensions: Iterable[Extension]) -> Callable[[Any], Hashable] 
     return attrgetter(*sorted(varies_with))
 
 
+def _chosen_extensions(cls: type[Dispatch], settings: Settings) -> tuple[tuple[Extension, ...], list[Extension]]:
+    """The extensions that a server offers, and those that it has turned off.
+
+    :raises TypeError: if one to be offered is neither a name nor an extension.
+    :raises ValueError: for a name that is unknown, or of an extension that can't be turned off.
+    """
+    values = settings.values
+    known = list(cls.extensions)
+    for wanted in values["offer_extensions"] or ():
+        extension = ON_REQUEST.get(wanted.upper()) if isinstance(wanted, str) else wanted
+        if extension is None:
+            raise ValueError(f"offer_extensions are of {', '.join(ON_REQUEST)}, or objects of yours; not {wanted!r}")
+        if not isinstance(extension, Extension):
+            raise TypeError(f"an extension is a name or an Extension, not {wanted!r}")
+        if all(extension is not other for other in known):
+            known.append(extension)
+    off = {name.upper() for name in values["disable_extensions"] or ()}
+    able = sorted(extension.name for extension in known if extension.optional)
+    if unable := sorted(off.difference(able)):
+        raise ValueError(f"disable_extensions are of {', '.join(able)}; not {unable[0]!r}")
+    off.update(extension.name for extension in known if off.intersection(extension.requires))
+    disabled = [extension for extension in known if extension.name in off]
+    return tuple(e for e in known if e not in disabled and e.in_use(settings)), disabled
+
+
 def _commands(
     cls: type[Dispatch], extensions: Iterable[Extension], security: Security, values: SMTPOptions
 ) -> dict[str, Command]:
-    """The verbs of a class."""
+    """The verbs of a class, and of its extensions."""
     growth: Counter[str] = Counter()
+    commands = {}
     for extension in extensions:
         growth.update(extension.growth)
-    commands = {}
+    for extension in extensions:
+        for verb, function in extension.commands.items():
+            limit = cls.command_size_limit + growth[verb]
+            commands[verb] = Command(_settled(function), limit, foreign=True)
+    offered = {extension.name for extension in extensions}
     for name in dir(cls):
         verb = name[5:].upper()
         if not name.startswith("smtp_") or verb in cls.withheld_commands:
@@ -195,6 +232,8 @@ def _commands(
         owner = next(base for base in cls.__mro__ if name in vars(base))
         foreign = not vars(owner).get("_own_commands", False)
         if verb in _OF_TRUSTED and security.xclients is None and not foreign:
+            continue
+        if verb in _OF_EXTENSIONS and _OF_EXTENSIONS[verb] not in offered and not foreign:
             continue
         limit = cls.command_size_limits.get(verb, cls.command_size_limit + growth[verb])
         method = _settled(method) if foreign else _unguarded(method)
@@ -258,6 +297,8 @@ def _dispatch(
         if "*" not in cls.states[state]:
             # A command of another package decides for itself.  Where it calls ours by name, that one asks the table.
             cells.update((verb, command) for verb, command in commands.items() if command.foreign)
+        if (chunk := cells.get("BDAT")) is not None:
+            cells["BDAT"] = replace(chunk, method=reading_chunk(chunk.method))
     return states
 
 

@@ -27,6 +27,8 @@ __all__ = [
     "IDISCONNECTHandler",
     "IEHLOHandler",
     "IEHLOResponsesHandler",
+    "IETRNHandler",
+    "IEXPNHandler",
     "IExceptionHandler",
     "IHELOHandler",
     "IHandlerPlugin",
@@ -220,6 +222,28 @@ class IVRFYHandler(Interface):
 
         :param address: the parsed address.
         :returns: a status.
+        """
+
+
+class IEXPNHandler(Interface):
+    """Answers EXPN (RFC 5321 section 4.1.1.7); where a handler has this, EHLO says so."""
+
+    def handle_EXPN(server: Any, session: Session, envelope: Envelope, name: str) -> Any:
+        """The client asks who is on a mailing list.
+
+        :param name: the list's name, as sent.
+        :returns: a status; one of several lines has a member in each (section 3.5.2).
+        """
+
+
+class IETRNHandler(Interface):
+    """Answers ETRN (RFC 1985); where a handler has this, EHLO offers it."""
+
+    def handle_ETRN(server: Any, session: Session, envelope: Envelope, queue: str) -> Any:
+        """The client asks that the mail which waits for it be sent.
+
+        :param queue: a host's name, ``@`` and a domain, or ``#`` and the name of a queue, as sent.
+        :returns: a status: 250 to 253, 458 or 459 (section 5.3).
         """
 
 

@@ -58,12 +58,17 @@ class LMTP(SMTP):
         return rest
 
     async def _run_hook(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        before = self._pushed
+        if name not in _OF_MESSAGES:
+            return await super()._run_hook(name, arguments)
         try:
             return await super()._run_hook(name, arguments)
         finally:
-            if name in _OF_MESSAGES:
-                self._answered = self._pushed - before
+            # The replies to chunks are not the hook's.
+            self._answered = 0 if self._reads_chunks(name) else self._pushed
+
+    def _no_reply_yet(self, code: int = 0) -> None:
+        super()._no_reply_yet(code)
+        self._pushed = 0
 
     def _already_sent(self, name: str, status: Any) -> Any:
         # A hook may push the replies of the first recipients by itself; what it returns is for the rest.

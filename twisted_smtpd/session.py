@@ -5,9 +5,25 @@ from __future__ import annotations
 import itertools
 import secrets
 from asyncio import AbstractEventLoop
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from datetime import datetime
+from typing import Any, Protocol, TypeAlias, TypeVar
 
+from twisted_smtpd.wire.parameters import (
+    DeliveryTime,
+    OriginalRecipient,
+    ValidSince,
+    parse_deliver_by,
+    parse_envid,
+    parse_hold_for,
+    parse_hold_until,
+    parse_notify,
+    parse_orcpt,
+    parse_priority,
+    parse_ret,
+    parse_valid_since,
+)
 from twisted_smtpd.wire.proxy_protocol import ProxyData
 
 __all__ = ["NULL_SENDER", "Envelope", "Peer", "Recipient", "Session", "TLSDetails", "within_brackets"]
@@ -22,6 +38,14 @@ NULL_SENDER = "<>"
 # A counter is cheaper than a random number for each session; the prefix keeps the logs of two processes apart.
 _prefix = secrets.token_hex(4)
 _counter = itertools.count(1)
+
+
+T = TypeVar("T")
+
+
+def _typed(parameters: Mapping[str, str | None], keyword: str, read: Callable[[str | None], T]) -> T | None:
+    """The value of a parameter, or ``None`` where the client has not given it."""
+    return read(parameters[keyword]) if keyword in parameters else None
 
 
 def within_brackets(mail_from: str | None) -> str:
@@ -135,6 +159,24 @@ class Recipient:
     options: list[str] = field(default_factory=list)
     parameters: dict[str, str | None] = field(default_factory=dict)
 
+    @property
+    def notify(self) -> frozenset[str] | None:
+        """Which notices the sender wants (RFC 3461): some of ``SUCCESS``, ``FAILURE``, ``DELAY``.
+
+        It is empty for ``NOTIFY=NEVER``, and ``None`` where the client has not said.
+        """
+        return _typed(self.parameters, "NOTIFY", parse_notify)
+
+    @property
+    def original_recipient(self) -> OriginalRecipient | None:
+        """The address that the sender used (``ORCPT``, RFC 3461), or ``None`` where the client has not said."""
+        return _typed(self.parameters, "ORCPT", parse_orcpt)
+
+    @property
+    def valid_since(self) -> ValidSince | None:
+        """Since when the mailbox must have had its owner (``RRVS``, RFC 7293), or ``None``."""
+        return _typed(self.parameters, "RRVS", parse_valid_since)
+
 
 class Envelope:
     """The transaction in progress.
@@ -168,6 +210,41 @@ class Envelope:
     def null_sender(self) -> bool:
         """Whether the reverse-path is the null one (``MAIL FROM:<>``): a bounce, to which no bounce may be sent."""
         return self.mail_from == NULL_SENDER or self.mail_from == ""
+
+    @property
+    def ret(self) -> str | None:
+        """What a notice of failure is to have of the message (RFC 3461): ``"FULL"``, ``"HDRS"``; or ``None``."""
+        return _typed(self.mail_parameters, "RET", parse_ret)
+
+    @property
+    def envelope_id(self) -> str | None:
+        """The sender's name for this envelope (``ENVID``, RFC 3461), decoded; or ``None``."""
+        return _typed(self.mail_parameters, "ENVID", parse_envid)
+
+    @property
+    def priority(self) -> int | None:
+        """How urgent the message is (``MT-PRIORITY``, RFC 6710), from -9 to 9; or ``None``."""
+        return _typed(self.mail_parameters, "MT-PRIORITY", parse_priority)
+
+    @property
+    def deliver_by(self) -> DeliveryTime | None:
+        """How soon it has to be delivered (``BY``, RFC 2852), counted from MAIL; or ``None``."""
+        return _typed(self.mail_parameters, "BY", parse_deliver_by)
+
+    @property
+    def hold_for(self) -> int | None:
+        """The seconds for which it is to be held (``HOLDFOR``, RFC 4865), counted from MAIL; or ``None``."""
+        return _typed(self.mail_parameters, "HOLDFOR", parse_hold_for)
+
+    @property
+    def hold_until(self) -> datetime | None:
+        """The time until which it is to be held (``HOLDUNTIL``, RFC 4865); or ``None``."""
+        return _typed(self.mail_parameters, "HOLDUNTIL", parse_hold_until)
+
+    @property
+    def binary(self) -> bool:
+        """Whether the message is ``BODY=BINARYMIME`` (RFC 3030): any octets, without lines."""
+        return (self.mail_parameters.get("BODY") or "").upper() == "BINARYMIME"
 
     @property
     def content_bytes(self) -> bytes:

@@ -22,6 +22,7 @@ from twisted_smtpd.auth.view import Mechanism, Response
 from twisted_smtpd.extensions import EXTENSIONS
 from twisted_smtpd.options.reference import with_parameters
 from twisted_smtpd.options.table import MIB, SMTPOptions
+from twisted_smtpd.protocol.chunking import bdat
 from twisted_smtpd.protocol.counting import refused
 from twisted_smtpd.protocol.dispatch import guarded, syntax
 from twisted_smtpd.protocol.greeting import MAX_EHLO_RESPONSES, say_hello
@@ -86,7 +87,7 @@ class SMTP(Transaction):
     :raises ValueError: for a value out of bounds.
     """
 
-    __slots__ = ("_auth",)
+    __slots__ = ("_auth", "_utf8_reply")
 
     #: Whether the commands of this class are this package's own; a subclass's may await anything.
     _own_commands = True
@@ -115,6 +116,8 @@ class SMTP(Transaction):
     def _share(self, settings: SharedSettings) -> None:
         super()._share(settings)
         self._auth: AuthExchange | None = None
+        # Whether the reply in progress may have UTF-8, though no message with SMTPUTF8 has begun.
+        self._utf8_reply = False
 
     # -- the greeting --------------------------------------------------------------------------------------------------
 
@@ -149,6 +152,11 @@ class SMTP(Transaction):
     smtp_RCPT = guarded("RCPT")(syntax("RCPT TO:<address>", extended=" [SP <rcpt-parameters>]")(Transaction._rcpt))
     smtp_DATA = guarded("DATA")(syntax("DATA")(Transaction._data))
 
+    @guarded("BDAT")
+    @syntax("BDAT octets [LAST]")
+    def smtp_BDAT(self, arg: str | None) -> Awaitable[None]:
+        return bdat(self, arg)
+
     # -- other commands ------------------------------------------------------------------------------------------------
 
     @syntax("NOOP [ignored]")
@@ -168,6 +176,7 @@ class SMTP(Transaction):
     @syntax("RSET")
     async def smtp_RSET(self, arg: str | None) -> None:
         self._no_argument(arg)
+        await self._forget_message()
         self._set_rset_state()
         await self._call_old_hook("rset_hook")
         status = await self._call_handler_hook("RSET")
@@ -201,24 +210,61 @@ class SMTP(Transaction):
         await self.check_auth_needed("VRFY")
         if arg is None:
             raise SMTPReplyError(501, "5.5.4", "Syntax: VRFY <address>")
-        text, utf8 = arg, False
-        if self.enable_SMTPUTF8 and arg.upper().endswith(" SMTPUTF8"):
-            # RFC 6531 section 3.7.4.2
-            text, utf8 = arg[: -len(" SMTPUTF8")], True
+        text, utf8 = self._without_utf8_word(arg)
         address = parse_mailbox(text, bare_local_part=True, local_part_limit=self.local_part_limit)
         if not (utf8 or address.isascii()):
             raise self._needs_smtputf8()
-        status = await self._call_handler_hook("VRFY", address)
-        await self.push(
-            "252 Cannot VRFY user, but will accept message and attempt delivery" if status is MISSING else status
-        )
+        await self._ask_about(address, "252 Cannot VRFY user, but will accept message and attempt delivery", utf8)
+
+    def _without_utf8_word(self, arg: str) -> tuple[str, bool]:
+        """An argument without the parameter SMTPUTF8; whether it was there (RFC 6531 section 3.7.4.2)."""
+        if self.enable_SMTPUTF8 and arg.upper().endswith(" SMTPUTF8"):
+            return arg[: -len(" SMTPUTF8")].rstrip(" \t"), True
+        return arg, False
+
+    async def _ask_about(self, name: str, otherwise: str, utf8: bool = False) -> None:
+        """Ask the hook of the command in progress.
+
+        :param name: the mailbox, list or queue that it is about.
+        :param otherwise: the status if no hook answers.
+        :param utf8: whether the reply may have UTF-8.
+        """
+        self._utf8_reply = utf8
+        try:
+            status = await self._call_handler_hook(self._verb, name)
+            await self.push(otherwise if status is MISSING else status)
+        finally:
+            self._utf8_reply = False
         if self._code >= 400:
             refused(self)
+
+    @property
+    def answers_etrn(self) -> bool:
+        """Whether the handler has ``handle_ETRN``."""
+        return "ETRN" in self._settings.hooks
+
+    @property
+    def utf8_replies(self) -> bool:
+        return self._utf8_reply or super().utf8_replies
 
     @syntax("EXPN <list>")
     async def smtp_EXPN(self, arg: str | None) -> None:
         await self.check_auth_needed("EXPN")
-        raise SMTPReplyError(502, "5.5.1", "EXPN is not implemented")
+        if "EXPN" not in self._settings.asked:
+            raise SMTPReplyError(502, "5.5.1", "EXPN is not implemented")
+        if arg is None:
+            raise SMTPReplyError(501, "5.5.4", "Syntax: EXPN <list>")
+        name, utf8 = self._without_utf8_word(arg)
+        if not (utf8 or name.isascii()):
+            raise self._needs_smtputf8()
+        await self._ask_about(name, "502 EXPN is not implemented", utf8)
+
+    @syntax("ETRN <queue>", when="answers_etrn")
+    async def smtp_ETRN(self, arg: str | None) -> None:
+        await self.check_auth_needed("ETRN")
+        if arg is None:
+            raise SMTPReplyError(501, "5.5.4", "Syntax: ETRN <queue>")
+        await self._ask_about(arg, "458 Unable to queue messages for this node")
 
     # -- authentication ------------------------------------------------------------------------------------------------
 

@@ -28,11 +28,18 @@ class ContentStream(AsyncIterator[bytes]):
 
     :param drained: called when the hook has caught up.
     :param cancel: called when the hook is to end and can't be told.
+    :param declared_size: octets that the client has announced (RFC 1870), or ``None``.
+    :ivar declared_size: the same.  It is the client's word: a hook that counts on it has to check it.
+    :ivar size: octets that the hook has read so far.
     :ivar full: whether the client has to wait for the hook.
     :ivar error: why the message is not whole, or ``None``.
     """
 
-    def __init__(self, drained: Callable[[], None], cancel: Callable[[], None]) -> None:
+    def __init__(
+        self, drained: Callable[[], None], cancel: Callable[[], None], declared_size: int | None = None
+    ) -> None:
+        self.declared_size = declared_size
+        self.size = 0
         self._drained = drained
         self._cancel = cancel
         self._chunks: deque[bytes] = deque()
@@ -59,6 +66,7 @@ class ContentStream(AsyncIterator[bytes]):
             await self._waiter
         chunk = self._chunks.popleft()
         self._backlog -= len(chunk)
+        self.size += len(chunk)
         if self.full and not self._backlog:
             self._free()
         return chunk

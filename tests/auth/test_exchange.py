@@ -447,7 +447,7 @@ class SubmitterTests(AuthCase):
     def test_the_line_may_be_500_octets_longer(self) -> None:
         client = dial()
         mail = b"MAIL FROM:<a@x.example> AUTH=%b@x.example" % (b"a" * 40)
-        limit = 512 + 26 + 17 + 10 + 11 + 500
+        limit = 512 + 26 + 17 + 10 + 11 + 116 + 500
         self.assertEqual(codes(client.send(mail.ljust(limit - 2) + b"\r\n")), [250])
         client.send(b"RSET\r\n")
         self.assertEqual(codes(client.send(mail.ljust(limit - 1) + b"\r\n")), [500])

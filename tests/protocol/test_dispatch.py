@@ -261,7 +261,7 @@ class StatusTests(SynchronousTestCase):
 
 class CommandTests(SynchronousTestCase):
     def test_a_chunk_is_never_taken_for_commands(self) -> None:
-        client = connect()
+        client = connect(disable_extensions=["CHUNKING"])
         said = client.send(b"EHLO x\r\nBDAT 30\r\nMAIL FROM:<evil@x.example>\r\n")
         self.assertEqual(codes(said), [250, 521])
         self.assertTrue(client.closed)

@@ -12,7 +12,7 @@ from tests.support.fakes import Client, Recorder, codes, connect
 from tests.support.tls_dialog import SecureTestCase
 from twisted_smtpd.smtp import SMTP
 
-LONG = b"NOOP " + b"x" * 600
+LONG = b"NOOP " + b"x" * 1200
 
 
 def octet_by_octet(client: Client, data: bytes) -> list[int]:

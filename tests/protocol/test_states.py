@@ -23,10 +23,12 @@ LINES = {
     "MAIL": b"MAIL FROM:<anne@example.com>",
     "RCPT": b"RCPT TO:<bart@example.com>",
     "DATA": b"DATA",
+    "BDAT": b"BDAT 3\r\nx",
     "RSET": b"RSET",
     "NOOP": b"NOOP",
     "VRFY": b"VRFY <bart@example.com>",
     "EXPN": b"EXPN staff",
+    "ETRN": b"ETRN example.com",
     "HELP": b"HELP",
     "QUIT": b"QUIT",
 }
@@ -43,6 +45,7 @@ WAYS = {
     State.SENDER: b"%b" + MAIL,
     State.REFUSED: b"%b" + MAIL + REFUSED,
     State.RECIPIENT: b"%b" + MAIL + REFUSED + ACCEPTED,
+    State.CHUNKS: b"%b" + MAIL + REFUSED + ACCEPTED + b"BDAT 1\r\na",
 }
 
 
@@ -64,6 +67,9 @@ class Handler:
 
     def handle_STARTTLS(self, *arguments: Any) -> bool:
         return False
+
+    def handle_ETRN(self, *arguments: Any) -> str:
+        return "250 Queuing started"
 
 
 class StatesTests(SecureTestCase):
@@ -150,6 +156,8 @@ class StatesTests(SecureTestCase):
             (State.SENDER, State.REFUSED): REFUSED.strip(),
             (State.REFUSED, State.RECIPIENT): LINES["RCPT"],
             (State.RECIPIENT, State.READY): b"DATA\r\nhello\r\n.",
+            (State.RECIPIENT, State.CHUNKS): b"BDAT 2\r\n",
+            (State.CHUNKS, State.READY): b"BDAT 2 LAST\r\n",
         }
         arrows = {(start, end) for start, _, end in NEXT}
         self.assertLessEqual(steps.keys(), arrows)
@@ -157,7 +165,7 @@ class StatesTests(SecureTestCase):
             client = self.client(start, SMTP)
             client.send(lines + b"\r\n")
             self.assertIs(state_of(client.protocol), end, (start, lines))
-        for state in (State.SENDER, State.REFUSED, State.RECIPIENT):
+        for state in (State.SENDER, State.REFUSED, State.RECIPIENT, State.CHUNKS):
             for command in (b"RSET", hello):
                 client = self.client(state, SMTP)
                 client.send(command + b"\r\n")

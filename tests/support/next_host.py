@@ -61,6 +61,8 @@ class Line:
         self.closed = False
         self._buffer = b""
         self._in_content = False
+        # Octets of a chunk, whose commands are always LAST here.
+        self._left: int | None = None
         self._accepted = 0
 
     def start(self) -> None:
@@ -78,6 +80,14 @@ class Line:
     def heard(self, data: bytes) -> None:
         self._buffer += data
         while not self.closed:
+            if self._left is not None:
+                if len(self._buffer) < self._left:
+                    return
+                self.messages.append(self._buffer[: self._left])
+                self._buffer, self._left = self._buffer[self._left :], None
+                for _ in range(self._accepted if self.host.lmtp else 1):
+                    self.say(self.host.answer(".", self))
+                continue
             end = b"\r\n.\r\n" if self._in_content else b"\r\n"
             haystack = b"\r\n" + self._buffer if self._in_content else self._buffer
             found = haystack.find(end)
@@ -99,6 +109,9 @@ class Line:
                 self._accepted = 0
             if verb == "RCPT" and (status or "").startswith("2"):
                 self._accepted += 1
+            if verb == "BDAT":
+                self._left = int(line.split()[1])
+                continue
             if verb == "DATA" and (status or "").startswith("3"):
                 self._in_content = True
             self.say(status)

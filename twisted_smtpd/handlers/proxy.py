@@ -40,7 +40,7 @@ _FOR_US = frozenset({530, 534, 535, 538})
 
 
 def _says_eight_bit(envelope: Envelope) -> bool:
-    return (envelope.mail_parameters.get("BODY") or "").upper() == "8BITMIME"
+    return (envelope.mail_parameters.get("BODY") or "").upper() in ("8BITMIME", "BINARYMIME")
 
 
 def our_answer(reply: Reply) -> Reply:
@@ -492,15 +492,17 @@ class Proxy:
         if transaction.hold is not None and transaction.hold.active():
             transaction.hold.cancel()
         client = transaction.client
-        refusal = check_message(header, body, envelope.smtp_utf8, client.extensions)
+        refusal = check_message(header, body, envelope.smtp_utf8, client.extensions, envelope.binary)
         if refusal is not None:
             return [refusal]
-        reply = await client.ask("DATA")
-        if reply.code != 354:
-            # A yes is no answer to DATA: the message has not been sent.
-            return [our_answer(reply) if reply.code >= 400 else ClientError(f"DATA: {reply}").reply]
-        served = len(envelope.rcpt_tos) - len(refused)
-        given = await client.send_content(header + body, served if self._lmtp else 1, self._data_timeout)
+        chunk = client.takes_chunks
+        if not chunk:
+            reply = await client.ask("DATA")
+            if reply.code != 354:
+                # A yes is no answer to DATA: the message has not been sent.
+                return [our_answer(reply) if reply.code >= 400 else ClientError(f"DATA: {reply}").reply]
+        replies = len(envelope.rcpt_tos) - len(refused) if self._lmtp else 1
+        given = await client.send_content(header + body, replies, self._data_timeout, chunk, envelope.binary)
         return self._by_recipient(envelope, refused, [our_answer(one) for one in given])
 
     def _still_holds(self, transaction: _Transaction | None, envelope: Envelope, eight_bit: bool) -> bool:

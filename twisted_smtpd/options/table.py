@@ -208,8 +208,8 @@ class SMTPOptions(TypedDict, total=False):
         Option(
             100,
             "refusals by the handler after which a client is cut off",
-            "They count until a message is accepted: of senders, recipients, messages and VRFY.  The client gets 421; "
-            "while some of its recipients are accepted, the further ones get 452 instead.",
+            "They count until a message is accepted: of senders, recipients, messages, VRFY, EXPN and ETRN.  The "
+            "client gets 421; while some of its recipients are accepted, the further ones get 452 instead.",
             unit=COUNT,
             high=10**6,
             zero="any number",
@@ -220,8 +220,8 @@ class SMTPOptions(TypedDict, total=False):
         Option(
             100,
             "commands that achieve nothing after which a client is cut off",
-            "They count until a message is accepted: NOOP, RSET, HELP, VRFY, EXPN, HELO, EHLO and LHLO.  The client "
-            "gets 421.",
+            "They count until a message is accepted: NOOP, RSET, HELP, VRFY, EXPN, ETRN, HELO, EHLO, LHLO and empty "
+            "chunks.  The client gets 421.",
             unit=COUNT,
             high=10**6,
             zero="any number",
@@ -352,6 +352,27 @@ class SMTPOptions(TypedDict, total=False):
             "it is not offered.",
             unset="none",
             flag="ignore-parameters",
+        ),
+    ]
+    offer_extensions: Annotated[
+        "Iterable[str] | Iterable[Any] | None",
+        Option(
+            None,
+            "ESMTP extensions to offer because the handler honours them: DELIVERBY, FUTURERELEASE, MT-PRIORITY, RRVS",
+            "Beside these names it takes :class:`~twisted_smtpd.extensions.Extension` objects of another package.",
+            unset="none",
+            flag="offer-extensions",
+            own=False,
+        ),
+    ]
+    disable_extensions: Annotated[
+        Iterable[str] | None,
+        Option(
+            None,
+            "ESMTP extensions not to offer: BINARYMIME, CHUNKING, DSN, LIMITS, REQUIRETLS, or others that are optional",
+            unset="none",
+            flag="disable-extensions",
+            own=False,
         ),
     ]
     tls_context: Annotated[

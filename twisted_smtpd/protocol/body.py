@@ -6,17 +6,22 @@ last longer than one command.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 from twisted_smtpd.stream import ContentStream, StreamInterrupted
-from twisted_smtpd.wire.content import ContentReader
+from twisted_smtpd.wire.content import ChunkReader, ContentReader
+from twisted_smtpd.wire.replies import Reply
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
+
     from twisted_smtpd.protocol.running import CommandRunner
     from twisted_smtpd.protocol.view import ConnectionView
 
-__all__ = ["Body"]
+__all__ = ["Body", "ChunkedMessage"]
 
 # Octets that are read at a time: of commands, and of a message, where each read has a fixed cost.  For 128 KiB and
 # more, C libraries would ask the system for the memory at each read.
@@ -34,6 +39,37 @@ GROWTH = 1 / 60
 Then = Callable[[ContentReader], Coroutine[Any, Any, None]]
 
 
+class ChunkedMessage:
+    """A message that comes in chunks (RFC 3030), from its first BDAT to its last.
+
+    :param reader: collects the content of all chunks.
+    :param failed: hears of the failure of a hook whose message will not be whole.
+    :ivar stream: gets the content, if a hook reads it while it comes; or ``None``.
+    :ivar hook: what that hook comes to, or ``None``.
+    :ivar refusal: what the client has heard of it, if it is refused; further chunks hear the same.
+    :ivar whole: whether the last chunk has been read.
+    """
+
+    __slots__ = ("_failed", "hook", "reader", "refusal", "stream", "whole")
+
+    def __init__(self, reader: ChunkReader, failed: Callable[[Failure], object]) -> None:
+        self.reader = reader
+        self._failed = failed
+        self.stream: ContentStream | None = None
+        self.hook: Deferred[Any] | None = None
+        self.refusal: Reply | None = None
+        self.whole = False
+
+    def interrupt(self, why: str) -> None:
+        """The message will not be whole: end the hook that reads it.
+
+        :param why: what the hook is told.
+        """
+        if self.hook is not None and self.stream is not None and not self.whole:
+            self.stream.give_up(StreamInterrupted(why))
+            self.hook.addErrback(self._failed)
+
+
 class Body:
     """What has arrived of a message, and the memory that it takes.
 
@@ -43,6 +79,8 @@ class Body:
     :param runner: runs what comes after the message.
     :ivar reader: finds the end, or ``None`` between two messages.
     :ivar stream: gets the message as it comes, or ``None``.
+    :ivar chunked: the message that comes with BDAT, from its first chunk to the reply to its last; or ``None``.
+    :ivar unread: octets of a chunk that is announced and that nothing reads yet.
     :ivar out_of_memory: whether the message was thrown away because the server held too much.
     :ivar octets: how much has arrived since the connection was made.
     :ivar full_since: since when a hook has not kept up with its stream, or ``None``.
@@ -50,8 +88,8 @@ class Body:
     """
 
     __slots__ = (
-        *("_connection", "_counted", "_refusal", "_runner", "_share", "_then", "full_since", "octets"),
-        *("out_of_memory", "rate_mark", "reader", "stream"),
+        *("_connection", "_counted", "_refusal", "_runner", "_share", "_then", "chunked", "full_since", "octets"),
+        *("out_of_memory", "rate_mark", "reader", "stream", "unread"),
     )
 
     def __init__(self, connection: ConnectionView, runner: CommandRunner) -> None:
@@ -63,6 +101,8 @@ class Body:
         self._then: Then | None = None
         self.reader: ContentReader | None = None
         self.stream: ContentStream | None = None
+        self.chunked: ChunkedMessage | None = None
+        self.unread = 0
         self.out_of_memory = False
         self.octets = 0
         self.full_since: float | None = None
@@ -96,6 +136,70 @@ class Body:
         """
         self.stream, self._refusal = stream, refusal
         await self.read(reader)
+
+    # -- chunks --------------------------------------------------------------------------------------------------------
+
+    def begin_chunks(self, message: ChunkedMessage, refusal: Callable[[str], Exception]) -> None:
+        """Begin a message that comes in chunks.
+
+        ``min_data_rate`` counts from now to its end, over all chunks and the time between them.
+
+        :param message: the message.
+        :param refusal: makes the exception that a hook which reads it gets for an error of the reader.
+        """
+        self.chunked, self.stream, self._refusal = message, message.stream, refusal
+        self.measure_anew()
+
+    async def read_chunk(self, reader: ChunkReader) -> None:
+        """Read the chunk that is announced, and wait for its end.
+
+        :param reader: collects it.
+        """
+        size, self.unread = self.unread, 0
+        if size:
+            reader.begin(size)
+            self.reader = reader
+            self._connection.transport.bufferSize = CONTENT_AT_ONCE
+            await self._end()
+
+    async def skip_chunk(self) -> None:
+        """Read past a chunk that was announced, and that nothing has read; none of it may run as commands."""
+        reader = self.chunked.reader if self.chunked is not None else ChunkReader()
+        reader.discard()
+        await self.read_chunk(reader)
+
+    def finish_chunks(self, message: ChunkedMessage) -> None:
+        """The last chunk is there: the message is whole."""
+        message.whole = True
+        message.reader.finish()
+        # What the reader had held back counts, and goes to the hook, like all before it.
+        self.reader = message.reader
+        self.feed(b"")
+        self.reader = None
+        # The command goes on: what follows waits.
+        self._connection._hold()
+
+    async def abandon_chunks(self) -> None:
+        """The message will not be whole: wait for the hook that reads it, so that the next one does not overtake it."""
+        message = self.chunked
+        if message is not None and message.hook is not None:
+            message.interrupt("the client gave up its message")
+            try:
+                await message.hook
+            except (Exception, asyncio.CancelledError):
+                if self._connection._gone:
+                    raise
+
+    def forget_chunks(self) -> None:
+        """The message that came in chunks is over."""
+        message, self.chunked, self.stream = self.chunked, None, None
+        self.full_since = None
+        if message is not None:
+            message.interrupt("the client gave up its message")
+            self.out_of_memory = False
+            self.release()
+
+    # -- octets --------------------------------------------------------------------------------------------------------
 
     async def _end(self) -> None:
         try:
@@ -178,7 +282,9 @@ class Body:
         """The reader has seen the end: run what comes after the message."""
         reader, then = self.reader, self._then
         assert reader is not None
-        self.reader = self.stream = self._then = None
+        self.reader = self._then = None
+        if self.chunked is None:
+            self.stream = None
         connection = self._connection
         connection._heard = connection._active
         connection.transport.bufferSize = COMMANDS_AT_ONCE
@@ -194,7 +300,7 @@ class Body:
         connection._touch()
         self.full_since = None
         self.measure_anew()
-        if self._runner.input is not None:
+        if not self._runner.at_work:
             connection._read_on()
 
     def stream_overdue(self) -> None:
@@ -242,3 +348,5 @@ class Body:
         if self.reader is not None:
             self.reader = self.stream = self._then = None
             self.release()
+        if self.chunked is not None and not self.chunked.whole:
+            self.forget_chunks()

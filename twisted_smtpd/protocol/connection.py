@@ -30,7 +30,7 @@ from twisted_smtpd.runtime.turns import COMMANDS_AT_ONCE, TIME_AT_ONCE, reactor_
 from twisted_smtpd.runtime.twisted_private import running_loop
 from twisted_smtpd.wire.replies import LAST_CODES, AlreadySent, Reply, encode_known, encode_status
 
-__all__ = ["LINE_TOO_LONG", "MAX_SENT_AHEAD", "Connection"]
+__all__ = ["LINE_TOO_LONG", "MAX_SENT_AHEAD", "Connection", "announces_chunk"]
 
 # What a client may send ahead while its command is being worked on (octets); beyond, TCP makes it wait.
 MAX_SENT_AHEAD = 2**16
@@ -51,6 +51,11 @@ BARE_LINE_FEED = Reply(500, "5.5.2", ("Lines end with CR LF, not with LF alone",
 # What comes next is the rest of a line that has been refused; or what stands behind a line feed that ends no line.
 REFUSED = 1
 BEHIND_LINE_FEED = 2
+
+
+def announces_chunk(line: bytes) -> bool:
+    """Whether a chunk seems to follow a line; where that was not understood, the chunk would run as commands."""
+    return line[:4].upper() == b"BDAT"
 
 
 @implementer(IHalfCloseableProtocol, ICounted)
@@ -294,7 +299,7 @@ class Connection(LineReceiver):
             # A line that was too long goes on to its CRLF, with either policy.
             self._skipping_line = BEHIND_LINE_FEED
             if skipping != REFUSED:
-                self._refuse_line(too_long or BARE_LINE_FEED)
+                self._refuse_line(too_long or BARE_LINE_FEED, line if not skipping else b"")
 
     def _part_of_line(self) -> None:
         """Check a line whose end has not arrived: it must not grow without limit."""
@@ -306,8 +311,8 @@ class Connection(LineReceiver):
             reply = self._unfit_line(part[:-1] if part.endswith(b"\r") else part)
             if reply is None:
                 return
+            self._refuse_line(reply, b"" if self._skipping_line else part)
             self._skipping_line = REFUSED
-            self._refuse_line(reply)
         # The CR may belong to the CRLF that ends the line.
         self._buffer, self._offset = (b"\r" if part.endswith(b"\r") else b""), 0
 
@@ -320,10 +325,12 @@ class Connection(LineReceiver):
         """A client begins TLS where it can't: it would wait for an answer that never comes."""
         self.close()
 
-    def _refuse_line(self, reply: Reply) -> None:
+    def _refuse_line(self, reply: Reply, line: bytes = b"") -> None:
         if self._runner.input is not None:
             self._runner.hand_over(reply)
         else:
+            if announces_chunk(line):
+                self.finish()
             self.refuse(reply, "?")
 
     def _hold(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from twisted_smtpd.options.table import SMTPOptions
 from twisted_smtpd.protocol.settings import CommandMethod
-from twisted_smtpd.wire.replies import Reply, SMTPReplyError
+from twisted_smtpd.wire.replies import Reply
 
 if TYPE_CHECKING:
     from twisted_smtpd.protocol.dispatch import Dispatch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["PUT_OFF", "counted", "refused"]
 
 # They bring no message nearer, if they come again and again.
-IDLE = frozenset({"NOOP", "RSET", "HELP", "VRFY", "EXPN", "HELO", "EHLO", "LHLO"})
+IDLE = frozenset({"NOOP", "RSET", "HELP", "VRFY", "EXPN", "ETRN", "HELO", "EHLO", "LHLO"})
 # As many times the limit: the refusals that a client gets while others of its recipients wait for their message.
 SURPLUS = 10
 
@@ -45,9 +45,7 @@ def counted(verb: str, method: CommandMethod, values: SMTPOptions) -> CommandMet
 def _idle(method: CommandMethod) -> CommandMethod:
     @wraps(method)
     def run(connection: Dispatch, argument: str | None) -> Awaitable[None]:
-        connection._idle_commands += 1
-        if connection._idle_commands > connection.max_idle_commands > 0:
-            raise SMTPReplyError(421, "4.7.0", "Too many commands without a message, closing the connection")
+        connection.count_idle()
         return method(connection, argument)
 
     return run

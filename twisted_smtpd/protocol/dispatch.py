@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from twisted_smtpd.options.table import DEFAULTS, OPTIONS, assign_options
 from twisted_smtpd.protocol.body import Body
-from twisted_smtpd.protocol.connection import LINE_TOO_LONG, TLS_HELLO, Connection
+from twisted_smtpd.protocol.connection import LINE_TOO_LONG, TLS_HELLO, Connection, announces_chunk
 from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.opening import open_connection
 from twisted_smtpd.protocol.running import CommandRunner
@@ -417,8 +417,10 @@ class Dispatch(Connection):
         except Exception as error:
             if line.startswith(TLS_HELLO):
                 self._tls_in_clear()
-            else:
-                self._command_failed(error)
+                return
+            if self._verb == "?" and announces_chunk(line):
+                self.finish()
+            self._command_failed(error)
             return
         # DATA returns the body, which arrives without a coroutine that waits for it.
         if rest is not DONE and rest is not self._body:
@@ -439,7 +441,7 @@ class Dispatch(Connection):
         if line.startswith(TLS_HELLO):
             self._tls_in_clear()
         elif reply is not None or (not waited_for and self._is_too_long(line)):
-            self._refuse_line(LINE_TOO_LONG)
+            self._refuse_line(LINE_TOO_LONG, line)
         elif waited_for:
             self._runner.hand_over(line)
         else:
@@ -527,6 +529,15 @@ class Dispatch(Connection):
         super().forgive()
         self._idle_commands = self._refusals = 0
 
+    def count_idle(self) -> None:
+        """Count a command that achieves nothing.
+
+        :raises SMTPReplyError: 421 if there have been too many.
+        """
+        self._idle_commands += 1
+        if self._idle_commands > self.max_idle_commands > 0:
+            raise SMTPReplyError(421, "4.7.0", "Too many commands without a message, closing the connection")
+
     def _recipient_refused(self) -> None:
         self._refused += 1
 
@@ -552,9 +563,15 @@ class Dispatch(Connection):
         """End the transaction."""
         self.envelope = self._create_envelope()
         self._accepted = self._refused = self._surplus = 0
+        if self._body.chunked is not None:
+            self._body.forget_chunks()
         if self.session.xforward:
             # XFORWARD holds for one message: the next one may come from another client.
             self.session.xforward = {}
+
+    def _forget_message(self) -> Awaitable[None]:
+        """End a message of which only some chunks have come; what this returns waits for the hook that reads it."""
+        return DONE if self._body.chunked is None else self._body.abandon_chunks()
 
     def _set_rset_state(self) -> None:
         """Forget the transaction, keep the greeting."""
@@ -590,13 +607,16 @@ class Dispatch(Connection):
         except SystemExit as error:
             raise HookExit from error
         except (Exception, asyncio.CancelledError) as error:
-            if not self._answered_by(name) or self._gone:
+            if self._reads_chunks(name) or not self._answered_by(name) or self._gone:
                 raise
             self.connections.counts.hook_failures += 1
             if not (self._runner.timed_out and isinstance(error, CANCELLED)):
                 self._log_failure(error, name)
             status = None
-        if not self._code:
+        if self._reads_chunks(name):
+            # The replies that were sent meanwhile are those to its chunks.
+            pass
+        elif not self._code:
             self._no_reply_yet(before)
         elif self._answered_by(name):
             return self._already_sent(name, status)
@@ -607,6 +627,11 @@ class Dispatch(Connection):
         elif isinstance(status, bytes) and name not in _NO_STATUS:
             return Reply.parse(status)
         return status
+
+    def _reads_chunks(self, name: str) -> bool:
+        """Whether a hook reads a message whose chunks are not all there: it can't answer for it yet."""
+        message = self._body.chunked
+        return message is not None and not message.whole and name in VERDICTS
 
     def _answered_by(self, name: str) -> bool:
         """Whether a hook has pushed the reply itself, so that another one would be taken for the next command's."""
@@ -696,6 +721,6 @@ def _unknown(verb: str) -> SMTPReplyError:
     if verb in HTTP_METHODS:
         return SMTPReplyError(521, "5.5.1", "This is a mail server, it does not speak HTTP")
     if verb == "BDAT":
-        # Its chunk would run as commands.
+        # Nothing reads its chunk, which would run as commands.
         return SMTPReplyError(521, "5.5.1", "CHUNKING is not offered here, closing the connection")
     return SMTPReplyError(500, "5.5.1", f"Command {verb[:32]} not recognized")

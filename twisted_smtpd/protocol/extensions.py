@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -11,12 +11,30 @@ from twisted_smtpd.protocol.view import ClientView
 from twisted_smtpd.wire.commands import parse_size
 from twisted_smtpd.wire.replies import SMTPReplyError
 
-__all__ = ["BASIC_EXTENSIONS", "SMTPUTF8", "EightBitMIME", "EnhancedStatusCodes", "Extension", "Pipelining", "Size"]
+__all__ = [
+    "BASIC_EXTENSIONS",
+    "SMTPUTF8",
+    "BinaryMIME",
+    "Chunking",
+    "EightBitMIME",
+    "EnhancedStatusCodes",
+    "Extension",
+    "Pipelining",
+    "RequireTLS",
+    "Size",
+    "StartTLS",
+]
 
 
 class Extension:
     """One extension of the protocol.
 
+    :cvar name: its keyword, by which ``offer_extensions`` and ``disable_extensions`` know it.
+    :cvar optional: whether ``disable_extensions`` may turn it off.
+    :cvar requires: the names of extensions without which it is not offered.
+    :cvar commands: the commands it adds, by verb: each is called with the connection and the argument, and answers with
+        ``await connection.push(status)``.
+    :cvar exclusive: sets of parameters of MAIL that a client may not use together.
     :cvar growth: by how many octets it lengthens which command line.
     :cvar mail_parameters: the parameters it adds to MAIL, each with its check.
     :cvar rcpt_parameters: the parameters it adds to RCPT.
@@ -25,6 +43,11 @@ class Extension:
         is asked for each time.
     """
 
+    name: str = ""
+    optional: bool = False
+    requires: tuple[str, ...] = ()
+    commands: Mapping[str, Callable[..., Any]] = MappingProxyType({})
+    exclusive: tuple[frozenset[str], ...] = ()
     growth: Mapping[str, int] = MappingProxyType({})
     mail_parameters: Mapping[str, ParameterCheck] = MappingProxyType({})
     rcpt_parameters: Mapping[str, ParameterCheck] = MappingProxyType({})
@@ -44,10 +67,15 @@ class Extension:
         """The line for the EHLO response, or ``None`` where the extension isn't available now."""
         raise NotImplementedError
 
+    def refuse(self, server: ClientView, value: str | None) -> None:
+        """Refuse one of its parameters where the extension is disabled."""
+        raise SMTPReplyError(555, "5.5.4", f"{self.name} is not offered here")
+
 
 class Size(Extension):
     """SIZE (RFC 1870)."""
 
+    name = "SIZE"
     growth = MappingProxyType({"MAIL": 26})
     varies_with = ("data_size_limit",)
 
@@ -69,6 +97,7 @@ class Size(Extension):
 class EightBitMIME(Extension):
     """8BITMIME (RFC 6152)."""
 
+    name = "8BITMIME"
     growth = MappingProxyType({"MAIL": 17})
     varies_with = ()
 
@@ -86,6 +115,7 @@ class EightBitMIME(Extension):
 class SMTPUTF8(Extension):
     """SMTPUTF8 (RFC 6531)."""
 
+    name = "SMTPUTF8"
     # RFC 6531 section 3.2: 10 octets for the parameter; addresses may be longer than in ASCII, too.
     growth = MappingProxyType({"MAIL": 10})
     varies_with = ("enable_SMTPUTF8",)
@@ -106,6 +136,7 @@ class SMTPUTF8(Extension):
 class Pipelining(Extension):
     """PIPELINING (RFC 2920)."""
 
+    name = "PIPELINING"
     varies_with = ()
 
     def keyword(self, server: ClientView) -> str | None:
@@ -115,14 +146,47 @@ class Pipelining(Extension):
 class EnhancedStatusCodes(Extension):
     """ENHANCEDSTATUSCODES (RFC 2034)."""
 
+    name = "ENHANCEDSTATUSCODES"
     varies_with = ("enhanced_status_codes",)
 
     def keyword(self, server: ClientView) -> str | None:
         return "ENHANCEDSTATUSCODES" if server.enhanced_status_codes else None
 
 
+class Chunking(Extension):
+    """CHUNKING (RFC 3030): a message may come with BDAT, in chunks whose octets are counted."""
+
+    name = "CHUNKING"
+    optional = True
+    varies_with = ()
+
+    def keyword(self, server: ClientView) -> str | None:
+        return "CHUNKING"
+
+
+class BinaryMIME(Extension):
+    """BINARYMIME (RFC 3030): a message may have any octets, and no lines."""
+
+    name = "BINARYMIME"
+    optional = True
+    requires = ("CHUNKING",)
+    varies_with = ()
+
+    def keyword(self, server: ClientView) -> str | None:
+        return "BINARYMIME"
+
+    @staticmethod
+    def _check(server: ClientView, value: str | None) -> None:
+        if value is None or value.upper() not in ("7BIT", "8BITMIME", "BINARYMIME"):
+            raise SMTPReplyError(501, "5.5.4", "BODY is one of 7BIT, 8BITMIME, BINARYMIME")
+
+    mail_parameters = MappingProxyType({"BODY": _check})
+
+
 class StartTLS(Extension):
     """STARTTLS (RFC 3207)."""
+
+    name = "STARTTLS"
 
     def in_use(self, settings: SharedSettings) -> bool:
         return settings.security.starttls is not None
@@ -135,6 +199,8 @@ class StartTLS(Extension):
 class RequireTLS(Extension):
     """REQUIRETLS (RFC 8689): a message that may be passed on over verified TLS only."""
 
+    name = "REQUIRETLS"
+    optional = True
     growth = MappingProxyType({"MAIL": 11})
     varies_with = ("session.tls",)
 
@@ -155,6 +221,7 @@ class RequireTLS(Extension):
 class XClient(Extension):
     """XCLIENT (Postfix): a trusted mail server says for whom it speaks."""
 
+    name = "XCLIENT"
     attributes = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT")
 
     def in_use(self, settings: SharedSettings) -> bool:
@@ -167,6 +234,7 @@ class XClient(Extension):
 class XForward(Extension):
     """XFORWARD (Postfix): the same, for logs only."""
 
+    name = "XFORWARD"
     attributes = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "IDENT", "SOURCE")
 
     def in_use(self, settings: SharedSettings) -> bool:
@@ -176,13 +244,15 @@ class XForward(Extension):
         return " ".join(("XFORWARD", *self.attributes)) if server.may_vouch else None
 
 
-#: In the order in which EHLO lists them; AUTH comes behind these (:mod:`twisted_smtpd.auth.extension`).
+#: In the order in which EHLO lists them; the others come behind these (:mod:`twisted_smtpd.extensions`).
 BASIC_EXTENSIONS: tuple[Extension, ...] = (
     Size(),
     EightBitMIME(),
     SMTPUTF8(),
     Pipelining(),
     EnhancedStatusCodes(),
+    Chunking(),
+    BinaryMIME(),
     StartTLS(),
     RequireTLS(),
     XClient(),

@@ -57,6 +57,8 @@ async def say_hello(client: ClientView, arg: str | None, *, extended: bool) -> N
     finally:
         if accepted:
             session.host_name = session.host_name or name
+            if (rest := client._forget_message()) is not DONE:
+                await rest
             client._set_rset_state()
         else:
             # RFC 5321 section 4.1.4: a refused EHLO leaves the state as it was.

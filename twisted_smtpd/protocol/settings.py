@@ -19,7 +19,7 @@ RATE_WINDOW = 60.0
 #: An ``smtp_VERB`` method, called with the connection and the argument.
 CommandMethod = Callable[[Any, "str | None"], Awaitable[None]]
 #: Checks a parameter's value and notes it in ``server.envelope``; raises :exc:`SMTPReplyError`.
-ParameterCheck = Callable[[Any, "str | None"], None]
+ParameterCheck = Callable[[Any, "str | None"], object]
 
 
 def ignore(server: Any, value: str | None) -> None:
@@ -58,6 +58,7 @@ class SharedSettings:
     :ivar extensions: the ESMTP extensions in use, in the order of the EHLO response.
     :ivar mail_parameters: the parameters of MAIL, each with its check.
     :ivar rcpt_parameters: those of RCPT.
+    :ivar exclusive: parameters of MAIL that may not be used together.
     :ivar commands: the verbs of the class.
     :ivar dispatch: for each state, what each verb does in it: the table of :mod:`~twisted_smtpd.protocol.states` with
         this server's methods.
@@ -86,6 +87,7 @@ class SharedSettings:
     extensions: tuple[Any, ...]
     mail_parameters: Mapping[str, ParameterCheck]
     rcpt_parameters: Mapping[str, ParameterCheck]
+    exclusive: tuple[frozenset[str], ...]
     commands: Mapping[str, Command]
     dispatch: Mapping[State, dict[str, Command]]
     guarded: Mapping[State, Mapping[str, Command]]

@@ -51,6 +51,7 @@ class State(Enum):
     SENDER = "MAIL was accepted; there is no recipient yet."
     REFUSED = "MAIL was accepted, and every RCPT was refused so far."
     RECIPIENT = "MAIL and at least one RCPT were accepted."
+    CHUNKS = "Part of the message has come with BDAT, and its last chunk has not."
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,14 @@ NEEDS_RCPT = Refusal(503, "5.5.1", "Need RCPT command first")
 ALL_REFUSED = Refusal(554, "5.5.1", "No valid recipients")
 NO_AUTH_NOW = Refusal(503, "5.5.1", "No AUTH within a mail transaction")
 TRANSACTION_OPEN = Refusal(503, "5.5.1", "A mail transaction is in progress")
+# RFC 3030 section 2.
+DATA_AFTER_BDAT = Refusal(503, "5.5.1", "DATA and BDAT can't be used for the same message")
+RCPT_AFTER_BDAT = Refusal(503, "5.5.1", "Recipients come before the message")
 
 #: The verbs of the table.  A verb that a subclass adds is carried out in every state that has no ``"*"`` below.
 VERBS = (
-    *("HELO", "EHLO", "LHLO", "STARTTLS", "AUTH", "XCLIENT", "XFORWARD", "MAIL", "RCPT", "DATA"),
-    *("RSET", "NOOP", "VRFY", "EXPN", "HELP", "QUIT"),
+    *("HELO", "EHLO", "LHLO", "STARTTLS", "AUTH", "XCLIENT", "XFORWARD", "MAIL", "RCPT", "DATA", "BDAT"),
+    *("RSET", "NOOP", "VRFY", "EXPN", "ETRN", "HELP", "QUIT"),
 )
 
 Verdicts = Mapping[str, Refusal | None]
@@ -108,12 +112,13 @@ TABLE: Mapping[State, Verdicts] = MappingProxyType(
         # RFC 3207 section 4, with the one that stands for EHLO in LMTP; HELO is not among them.
         State.CLEAR: {"*": NEEDS_TLS, **dict.fromkeys(("NOOP", "EHLO", "LHLO", "STARTTLS", "QUIT"))},
         State.WEAK: {"*": TOO_WEAK, "QUIT": None},
-        State.NEW: dict.fromkeys(("MAIL", "RCPT", "DATA", "AUTH", "STARTTLS"), NEEDS_HELO),
-        State.STRANGER: dict.fromkeys(("MAIL", "RCPT", "DATA", "VRFY", "EXPN", "HELP"), NEEDS_AUTH),
-        State.READY: {"RCPT": NEEDS_MAIL, "DATA": NEEDS_MAIL},
-        State.SENDER: {**_IN_TRANSACTION, "DATA": NEEDS_RCPT},
-        State.REFUSED: {**_IN_TRANSACTION, "DATA": ALL_REFUSED},
+        State.NEW: dict.fromkeys(("MAIL", "RCPT", "DATA", "BDAT", "AUTH", "STARTTLS", "ETRN"), NEEDS_HELO),
+        State.STRANGER: dict.fromkeys(("MAIL", "RCPT", "DATA", "BDAT", "VRFY", "EXPN", "ETRN", "HELP"), NEEDS_AUTH),
+        State.READY: dict.fromkeys(("RCPT", "DATA", "BDAT"), NEEDS_MAIL),
+        State.SENDER: {**_IN_TRANSACTION, "DATA": NEEDS_RCPT, "BDAT": NEEDS_RCPT},
+        State.REFUSED: {**_IN_TRANSACTION, "DATA": ALL_REFUSED, "BDAT": ALL_REFUSED},
         State.RECIPIENT: _IN_TRANSACTION,
+        State.CHUNKS: {**_IN_TRANSACTION, "RCPT": RCPT_AFTER_BDAT, "DATA": DATA_AFTER_BDAT},
     }
 )
 
@@ -130,11 +135,13 @@ NEXT = (
     (State.SENDER, "RCPT", State.RECIPIENT),
     (State.SENDER, "RCPT refused", State.REFUSED),
     (State.REFUSED, "RCPT", State.RECIPIENT),
-    (State.RECIPIENT, "DATA, or RSET", State.READY),
+    (State.RECIPIENT, "DATA, or BDAT LAST, or RSET", State.READY),
+    (State.RECIPIENT, "BDAT", State.CHUNKS),
+    (State.CHUNKS, "BDAT LAST, or RSET", State.READY),
 )
 
 #: The states in which a transaction is open or may begin.
-TRANSACTION = frozenset({State.READY, State.SENDER, State.REFUSED, State.RECIPIENT})
+TRANSACTION = frozenset({State.READY, State.SENDER, State.REFUSED, State.RECIPIENT, State.CHUNKS})
 
 
 def verdict(state: State, verb: str, table: Mapping[State, Verdicts] = TABLE) -> Refusal | None:
@@ -146,14 +153,22 @@ def verdict(state: State, verb: str, table: Mapping[State, Verdicts] = TABLE) ->
 def for_lmtp(table: Mapping[State, Verdicts]) -> dict[State, Verdicts]:
     """The table of LMTP (RFC 2033).
 
-    LHLO stands for EHLO, and DATA without a valid recipient is 503: there would be no reply after the message (section
-    4.2).
+    LHLO stands for EHLO, and DATA or BDAT without a valid recipient is 503: there would be no reply after the message
+    (sections 4.2 and 4.3).
     """
     changed = {NEEDS_HELO: replace(NEEDS_HELO, text="Send LHLO first"), ALL_REFUSED: replace(ALL_REFUSED, code=503)}
     return {
         state: {verb: changed.get(cell, cell) if cell else None for verb, cell in verdicts.items()}
         for state, verdicts in table.items()
     }
+
+
+class HasMessage(Protocol):
+    """The message being received."""
+
+    @property
+    def chunked(self) -> object:
+        """The one that comes with BDAT, from its first chunk to its last; or ``None``."""
 
 
 class Stateful(Protocol):
@@ -171,6 +186,9 @@ class Stateful(Protocol):
     _barrier: State | None
     _accepted: int
     _refused: int
+
+    @property
+    def _body(self) -> HasMessage: ...
 
 
 def state_of(connection: Stateful) -> State:
@@ -193,6 +211,8 @@ def transaction_state(connection: Stateful) -> State:
     """The state of the transaction, whether or not TLS, EHLO and AUTH are still missing."""
     if connection.envelope.mail_from is None:
         return READY
+    if connection._body.chunked is not None:
+        return State.CHUNKS
     if connection._accepted or (connection.hooks_may_address and connection.envelope.rcpt_tos):
         return State.RECIPIENT
     return State.REFUSED if connection._refused else State.SENDER

@@ -208,7 +208,8 @@ SITUATIONS = (
     ),
     Situation(
         "a message arrives",
-        lambda t: t.body.reader is not None,
+        # Between two chunks, too, unless it is refused already.
+        lambda t: t.body.reader is not None or (t.body.chunked is not None and t.body.chunked.refusal is None),
         (
             _SILENT,
             _SESSION_OVER,

@@ -168,6 +168,9 @@ class Transaction(Dispatch):
                 left_out = True
             else:
                 check(self, value)
+        for names in self._settings.exclusive:
+            if names <= parameters.keys():
+                raise SMTPReplyError(501, "5.5.4", f"{' and '.join(sorted(names))} exclude each other")
         if left_out:
             options = [one for one in options if known[one.partition("=")[0].upper()] is not ignore]
             parameters = {keyword: value for keyword, value in parameters.items() if known[keyword] is not ignore}
@@ -180,6 +183,9 @@ class Transaction(Dispatch):
 
     def _data(self, arg: str | None) -> Awaitable[None]:
         self._no_argument(arg)
+        if self.envelope.mail_parameters and self.envelope.binary:
+            # RFC 3030 section 3: DATA can't carry it.
+            raise SMTPReplyError(503, "5.5.1", "BODY=BINARYMIME needs BDAT")
         # By position: names cost Python 3.11 half as much again.
         reader = DotReader(
             self.data_size_limit,
@@ -272,7 +278,24 @@ class Transaction(Dispatch):
 
         :returns: its status, or why the message is refused.
         """
-        stream = ContentStream(self._body.stream_drained, lambda: hook.cancel())
+        stream, hook = self._open_stream(reader)
+        try:
+            await self._body.read_into(reader, stream, self._content_error)
+        except BaseException:
+            stream.give_up(StreamInterrupted("the client went away before the end of the message"))
+            hook.addErrback(self._hook_interrupted)
+            raise
+        return await self._stream_verdict(reader, stream, hook)
+
+    def _open_stream(self, reader: ContentReader, size: int | None = None) -> tuple[ContentStream, Deferred[Any]]:
+        """Begin to let a hook read.
+
+        :param size: octets of the message, where that is known.
+        :returns: its stream, and what the hook comes to.
+        """
+        if size is None and (declared := self.envelope.mail_parameters.get("SIZE")):
+            size = int(declared)
+        stream = ContentStream(self._body.stream_drained, lambda: hook.cancel(), size)
         hook = Deferred.fromCoroutine(self._read_stream(stream))
 
         def done(result: Any) -> Any:
@@ -282,12 +305,13 @@ class Transaction(Dispatch):
             return result
 
         hook.addBoth(done)
-        try:
-            await self._body.read_into(reader, stream, self._content_error)
-        except BaseException:
-            stream.give_up(StreamInterrupted("the client went away before the end of the message"))
-            hook.addErrback(self._hook_interrupted)
-            raise
+        return stream, hook
+
+    async def _stream_verdict(self, reader: ContentReader, stream: ContentStream, hook: Deferred[Any]) -> Any:
+        """The message is whole: wait for the hook that has read it.
+
+        :returns: its status, or why the message is refused.
+        """
         stream.finish()
         # From here on, as with handle_DATA.
         self._runner.keep(True)
@@ -314,7 +338,7 @@ class Transaction(Dispatch):
         return SMTPReplyError(refusal.code, refusal.enhanced, refusal.lines[0])
 
     def _hook_interrupted(self, failure: Failure) -> None:
-        if failure.check(StreamInterrupted, *CANCELLED) is None:
+        if failure.check(StreamInterrupted, SMTPReplyError, *CANCELLED) is None:
             log.failure("{session.id}: handle_DATA_STREAM failed", failure, session=self.session)
 
     # -- the answer ----------------------------------------------------------------------------------------------------

@@ -129,6 +129,7 @@ class ClientView(ConnectionView, Protocol):
     hostname: str
     ident: str
     data_size_limit: int | None
+    max_recipients: int
     enable_SMTPUTF8: bool
     enhanced_status_codes: bool
     auth_required: bool
@@ -165,6 +166,9 @@ class ClientView(ConnectionView, Protocol):
 
     def _renew_session(self) -> Session:
         """Forget what the client has said until now; what is known of its connection stays."""
+
+    def _forget_message(self) -> Awaitable[None]:
+        """End a message of which only some chunks have come."""
 
     def _set_rset_state(self) -> None:
         """Forget the transaction, keep the greeting."""

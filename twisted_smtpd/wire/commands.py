@@ -14,6 +14,7 @@ from twisted_smtpd.wire.replies import SMTPReplyError
 
 __all__ = [
     "needs_smtputf8",
+    "parse_chunk",
     "parse_command",
     "parse_helo_name",
     "parse_mailbox",
@@ -40,6 +41,7 @@ _xtext = re.compile("(?:[^\x00- +\x7f]|\\+[0-9A-Fa-f]{2})*")
 _hexchar = re.compile(rb"\+([0-9A-Fa-f]{2})")
 _not_xchar = re.compile(rb"[^!-*,-<>-~]")
 _size = re.compile(r"[0-9]{1,20}")
+_chunk = re.compile(r"([0-9]{1,20})(?:[ \t]+(LAST))?", re.IGNORECASE)
 
 
 def parse_command(line: bytes, known: Container[str] = ()) -> tuple[str, str | None]:
@@ -125,6 +127,19 @@ def parse_size(value: str) -> int:
     if _size.fullmatch(value) is None:
         raise SMTPReplyError(501, "5.5.4", "A size is a number of 1 to 20 digits")
     return int(value)
+
+
+def parse_chunk(argument: str | None) -> tuple[int, bool]:
+    """Read the argument of BDAT (RFC 3030 section 2).
+
+    :param argument: ``octets`` or ``octets LAST``.
+    :returns: the chunk's octets, and whether it is the last one of its message.
+    :raises SMTPReplyError: 501 5.5.4 if it is anything else.
+    """
+    match = _chunk.fullmatch(argument or "")
+    if match is None:
+        raise SMTPReplyError(501, "5.5.4", "Syntax: BDAT <octets> [LAST]; closing the connection")
+    return int(match[1]), match[2] is not None
 
 
 def xtext_encode(data: str | bytes) -> str:

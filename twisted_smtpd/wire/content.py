@@ -466,12 +466,16 @@ class ChunkReader(ContentReader):
         size_limit: int | None = None,
         line_length_limit: int | None = None,
         bare_newline: str = "normalize",
+        header_size_limit: int = 0,
+        header_line_limit: int = 0,
         binary: bool = False,
     ) -> None:
         super().__init__(
-            size_limit=size_limit,
-            line_length_limit=None if binary else line_length_limit,
-            bare_newline=bare_newline,
+            size_limit,
+            None if binary else line_length_limit,
+            bare_newline,
+            header_size_limit,
+            header_line_limit,
         )
         self._textual = not binary
         self._left = 0

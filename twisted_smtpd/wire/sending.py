@@ -7,7 +7,7 @@ import re
 from twisted_smtpd.wire.content import normalize
 from twisted_smtpd.wire.replies import Reply
 
-__all__ = ["MalformedReply", "ReplyReader", "extensions_of", "prepare_content"]
+__all__ = ["MalformedReply", "ReplyReader", "end_lines", "extensions_of", "prepare_content"]
 
 # RFC 5321 section 4.5.3.1.5 allows 512 octets.  Longer lines are common, but a line without an end is an attack.
 MAX_LINE = 4096
@@ -94,11 +94,10 @@ def extensions_of(reply: Reply) -> dict[str, str]:
     return found
 
 
-def prepare_content(content: bytes) -> bytes:
-    """A message in the form in which it is sent after 354: dots are stuffed, the final dot is missing.
+def end_lines(content: bytes) -> bytes:
+    """A message whose lines all end with CRLF; other CRs become blanks.
 
-    Line ends become CRLF and other CRs become blanks (see :func:`~twisted_smtpd.wire.content.normalize`), so that
-    nothing in the message can look like an end of data to the next host (RFC 5321 section 4.5.2).
+    See :func:`~twisted_smtpd.wire.content.normalize`.
 
     :param content: the message.
     :returns: octets that are empty or end with CRLF.
@@ -108,6 +107,19 @@ def prepare_content(content: bytes) -> bytes:
         content = normalize(content)
     if content and not content.endswith(b"\r\n"):
         content += b"\r\n"
+    return content
+
+
+def prepare_content(content: bytes) -> bytes:
+    """A message in the form in which it is sent after 354: dots are stuffed, the final dot is missing.
+
+    Lines end as :func:`end_lines` ends them, so that nothing in the message can look like an end of data to the next
+    host (RFC 5321 section 4.5.2).
+
+    :param content: the message.
+    :returns: octets that are empty or end with CRLF.
+    """
+    content = end_lines(content)
     if content.startswith(b"."):
         content = b"." + content
     return content.replace(b"\r\n.", b"\r\n..")

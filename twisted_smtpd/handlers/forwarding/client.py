@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_smtpd.wire.replies import Reply
-from twisted_smtpd.wire.sending import MalformedReply, ReplyReader, extensions_of, prepare_content
+from twisted_smtpd.wire.sending import MalformedReply, ReplyReader, end_lines, extensions_of, prepare_content
 
 __all__ = ["ClientError", "ConnectionGone", "Credentials", "SMTPClient"]
 
@@ -84,11 +84,16 @@ class Credentials:
 
 @implementer(IPushProducer)
 class _Content:
-    """Writes a message, as fast as the next host reads it."""
+    """Writes a message, as fast as the next host reads it.
 
-    def __init__(self, client: SMTPClient, content: bytes) -> None:
+    :param content: what is sent.
+    :param ending: what ends it.
+    """
+
+    def __init__(self, client: SMTPClient, content: bytes, ending: bytes) -> None:
         self._client = client
         self._content = content
+        self._ending = ending
         self._offset = 0
         self._paused = self.done = False
 
@@ -106,7 +111,7 @@ class _Content:
             self.done = self._offset >= len(self._content)
             # The next host is not idle while it takes what it is sent.
             self._client.restart_timer()
-            transport.write(chunk + b".\r\n" if self.done else chunk)
+            transport.write(chunk + self._ending if self.done else chunk)
         if self.done:
             transport.unregisterProducer()
 
@@ -372,10 +377,19 @@ class SMTPClient(Protocol):
             # Its text may repeat what we have sent.
             raise self._refused(f"AUTH: {reply.code} {reply.enhanced or ''}", "4.7.0")
 
-    async def send_content(self, content: bytes, replies: int, timeout: float) -> list[Reply]:
+    @property
+    def takes_chunks(self) -> bool:
+        """Whether a message goes with BDAT (RFC 3030), without DATA before it."""
+        return "CHUNKING" in self.extensions
+
+    async def send_content(
+        self, content: bytes, replies: int, timeout: float, chunk: bool = False, binary: bool = False
+    ) -> list[Reply]:
         """Send the message after the 354, and hear what becomes of it.
 
         :param content: the message.
+        :param chunk: whether to send it with BDAT instead, as one chunk.
+        :param binary: whether it is BINARYMIME: then it goes as it is.
         :param replies: how many answers there will be: with LMTP one per accepted recipient.
         :param timeout: seconds the next host may be silent before and between them.
         :returns: the replies; fewer if the connection ended after at least one of them.
@@ -384,7 +398,11 @@ class SMTPClient(Protocol):
             raise self._error
         self._limit = timeout
         answers = [self._expect() for _ in range(replies)]
-        self._content = _Content(self, prepare_content(content))
+        if chunk:
+            content = content if binary else end_lines(content)
+            self._content = _Content(self, b"BDAT %d LAST\r\n%b" % (len(content), content), b"")
+        else:
+            self._content = _Content(self, prepare_content(content), b".\r\n")
         self._content.start()
         given: list[Reply] = []
         try:

@@ -13,7 +13,9 @@ __all__ = ["check_message", "lines_to_offer", "mail_command", "rcpt_command"]
 Parameters = Mapping[str, "str | None"]
 
 # Extensions of ours that mean nothing unless the next host has them as well.
-_SHARED = frozenset({"8BITMIME", "SMTPUTF8", "DSN"})
+_SHARED = frozenset({"8BITMIME", "SMTPUTF8", "DSN", "BINARYMIME"})
+# BDAT is the only way to send a binary message.
+_FOR_BINARY = frozenset({"BINARYMIME", "CHUNKING"})
 
 
 def _words(parameters: Mapping[str, str | None]) -> str:
@@ -67,16 +69,19 @@ def mail_command(
             if "DSN" in extensions:
                 kept[keyword] = value
         elif keyword == "BODY":
-            if value is not None and value.upper() not in ("7BIT", "8BITMIME"):
-                raise SMTPReplyError(554, "5.6.3", "The next host is not sent binary messages")
-            if "8BITMIME" in extensions:
+            if value is not None and value.upper() == "BINARYMIME":
+                if not extensions.keys() >= _FOR_BINARY:
+                    # RFC 3030 section 3: to convert it, or to give it back.
+                    raise SMTPReplyError(554, "5.6.3", "The next host takes no binary message")
+                kept[keyword] = value
+            elif "8BITMIME" in extensions:
                 kept[keyword] = value
         elif keyword == "SMTPUTF8":
             if "SMTPUTF8" in extensions:
                 kept[keyword] = value
         elif keyword not in ("SIZE", "AUTH"):
             raise _unknown("MAIL", keyword)
-    if eight_bit and "8BITMIME" in extensions:
+    if eight_bit and "8BITMIME" in extensions and (kept.get("BODY") or "").upper() != "BINARYMIME":
         kept["BODY"] = "8BITMIME"
     octets = parameters.get("SIZE") if size is None else str(size)
     if octets is not None and "SIZE" in extensions:
@@ -109,13 +114,16 @@ def rcpt_command(address: str, parameters: Parameters, extensions: Parameters) -
     return f"RCPT TO:<{address}>{_words(kept)}"
 
 
-def check_message(header: bytes, body: bytes, utf8: bool, extensions: Mapping[str, str]) -> Reply | None:
+def check_message(
+    header: bytes, body: bytes, utf8: bool, extensions: Mapping[str, str], binary: bool = False
+) -> Reply | None:
     """What the next host can't be sent.
 
     :param header: the message's header, ours included.
     :param body: the rest.
     :param utf8: whether the client sent it with SMTPUTF8.
     :param extensions: what the next host offers.
+    :param binary: whether it has been told that the message is binary.
     :returns: the refusal, or ``None`` if it can have the message.
     """
     limit = _size_limit(extensions)
@@ -123,7 +131,7 @@ def check_message(header: bytes, body: bytes, utf8: bool, extensions: Mapping[st
         return Reply(552, "5.3.4", (f"Message is larger than the {limit} octets the next host accepts",))
     if utf8 and "SMTPUTF8" not in extensions and not header.isascii():
         return Reply(554, "5.6.9", ("The next host takes no header with other than ASCII characters",))
-    if "8BITMIME" not in extensions and not (header.isascii() and body.isascii()):
+    if not binary and "8BITMIME" not in extensions and not (header.isascii() and body.isascii()):
         # RFC 6152 section 3: to convert it, or to give it back.
         return Reply(554, "5.6.3", ("The next host takes no 8-bit message",))
     return None
@@ -140,6 +148,8 @@ def lines_to_offer(lines: list[str], extensions: Mapping[str, str]) -> list[str]
     for line in lines:
         keyword, _, words = line[4:].partition(" ")
         if keyword in _SHARED and keyword not in extensions:
+            continue
+        if keyword == "BINARYMIME" and "CHUNKING" not in extensions:
             continue
         if keyword == "SIZE" and words.isdigit() and limit:
             line = f"{line[:4]}SIZE {min(int(words), limit) or limit}"
