@@ -268,6 +268,15 @@ class MixinTests(MailServerMixin, SynchronousTestCase):
 class TrialTests(AsyncMailServerMixin, TestCase):
     """On the reactor that runs the test."""
 
+    async def setUp(self) -> None:  # type: ignore[override]
+        from twisted.internet import reactor
+
+        # Tests in memory leave connections open, whose timers have waited for a reactor that runs.
+        waiting: Any = reactor
+        for call in waiting.getDelayedCalls():
+            call.cancel()
+        await super().setUp()
+
     async def test_mail_is_waited_for_on_the_reactor(self) -> None:
         thread = threading.Thread(target=send, args=(self.smtpd,))
         thread.start()
