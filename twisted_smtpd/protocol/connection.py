@@ -71,7 +71,10 @@ class Connection(LineReceiver):
         *(
             "_gone",
             "_heard",
+            "_hidden_lines",
             "_input_stopped",
+            "_line",
+            "_messages",
             "_now",
             "_offset",
             "_open_code",
@@ -80,7 +83,8 @@ class Connection(LineReceiver):
             "_output",
             "_peer_address",
         ),
-        *("_peer_finished", "_runner", "_settings", "_skipping_line", "_stopped", "_timeouts", "_yielded"),
+        *("_peer_finished", "_runner", "_said", "_settings", "_skipping_line", "_stopped", "_timeouts", "_why"),
+        "_yielded",
         *("connections", "line_mode", "loop", "paused"),
     )
 
@@ -95,6 +99,8 @@ class Connection(LineReceiver):
     _now: Callable[[], float]
     _active: float
     _heard: float
+    #: The replies that the recipients of a message have got, where each has one of its own.
+    _replies: list[bytes] = []  # noqa: RUF012 - never changed here; LMTP has its own
 
     def __init__(self, settings: SharedSettings, runner: CommandRunner, body: Body) -> None:
         self._settings = settings
@@ -120,6 +126,12 @@ class Connection(LineReceiver):
         self._ending = OPEN
         self._closing_since: float | None = None
         self._gone = False
+        # What the log tells, see Reported.
+        self._line: bytes | None = b""
+        self._hidden_lines = 0
+        self._said = b""
+        self._why = ""
+        self._messages = 0
 
     # -- its beginning -------------------------------------------------------------------------------------------------
 
@@ -324,6 +336,8 @@ class Connection(LineReceiver):
         if self._runner.input is not None:
             self._runner.hand_over(reply)
         else:
+            # It is not kept.
+            self._line = b""
             self.refuse(reply, "?")
 
     def _hold(self) -> None:
@@ -477,6 +491,7 @@ class Connection(LineReceiver):
         if not simple or self._ending or self._open_lines:
             self._send_with_care(code, wire, True)
         else:
+            self._said = wire
             self._out += wire
             if not self._advancing or len(self._out) > MAX_HELD:
                 self._flush()
@@ -501,7 +516,7 @@ class Connection(LineReceiver):
         return code
 
     def _send_with_care(self, code: int, wire: bytes, more: bool) -> None:
-        """Send a reply that may close the connection, or that continues lines which were pushed before.
+        """Send a reply that says no, that may close the connection, or that continues lines which were pushed before.
 
         :param more: whether one that ends in a ``250-`` line is to be continued by the next one.
         """
@@ -516,11 +531,21 @@ class Connection(LineReceiver):
             if self._open_code == code:
                 wire = self._open_lines + wire
             self._open_lines = b""
+        self._said = wire
         self._out += wire
-        if code in LAST_CODES:
-            self.finish()
+        if code >= 400:
+            self._refusal_sent(code, wire)
+            if code in LAST_CODES:
+                self.finish()
         if not self._advancing or len(self._out) > MAX_HELD:
             self._flush()
+
+    def _refusal_sent(self, code: int, wire: bytes) -> None:
+        """A reply that says no is on its way; for subclasses.
+
+        :param code: its code.
+        :param wire: the reply.
+        """
 
     def send_challenge(self, challenge: bytes) -> None:
         """Send a 334 reply (RFC 4954 section 4): one line, however long.
@@ -618,11 +643,16 @@ class Connection(LineReceiver):
         if self._closing_since is not None:
             return
         self._open_lines = b""
+        self._line = b""
         self.send_reply(status, verb="?")
         self.close()
 
-    def drop(self) -> None:
-        """Close at once, without a word, and read nothing more."""
+    def drop(self, why: str) -> None:
+        """Close at once, without a word, and read nothing more.
+
+        :param why: the reason, for the log.
+        """
+        self._why = self._why or why
         if self._closing_since is None:
             self._closing_since = self._now()
         self._ending = CLOSED
@@ -630,8 +660,12 @@ class Connection(LineReceiver):
         self._buffer, self._offset = b"", 0
         self.abort()
 
-    def abort(self) -> None:
-        """Close at once; where the client has gone already, stop waiting for its hook."""
+    def abort(self, why: str = "") -> None:
+        """Close at once; where the client has gone already, stop waiting for its hook.
+
+        :param why: the reason, for the log.
+        """
+        self._why = self._why or why
         if self._gone:
             self.leave()
         else:
@@ -644,7 +678,7 @@ class Connection(LineReceiver):
         """
         if self._timeouts.give_up is not None:
             # There is no greeting yet that a 421 could follow.
-            self.drop()
+            self.drop("the server is shutting down")
             return True
         if self._body.reader is not None or self._runner.at_work:
             self._end_comes(STOPPING)
@@ -656,7 +690,7 @@ class Connection(LineReceiver):
         """The server stops without waiting any longer: say so, and close."""
         unheard = self._closing_since is not None or self._output.blocked_since is not None
         if self._gone or unheard or self._timeouts.give_up is not None:
-            self.abort()
+            self.abort("the server is shutting down")
         else:
             # What is being done may have been done already, as when the connection is cut off.  But a client that
             # hears 421 knows that it has to come again.

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_smtpd.logs.events import HANDSHAKE_FAILED, HOOK_FAILED
 from twisted_smtpd.protocol.states import State
 from twisted_smtpd.protocol.view import ClientView
 from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING
@@ -21,9 +21,6 @@ from twisted_smtpd.runtime.judging import permits
 from twisted_smtpd.wire.replies import SMTPReplyError
 
 __all__ = ["TLSClient", "TLSLayer", "begins_with_tls", "start_implicit_tls", "starttls"]
-
-log = Logger()
-
 
 class TLSClient(ClientView, Protocol):
     """A connection that may have TLS."""
@@ -89,8 +86,8 @@ class TLSLayer:
         client._output.start_tls(guarded)
         if guarded.failure is not None:
             self.handshaking = False
-            log.failure("{session}: TLS can't be started", guarded.failure, session=client.session.id)
-            client.drop()
+            HOOK_FAILED.tell_failure(client, guarded.failure, what="the start of TLS")
+            client.drop("TLS can't be started")
             return False
         if arrived:
             # With a PROXY header came the beginning of the handshake.
@@ -113,8 +110,8 @@ class TLSLayer:
             client.session.ssl = describe(client.transport)
         except Exception:
             # A client's certificate may be malformed in an unforeseen way.
-            log.failure("{session}: TLS can't be told about", session=client.session.id)
-            client.drop()
+            HOOK_FAILED.tell_failure(client, Failure(), what="the look at the TLS connection")
+            client.drop("TLS can't be told about")
             return False
         client.session.tls = True
         return True
@@ -135,13 +132,13 @@ class TLSLayer:
             self._log(explain(reason.value))
 
     def _overdue(self) -> None:
-        self._log(f"no end of the TLS handshake within {self._timeout:g} s")
-        self._client.drop()
+        reason = f"no end of the TLS handshake within {self._timeout:g} s"
+        self._log(reason)
+        self._client.drop(reason)
 
     def _log(self, reason: str) -> None:
         self.handshaking = False
-        session = self._client.session
-        log.info("{session} {peer}: {reason}", session=session.id, peer=session.peer, reason=reason)
+        HANDSHAKE_FAILED.tell(self._client, reason=reason)
 
 
 def begins_with_tls(client: TLSClient) -> bool:
@@ -196,7 +193,7 @@ async def _ask_handler(client: ClientView) -> None:
     except (Exception, *CANCELLED) as error:
         if client._gone:
             raise
-        log.failure("{session}: handle_STARTTLS failed", Failure(error), session=client.session.id)
+        HOOK_FAILED.tell_failure(client, Failure(error), what="handle_STARTTLS")
         return
     if answer is MISSING or permits(answer):
         client._set_barrier(None)

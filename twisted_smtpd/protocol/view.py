@@ -88,6 +88,9 @@ class ConnectionView(Protocol):
     def _hook_overdue(self) -> None:
         """A hook has taken too long: say which one."""
 
+    def _hook_stuck(self, seconds: float) -> None:
+        """A hook that was cut off goes on: say so."""
+
     def _command_failed(self, error: BaseException) -> None:
         """The command in progress has ended with an error: answer it."""
 
@@ -103,11 +106,11 @@ class ConnectionView(Protocol):
     def hang_up(self, status: str) -> None:
         """Say why, and close."""
 
-    def drop(self) -> None:
-        """Close at once, without a word."""
+    def drop(self, why: str) -> None:
+        """Close at once, without a word; the log tells why."""
 
-    def abort(self) -> None:
-        """Close at once."""
+    def abort(self, why: str = "") -> None:
+        """Close at once; the log tells why."""
 
     def leave(self) -> None:
         """No longer count as a connection of the server, and have no time limits any more."""
@@ -121,6 +124,8 @@ class ClientView(ConnectionView, Protocol):
     :ivar _verb: the command in progress.
     :ivar _hook: the hook that was called last.
     :ivar _code: the code of the last reply.
+    :ivar _line: what the next refusal answers, see :class:`~twisted_smtpd.protocol.reporting.Reported`.
+    :ivar _hidden_lines: how many of the next unknown commands may be secrets.
     """
 
     session: Session
@@ -137,6 +142,11 @@ class ClientView(ConnectionView, Protocol):
     _verb: str
     _hook: str
     _code: int
+    _line: bytes | None
+    _hidden_lines: int
+
+    def _peer(self) -> Any:
+        """The address of the other end of the connection."""
 
     @property
     def may_vouch(self) -> bool:

@@ -1,4 +1,4 @@
-"""What clients share, and what one address may have of it.
+"""What clients share, and what one address may have of it: connections, memory, rates, lines of the log.
 
 ``docs/internet.rst`` has the table: connections, memory, turns, rates.  An address is an IPv4 address or an IPv6 /64
 (:func:`~twisted_smtpd.runtime.connections.limited_address`), behind PROXY and XCLIENT the client's.  ``None`` stands
@@ -17,7 +17,10 @@ try:
 except ImportError:  # no such limits here
     resource = None  # type: ignore[assignment]
 
-__all__ = ["DESCRIPTORS_KEPT", "MINUTE", "Memory", "Rates", "most_connections", "say_most_connections"]
+__all__ = [
+    *("DESCRIPTORS_KEPT", "LINES_A_SECOND", "MINUTE", "SECOND"),
+    *("Lines", "Memory", "Rates", "most_connections", "say_most_connections"),
+]
 
 log = Logger()
 
@@ -27,6 +30,9 @@ DESCRIPTORS_KEPT = 64
 
 #: Seconds over which a rate is counted.
 MINUTE = 60.0
+#: Lines of the log that one address may cause in a second.
+LINES_A_SECOND = 50
+SECOND = 1.0
 # As many addresses are remembered.  One that is forgotten earlier, because there are more, counts anew.
 MAX_ADDRESSES = 10_000
 
@@ -128,3 +134,44 @@ class Rates:
             del minutes[oldest]
         minute = minutes[address] = _Minute(now)
         return minute
+
+
+class Lines:
+    """How many lines of the log each address has caused in its current second."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, list[float]] = {}
+
+    def another(self, address: str, now: float) -> int:
+        """Count one more.
+
+        :param now: the time in seconds.
+        :returns: how many there were in this second.  Those beyond :data:`LINES_A_SECOND` are not written.
+        """
+        count = self._counts.get(address)
+        if count is None or now >= count[1]:
+            if count is not None and count[0] > LINES_A_SECOND:
+                # What was left out is not told yet: the second lasts until it is.
+                count[0] += 1
+                return int(count[0])
+            if len(self._counts) >= MAX_ADDRESSES:
+                self._forget(now)
+            self._counts[address] = [1, now + SECOND]
+            return 1
+        count[0] += 1
+        return int(count[0])
+
+    def end_second(self, address: str) -> int:
+        """Begin anew for an address that has had too many.
+
+        :returns: how many there were.
+        """
+        return int(self._counts.pop(address, [0])[0])
+
+    def _forget(self, now: float) -> None:
+        """Forget the addresses whose second is over; if there is none, all that have lost no line."""
+        for over in (lambda count: now >= count[1], lambda count: True):
+            known = {one: count for one, count in self._counts.items() if count[0] > LINES_A_SECOND or not over(count)}
+            if len(known) < MAX_ADDRESSES:
+                break
+        self._counts = known
