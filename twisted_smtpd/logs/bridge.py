@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
-from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from zope.interface import provider
 
 __all__ = ["LOGGER", "begin", "end", "is_bridged", "own_fields"]
 
@@ -21,7 +22,9 @@ _LEVELS = {
     LogLevel.critical: logging.CRITICAL,
 }
 # What Twisted's older observers add to an event, and what the form of a record says by itself.
-_NOT_OURS = frozenset({"event", "failure", "format", "isError", "message", "session", "peer", "system", "text", "time", "why"})
+_NOT_OURS = frozenset(
+    {"event", "failure", "format", "isError", "message", "session", "peer", "system", "text", "time", "why"}
+)
 # Servers that are open.
 _users: list[object] = []
 
@@ -55,7 +58,8 @@ def own_fields(event: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _observe(event: Mapping[str, Any]) -> None:
+@provider(ILogObserver)
+def _observe(event: LogEvent) -> None:
     if not str(event.get("log_namespace", "")).startswith("twisted_smtpd"):
         return
     level = _LEVELS.get(event.get("log_level"), logging.INFO)
@@ -63,7 +67,7 @@ def _observe(event: Mapping[str, Any]) -> None:
         return
     failure = event.get("log_failure")
     error = None if failure is None else (failure.type, failure.value, failure.getTracebackObject())
-    text = formatEvent(cast(LogEvent, event))
+    text = formatEvent(event)
     record = LOGGER.makeRecord(LOGGER.name, level, str(event["log_namespace"]), 0, text, (), error)
     session = event.get("session")
     extra = {
@@ -77,4 +81,3 @@ def _observe(event: Mapping[str, Any]) -> None:
         if name not in record.__dict__:
             setattr(record, name, value)
     LOGGER.handle(record)
-

@@ -1,7 +1,7 @@
 """Every event of the log about a client, once: its name, its level, its fields, its text.
 
-An event is a row here and the call of its ``tell`` where it happens.  All forms of the log are made from the row: the text
-line, the JSON object, the record of the standard library's ``logging``, and the tables of ``docs/log.rst``.
+An event is a row here and the call of its ``tell`` where it happens.  All forms of the log are made from the row: the
+text line, the JSON object, the record of the standard library's ``logging``, and the tables of ``docs/log.rst``.
 
 An event goes to :data:`twisted.logger.globalLogPublisher`, so that each observer of Twisted's log sees it.  Its text is
 made when an observer asks for it.
@@ -16,11 +16,11 @@ from typing import Any, Protocol
 from twisted.logger import Logger, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
-from twisted_smtpd.logs.escaping import address, clean, peer_text, quoted, word
 from twisted_smtpd.logs.bridge import is_bridged
+from twisted_smtpd.logs.escaping import address, clean, peer_text, quoted, word
 from twisted_smtpd.logs.private import somebody_listens
 from twisted_smtpd.runtime.connections import Connections
-from twisted_smtpd.runtime.limits import LINES_A_SECOND, SECOND
+from twisted_smtpd.runtime.limits import DIALOG_LINES_A_SECOND, LINES_A_SECOND, SECOND, Key
 from twisted_smtpd.session import Session
 
 __all__ = ["EVENTS", "NAMESPACE", "Client", "Event", "Told", "may_tell"]
@@ -70,11 +70,11 @@ class Event:
     :param level: how grave it is.
     :param meaning: when it is written, as a sentence of the documentation.
     :param render: makes the text from the fields.
-    :param limited: whether it counts for the lines that a client may cause in a second.
+    :param limit: how many a client may cause in a second, with others of the same limit; 0 for any number.
     :param fields: what it tells, with the meaning of each; one that is not known is ``None`` and left out.
     """
 
-    __slots__ = ("fields", "level", "limited", "meaning", "name", "render", "template")
+    __slots__ = ("fields", "level", "limit", "meaning", "name", "render", "template")
 
     def __init__(
         self,
@@ -83,10 +83,10 @@ class Event:
         meaning: str,
         render: Callable[[Fields], str],
         *,
-        limited: bool = True,
+        limit: int = LINES_A_SECOND,
         **fields: str,
     ) -> None:
-        self.name, self.level, self.meaning, self.render, self.limited = name, level, meaning, render, limited
+        self.name, self.level, self.meaning, self.render, self.limit = name, level, meaning, render, limit
         self.fields = fields
         self.template: dict[str, Any] = {
             "log_logger": log,
@@ -107,7 +107,7 @@ class Event:
         :param client: the connection that it is about.
         :param fields: see :class:`Event`.
         """
-        if somebody_listens() and (not self.limited or may_tell(client)):
+        if somebody_listens() and may_tell(client, self.limit):
             event = Told(self.template)
             event.update(fields)
             publish_about(client, event)
@@ -118,7 +118,7 @@ class Event:
         :param failure: what was raised.
         :param fields: see :class:`Event`.
         """
-        if not self.limited or may_tell(client):
+        if may_tell(client, self.limit):
             event = Told(self.template)
             event.update(fields, log_failure=failure)
             if is_bridged():
@@ -142,15 +142,20 @@ def publish_about(client: Client, event: Told) -> None:
     publish(event)
 
 
-def may_tell(client: Client) -> bool:
-    """Whether the client has not caused too many lines in this second; those that are left out are counted."""
+def may_tell(client: Client, limit: int = LINES_A_SECOND) -> bool:
+    """Whether the client has not caused too many lines in this second; those that are left out are counted.
+
+    :param limit: see :class:`Event`.
+    """
+    if not limit:
+        return True
     connections = client.connections
     timers = connections.timers
-    key = client._address or _host(client)
+    key = (limit, client._address or _host(client))
     count = connections.lines.another(key, timers.now())
-    if count == LINES_A_SECOND + 1:
+    if count == limit + 1:
         timers.clock.callLater(SECOND, _tell_more, client, key)
-    return count <= LINES_A_SECOND
+    return count <= limit
 
 
 def _host(client: Client) -> str:
@@ -158,9 +163,9 @@ def _host(client: Client) -> str:
     return peer_text(peer).rpartition(":")[0]
 
 
-def _tell_more(client: Client, key: str) -> None:
+def _tell_more(client: Client, key: Key) -> None:
     """Say how many lines were left out in the second that has ended."""
-    left_out = client.connections.lines.end_second(key) - LINES_A_SECOND
+    left_out = client.connections.lines.end_second(key) - key[0]
     if left_out > 0 and somebody_listens():
         event = Told(LEFT_OUT.template)
         event["count"] = left_out
@@ -237,7 +242,7 @@ MESSAGE = Event(
     "A message got its reply.",
     _message,
     # Each message that is kept has its line; those that are refused are counted where this is told.
-    limited=False,
+    limit=0,
     sender="the reverse-path; empty for a bounce",
     recipients="the accepted recipients",
     size="octets of the message",
@@ -350,9 +355,9 @@ HOOK_SLOW = Event(
     "hook_slow",
     LogLevel.error,
     "A hook took longer than ``hook_timeout``.",
-    lambda event: f"{event['hook']} took longer than {event['limit']:g} s, it is cut off",
+    lambda event: f"{event['hook']} took longer than {event['allowed']:g} s, it is cut off",
     hook="its name",
-    limit="seconds that it may take",
+    allowed="seconds that it may take",
 )
 HOOK_STUCK = Event(
     "hook_stuck",
@@ -381,7 +386,7 @@ LEFT_OUT = Event(
     LogLevel.info,
     "A client has caused more lines than are written in a second.",
     lambda event: f"\u2026 and {event['count']:,} more",
-    limited=False,
+    limit=0,
     count="how many were left out",
 )
 DIALOG = Event(
@@ -389,7 +394,7 @@ DIALOG = Event(
     LogLevel.info,
     "``--trace``: a line of the dialog.",
     _dialog,
-    limited=False,
+    limit=DIALOG_LINES_A_SECOND,
     side="``C`` for the client, ``S`` for the server; nothing for what is no line",
     line="the line; ``***`` for what may be a secret",
 )

@@ -28,7 +28,7 @@ _NAMES = {level: level.name for level in LogLevel.iterconstants()}
 
 
 def _level(event: Mapping[str, Any]) -> str:
-    return _NAMES.get(event.get("log_level"), "info")
+    return str(_NAMES.get(event.get("log_level"), "info"))
 
 
 def _who(event: Mapping[str, Any]) -> tuple[str, str] | None:

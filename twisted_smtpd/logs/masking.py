@@ -6,7 +6,7 @@ from collections.abc import Container
 
 from twisted_smtpd.logs.escaping import MAX_TEXT, cut
 
-__all__ = ["HIDDEN", "is_auth", "shown_command", "shown_reply"]
+__all__ = ["HIDDEN", "is_auth", "shown_command", "shown_line", "shown_reply"]
 
 #: What stands for a secret.
 HIDDEN = "***"
@@ -47,6 +47,14 @@ def shown_command(line: bytes, mechanisms: Container[str]) -> tuple[str, str | N
     if name != "AUTH" or mechanism.upper() not in mechanisms:
         return name, HIDDEN
     return name, f"{mechanism.upper()} {HIDDEN}" if response else mechanism.upper()
+
+
+def shown_line(line: bytes, mechanisms: Container[str]) -> str:
+    """The same in one text, as the client has written it."""
+    text = line[: 4 * MAX_TEXT].decode("utf-8", "replace")
+    if not text.lstrip().upper().startswith(_OF_SECRETS):
+        return cut(text)
+    return " ".join(filter(None, shown_command(line, mechanisms)))
 
 
 def shown_reply(line: bytes) -> bytes:

@@ -1,24 +1,24 @@
-"""The private names of Twisted's logging that this package uses, and what happens without them."""
+"""Whether anybody sees the events of a connection."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.logger import globalLogBeginner, globalLogPublisher
+
+from twisted_smtpd.runtime.twisted_private import LISTENERS
 
 __all__ = ["somebody_listens"]
 
 
 def _find() -> Callable[[], bool]:
-    """Whether anybody sees an event, as a function.
-
-    Until logging is begun, Twisted keeps the last 200 events, which costs more than the rest of a connection's end.
-    Without these names each event is published, whether or not anybody sees it.
-    """
-    observers = getattr(globalLogPublisher, "_observers", None)
-    if not isinstance(observers, list) or not hasattr(globalLogBeginner, "_temporaryObserver"):
+    if not LISTENERS.is_there():
         return lambda: True
-    beginner = globalLogBeginner
+    # Twisted has no other way to ask.
+    publisher: Any = globalLogPublisher
+    beginner: Any = globalLogBeginner
+    observers: list[Any] = publisher._observers
 
     def listens() -> bool:
         return len(observers) != 1 or observers[0] is not beginner._temporaryObserver
@@ -26,5 +26,6 @@ def _find() -> Callable[[], bool]:
     return listens
 
 
-#: Whether anybody sees an event that is less than critical; a critical one is always written to the standard error.
+#: Whether anybody sees an event that is less than critical.  Until a log is begun, Twisted would keep the last 200
+#: events, which takes longer than all the rest of a connection's end.
 somebody_listens = _find()

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from twisted.logger import LogLevel, globalLogBeginner
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogBeginner
+from zope.interface import implementer
 
 from twisted_smtpd.logs.forms import FORMS, Form, untimed_text_line
 from twisted_smtpd.logs.writer import LineWriter, open_log
@@ -23,6 +24,7 @@ _ORDER = {level: number for number, level in enumerate(LogLevel.iterconstants())
 _WARN = _ORDER[LogLevel.warn]
 
 
+@implementer(ILogObserver)
 class Observer:
     """Writes the events of Twisted's log that are grave enough.
 
@@ -36,7 +38,7 @@ class Observer:
         self._writer = writer
         self._least = LEVELS.index(level)
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
+    def __call__(self, event: LogEvent) -> None:
         grave = _ORDER.get(event.get("log_level"), 1)
         if grave < self._least:
             return

@@ -24,7 +24,8 @@ LAST = 1.0
 class LineWriter:
     """Writes to a descriptor.
 
-    What a slow reader leaves is kept up to :data:`KEPT` octets; beyond, lines are thrown away, and a line says how many.
+    What a slow reader leaves is kept up to :data:`KEPT` octets.  Beyond, lines are thrown away, and a line tells how
+    many.
 
     :param descriptor: an open file, pipe, socket or terminal.
     :param encoding: of its text; what it can't express is escaped.
@@ -112,7 +113,7 @@ class LineWriter:
             from twisted.internet import reactor
 
             self._again = True
-            reactor.callLater(AGAIN, self._try_again)  # type: ignore[attr-defined]
+            reactor.callLater(AGAIN, self._try_again)
 
     def _try_again(self) -> None:
         self._again = False

@@ -354,6 +354,16 @@ class SMTPOptions(TypedDict, total=False):
             flag="ignore-parameters",
         ),
     ]
+    trace: Annotated[
+        bool,
+        Option(
+            False,
+            "whether the log has the dialog with each client",
+            "Passwords are left out, and of a message only its size is told.",
+            flag="trace",
+            flag_help="write the dialog with each client into the log, without passwords and content",
+        ),
+    ]
     tls_context: Annotated[
         Any,
         Option(

@@ -21,6 +21,7 @@ from twisted_smtpd.protocol.body import Body
 from twisted_smtpd.protocol.running import CommandRunner
 from twisted_smtpd.protocol.settings import SharedSettings
 from twisted_smtpd.protocol.timeouts import CLOSING_TIME, Timeouts
+from twisted_smtpd.protocol.transcript import Transcript
 from twisted_smtpd.protocol.view import CLOSED, FINISHING, OPEN, STOPPING
 from twisted_smtpd.runtime.awaiting import DONE, Waiting
 from twisted_smtpd.runtime.batches import joined
@@ -84,7 +85,7 @@ class Connection(LineReceiver):
             "_peer_address",
         ),
         *("_peer_finished", "_runner", "_said", "_settings", "_skipping_line", "_stopped", "_timeouts", "_why"),
-        "_yielded",
+        *("_transcript", "_yielded"),
         *("connections", "line_mode", "loop", "paused"),
     )
 
@@ -132,6 +133,7 @@ class Connection(LineReceiver):
         self._said = b""
         self._why = ""
         self._messages = 0
+        self._transcript: Transcript | None = None
 
     # -- its beginning -------------------------------------------------------------------------------------------------
 
@@ -242,6 +244,8 @@ class Connection(LineReceiver):
         if self._out:
             # What _flush does, without the call.
             data, self._out = self._out, b""
+            if self._transcript is not None:
+                self._transcript.server_lines(data)
             self._output.write(data)
         if self._input_stopped and len(self._buffer) - self._offset <= MAX_SENT_AHEAD and not self.paused:
             self._input_stopped = False
@@ -301,12 +305,12 @@ class Connection(LineReceiver):
         elif line.endswith(b"\r"):
             self._skipping_line = 0
             if skipping == BEHIND_LINE_FEED and not lenient:
-                self._refuse_line(BARE_LINE_FEED)
+                self._refuse_unread(BARE_LINE_FEED)
         else:
             # A line that was too long goes on to its CRLF, with either policy.
             self._skipping_line = BEHIND_LINE_FEED
             if skipping != REFUSED:
-                self._refuse_line(too_long or BARE_LINE_FEED)
+                self._refuse_unread(too_long or BARE_LINE_FEED)
 
     def _part_of_line(self) -> None:
         """Check a line whose end has not arrived: it must not grow without limit."""
@@ -319,7 +323,7 @@ class Connection(LineReceiver):
             if reply is None:
                 return
             self._skipping_line = REFUSED
-            self._refuse_line(reply)
+            self._refuse_unread(reply)
         # The CR may belong to the CRLF that ends the line.
         self._buffer, self._offset = (b"\r" if part.endswith(b"\r") else b""), 0
 
@@ -331,6 +335,12 @@ class Connection(LineReceiver):
     def _tls_in_clear(self) -> None:
         """A client begins TLS where it can't: it would wait for an answer that never comes."""
         self.close()
+
+    def _refuse_unread(self, reply: Reply) -> None:
+        """Refuse a line that does not get to :meth:`lineReceived`."""
+        if self._transcript is not None:
+            self._transcript.refused_line()
+        self._refuse_line(reply)
 
     def _refuse_line(self, reply: Reply) -> None:
         if self._runner.input is not None:
@@ -601,6 +611,8 @@ class Connection(LineReceiver):
     def _flush(self) -> None:
         if self._out:
             data, self._out = self._out, b""
+            if self._transcript is not None:
+                self._transcript.server_lines(data)
             self._output.write(data)
 
     def _output_blocked(self) -> None:

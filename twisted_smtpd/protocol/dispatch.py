@@ -38,6 +38,7 @@ from twisted_smtpd.protocol.states import (
 )
 from twisted_smtpd.protocol.timeouts import Timeouts
 from twisted_smtpd.protocol.tls import TLSLayer
+from twisted_smtpd.protocol.transcript import Transcript
 from twisted_smtpd.protocol.verdict import by_recipient
 from twisted_smtpd.protocol.xclient import ClientIdentity
 from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, NO_HOOK, HookExit, settle
@@ -167,6 +168,7 @@ class Dispatch(Connection):
     decode_data: bool
     default_domain: str | None
     ident: str
+    trace: bool
     tls_context: Any
     require_starttls: bool
     auth_required: bool
@@ -228,6 +230,8 @@ class Dispatch(Connection):
     def connectionMade(self) -> None:
         self.envelope = self._create_envelope()
         super().connectionMade()
+        if self.trace:
+            self._transcript = Transcript(self)
         self._timeouts = Timeouts(self, self._runner, self._body, self._active)
         if ISSLTransport.providedBy(self.transport):
             # The endpoint that listens has added TLS.
@@ -346,7 +350,7 @@ class Dispatch(Connection):
         self._runner.retire()
         self._body.retire()
         self._timeouts.retire()
-        self._tls = self._identity = None
+        self._tls = self._identity = self._transcript = None
         return True
 
     async def _call_disconnect(self, reason: Failure) -> None:
@@ -403,6 +407,8 @@ class Dispatch(Connection):
     def lineReceived(self, line: bytes) -> None:
         """A line, without its line end: a command, or what a command waits for."""
         settings = self._settings
+        if self._transcript is not None:
+            self._transcript.client_line(line)
         if (len(line) > settings.fits_all or self._runner.input is not None) and self._is_other_line(line):
             return
         self._verb = "?"
@@ -641,7 +647,7 @@ class Dispatch(Connection):
         raise BadStatus(f"{method} has sent no reply{returned}: a command sends it with `await self.push(status)`")
 
     def _hook_overdue(self) -> None:
-        HOOK_SLOW.tell(self, hook=self._hook or self._verb, limit=self.hook_timeout)
+        HOOK_SLOW.tell(self, hook=self._hook or self._verb, allowed=self.hook_timeout)
 
     def _hook_stuck(self, seconds: float) -> None:
         HOOK_STUCK.tell(self, seconds=seconds)

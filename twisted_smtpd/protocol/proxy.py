@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["needs_proxy_header", "read_proxy_header"]
 
+
 class _HeaderReader(ContentReader):
     """Reads the header the way a message is read.
 
@@ -126,4 +127,4 @@ class ProxyHeader:
     def _refuse(self, reason: str) -> None:
         # The specification says to drop a connection that lacks the header: it is not from a client.
         PROXY_HEADER.tell(self._client, reason=reason)
-        self._client.drop("no good PROXY header")
+        self._client.drop("the server has dropped it")

@@ -5,7 +5,6 @@ Each function is called in one place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.error import ConnectionDone
@@ -56,7 +55,7 @@ class Reported(Client, Protocol):
     _said: bytes
     _why: str
     _messages: int
-    _replies: Sequence[bytes]
+    _replies: list[bytes]
 
     def _now(self) -> float:
         """The time in seconds."""

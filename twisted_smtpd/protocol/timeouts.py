@@ -120,7 +120,7 @@ def _abort(timeouts: Timeouts) -> None:
     timeouts.connection.abort()
 
 
-def _abort_unread(timeouts: Timeouts) -> None:
+def _unread(timeouts: Timeouts) -> None:
     timeouts.connection.abort("the client does not read its replies")
 
 
@@ -179,8 +179,8 @@ SITUATIONS = (
         "the client does not read its replies",
         lambda t: t.connection._output.blocked_since is not None,
         (
-            Limit("timeout", lambda t: t.connection._output.blocked_since, lambda t: t.connection.timeout, _abort_unread),
-            _session(_abort_unread),
+            Limit("timeout", lambda t: t.connection._output.blocked_since, lambda t: t.connection.timeout, _unread),
+            _session(_unread),
         ),
     ),
     Situation(

@@ -22,6 +22,7 @@ from twisted_smtpd.wire.replies import SMTPReplyError
 
 __all__ = ["TLSClient", "TLSLayer", "begins_with_tls", "start_implicit_tls", "starttls"]
 
+
 class TLSClient(ClientView, Protocol):
     """A connection that may have TLS."""
 
@@ -87,7 +88,7 @@ class TLSLayer:
         if guarded.failure is not None:
             self.handshaking = False
             HOOK_FAILED.tell_failure(client, guarded.failure, what="the start of TLS")
-            client.drop("TLS can't be started")
+            client.drop("the server has dropped it")
             return False
         if arrived:
             # With a PROXY header came the beginning of the handshake.
@@ -111,9 +112,11 @@ class TLSLayer:
         except Exception:
             # A client's certificate may be malformed in an unforeseen way.
             HOOK_FAILED.tell_failure(client, Failure(), what="the look at the TLS connection")
-            client.drop("TLS can't be told about")
+            client.drop("the server has dropped it")
             return False
         client.session.tls = True
+        if client._transcript is not None:
+            client._transcript.note(f"TLS: {client.session.ssl}")
         return True
 
     def completed(self) -> None:
@@ -132,9 +135,8 @@ class TLSLayer:
             self._log(explain(reason.value))
 
     def _overdue(self) -> None:
-        reason = f"no end of the TLS handshake within {self._timeout:g} s"
-        self._log(reason)
-        self._client.drop(reason)
+        self._log(f"no end of the TLS handshake within {self._timeout:g} s")
+        self._client.drop("the server has dropped it")
 
     def _log(self, reason: str) -> None:
         self.handshaking = False

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 
+    from twisted_smtpd.protocol.transcript import Transcript
+
 __all__ = ["CLOSED", "FINISHING", "OPEN", "STOPPING", "TOO_LONG", "ClientView", "ConnectionView"]
 
 # How near the end of a connection is.  TOO_LONG and STOPPING: it ends after the command or message in progress, because
@@ -46,6 +48,7 @@ class ConnectionView(Protocol):
     :ivar _now: gives the time in seconds.
     :ivar _gone: whether the connection is lost.
     :ivar _closing_since: since when the connection has been closing, or ``None``.
+    :ivar _transcript: writes down the dialog, or ``None``.
     """
 
     transport: Any
@@ -66,6 +69,7 @@ class ConnectionView(Protocol):
     _now: Callable[[], float]
     _gone: bool
     _closing_since: float | None
+    _transcript: Transcript | None
 
     def _hold(self) -> None:
         """Read nothing more for now."""

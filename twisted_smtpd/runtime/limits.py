@@ -18,8 +18,8 @@ except ImportError:  # no such limits here
     resource = None  # type: ignore[assignment]
 
 __all__ = [
-    *("DESCRIPTORS_KEPT", "LINES_A_SECOND", "MINUTE", "SECOND"),
-    *("Lines", "Memory", "Rates", "most_connections", "say_most_connections"),
+    *("DESCRIPTORS_KEPT", "DIALOG_LINES_A_SECOND", "LINES_A_SECOND", "MINUTE", "SECOND"),
+    *("Key", "Lines", "Memory", "Rates", "most_connections", "say_most_connections"),
 ]
 
 log = Logger()
@@ -30,9 +30,12 @@ DESCRIPTORS_KEPT = 64
 
 #: Seconds over which a rate is counted.
 MINUTE = 60.0
-#: Lines of the log that one address may cause in a second.
+#: Lines of the log that one address may cause in a second; and those of its dialog, which somebody has asked for.
 LINES_A_SECOND = 50
+DIALOG_LINES_A_SECOND = 1000
 SECOND = 1.0
+#: How many lines of a kind an address may have, and the address.
+Key = tuple[int, str]
 # As many addresses are remembered.  One that is forgotten earlier, because there are more, counts anew.
 MAX_ADDRESSES = 10_000
 
@@ -140,38 +143,34 @@ class Lines:
     """How many lines of the log each address has caused in its current second."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, list[float]] = {}
+        self._counts: dict[Key, list[float]] = {}
 
-    def another(self, address: str, now: float) -> int:
+    def another(self, key: Key, now: float) -> int:
         """Count one more.
 
+        :param key: how many lines of this kind an address may have, and the address.
         :param now: the time in seconds.
-        :returns: how many there were in this second.  Those beyond :data:`LINES_A_SECOND` are not written.
+        :returns: how many there were in this second.  After a second with too many, the next begins when
+            :meth:`end_second` is called.
         """
-        count = self._counts.get(address)
-        if count is None or now >= count[1]:
-            if count is not None and count[0] > LINES_A_SECOND:
-                # What was left out is not told yet: the second lasts until it is.
-                count[0] += 1
-                return int(count[0])
-            if len(self._counts) >= MAX_ADDRESSES:
+        count = self._counts.get(key)
+        if count is None or (now >= count[1] and count[0] <= key[0]):
+            if count is None and len(self._counts) >= MAX_ADDRESSES:
                 self._forget(now)
-            self._counts[address] = [1, now + SECOND]
+            self._counts[key] = [1, now + SECOND]
             return 1
         count[0] += 1
         return int(count[0])
 
-    def end_second(self, address: str) -> int:
+    def end_second(self, key: Key) -> int:
         """Begin anew for an address that has had too many.
 
         :returns: how many there were.
         """
-        return int(self._counts.pop(address, [0])[0])
+        return int(self._counts.pop(key, [0])[0])
 
     def _forget(self, now: float) -> None:
         """Forget the addresses whose second is over; if there is none, all that have lost no line."""
-        for over in (lambda count: now >= count[1], lambda count: True):
-            known = {one: count for one, count in self._counts.items() if count[0] > LINES_A_SECOND or not over(count)}
-            if len(known) < MAX_ADDRESSES:
-                break
-        self._counts = known
+        too_many = {key: count for key, count in self._counts.items() if count[0] > key[0]}
+        recent = {key: count for key, count in self._counts.items() if now < count[1]}
+        self._counts = {**too_many, **recent} if len(recent) < MAX_ADDRESSES else too_many
