@@ -1,7 +1,7 @@
 """``python -m twisted_smtpd ARGS`` and ``twisted-smtpd ARGS``: the server with a log of its own.
 
-The arguments are those of ``twist smtpd``, and the options of the log.  The log goes to the standard error; the standard
-output is for what handlers print.
+The arguments are those of ``twist smtpd``, and the options of the log.  The log goes to the standard error; the
+standard output is for what handlers print.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,8 @@ FORMATS = tuple(FORMS)
 LEVELS = tuple(level.name for level in LogLevel.iterconstants())
 
 _ORDER = {level: number for number, level in enumerate(LogLevel.iterconstants())}
+# What Twisted's ports say in the name of nobody; a service says where it listens.
+_OF_PORTS = re.compile(r"\S+ starting on \S+|\(\S+ Port \S+ Closed\)")
 _WARN = _ORDER[LogLevel.warn]
 
 
@@ -51,6 +54,9 @@ class Observer:
 def _is_of_twisted(event: Mapping[str, Any]) -> bool:
     """Whether an event is of Twisted's own; what it says below a warning is for those who debug it."""
     namespace = str(event.get("log_namespace", ""))
+    if namespace == "log_legacy":
+        message = event.get("message")
+        return bool(message) and _OF_PORTS.fullmatch(str(message[0])) is not None  # type: ignore[index]
     return namespace.startswith("twisted.") or namespace == "twisted"
 
 
