@@ -1,21 +1,18 @@
-"""Tests for :mod:`twisted_smtpd.__main__`."""
+"""Tests for :mod:`twisted_smtpd.__main__`; ``tests/loopback/test_log.py`` runs it."""
 
 from __future__ import annotations
 
-import runpy
-import sys
-from typing import Any
-
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_smtpd import __main__ as main_module
+from twisted_smtpd.__main__ import _log_options
 
 
-class MainTests(SynchronousTestCase):
-    def test_it_is_twist_smtpd(self) -> None:
-        calls: list[Any] = []
-        self.patch(sys, "argv", ["twisted-smtpd", "-c", "sink"])
-        self.patch(runpy, "run_module", lambda *args, **kwargs: calls.append((args, kwargs, list(sys.argv))))
-        main_module.main()
-        kwargs = {"run_name": "__main__", "alter_sys": True}
-        self.assertEqual(calls, [(("twisted",), kwargs, ["twisted-smtpd", "smtpd", "-c", "sink"])])
+class LogOptionsTests(SynchronousTestCase):
+    def test_they_are_taken_out_of_the_command_line(self) -> None:
+        log, words = _log_options(["-c", "sink", "--log-format=json", "--log-level", "warn", "--trace"])
+        self.assertEqual(log, {"format": "json", "level": "warn"})
+        self.assertEqual(words, ["-c", "sink", "--trace"])
+
+    def test_what_follows_two_hyphens_is_the_handlers(self) -> None:
+        words = ["-c", "mine.Handler", "--log-other", "x", "--", "--log-file", "x"]
+        self.assertEqual(_log_options(words), ({}, words))

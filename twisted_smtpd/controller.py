@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from twisted_smtpd.logs import bridge
 from twisted_smtpd.options.table import DEFAULTS
 from twisted_smtpd.runtime.host_name import own_name
 from twisted_smtpd.runtime.lifecycle import STOP_TIMEOUT, has_life
@@ -169,6 +170,7 @@ class BaseController:
 
     def _bound_server(self, reactor: Any) -> tuple[RunningServer, list[Binding]]:
         """A server that has not started, and the bound places that it is to listen on."""
+        bridge.begin(self)
         if not self.SMTP_kwargs.get("hostname"):
             # Asked for here: where the server runs, all others would wait for the DNS.
             own_name()
@@ -201,6 +203,7 @@ class BaseController:
 
     def _forget(self, reactor: Any) -> None:
         self.server = self.smtpd = None
+        bridge.end(self)
         release(reactor, self)
 
     async def listen(self) -> None:
@@ -339,11 +342,14 @@ class BaseThreadedController(BaseController):
                 thread.end(self.ready_timeout)
 
     def _shut(self, server: RunningServer) -> None:
-        self._forget(server.reactor)
-        if server.is_here and is_running(server.reactor):
-            call_in(server.reactor, lambda: server.shut(self.grace), self.grace + STOP_TIMEOUT + self.ready_timeout)
-        else:
-            server.abandon()
+        self.server = self.smtpd = None
+        try:
+            if server.is_here and is_running(server.reactor):
+                call_in(server.reactor, lambda: server.shut(self.grace), self.grace + STOP_TIMEOUT + self.ready_timeout)
+            else:
+                server.abandon()
+        finally:
+            self._forget(server.reactor)
 
     def __enter__(self) -> Self:
         self.start()

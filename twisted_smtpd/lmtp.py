@@ -77,12 +77,14 @@ class LMTP(SMTP):
     def _end_of_message(self) -> None:
         super()._end_of_message()
         self._answered = 0
+        self._replies = []
 
     def _answer(self, status: Any) -> Awaitable[None]:
         return self._answer_each("250 OK" if status is MISSING else status)
 
     async def _answer_each(self, status: Any) -> None:
         self._unanswered = max(0, self._accepted - self._answered)
+        self._replies = []
         if self._answered and not self._unanswered:
             self._message_judged()
             return
@@ -106,4 +108,5 @@ class LMTP(SMTP):
     async def _say(self, status: str | Reply) -> None:
         self._unanswered -= 1
         await self.push(status)
+        self._replies.append(self._said)
         self._message_judged()

@@ -344,6 +344,7 @@ class ServerService(ListeningService):
             return
         places = " and ".join(_place(port.getHost()) for _, port in self.ports)
         self.log.info("twisted-smtpd {version} listens on {places}", version=__version__, places=places)
+        self.log.info("Mail goes to the handler {handler}", handler=type(self.factory.handler).__name__)
         listener, port = self.ports[0]
         starttls = self.factory.settings.security.starttls is not None
         swaks = "swaks --protocol LMTP" if issubclass(self.factory.protocol, LMTP) else "swaks"

@@ -59,7 +59,7 @@ __all__ = [
     "syntax",
 ]
 
-#: For programs that use aiosmtpd's logger; this package writes to :mod:`twisted.logger`.
+#: aiosmtpd's logger: while a controller runs, the events of its server go to it.
 log = logging.getLogger("mail.log")
 
 #: Octets a message may have, unless ``data_size_limit`` says otherwise.

@@ -52,7 +52,7 @@ class GuessingTests(AuthCase):
         self.assertEqual(self.checked, [0.0, 1.0, 3.0])
         failures = [formatEvent(event) for event in events if "failed for user" in formatEvent(event)]
         self.assertEqual(len(failures), 3)
-        self.assertTrue(all(" 192.0.2.1: AUTH PLAIN failed for user 'anne'" in text for text in failures))
+        self.assertTrue(all(" 192.0.2.1:40000 AUTH PLAIN failed for user 'anne'" in text for text in failures))
 
     def test_50_connections_of_one_address_guess_no_faster_than_one(self) -> None:
         self.client("192.0.2.1").send(GUESS * 3)

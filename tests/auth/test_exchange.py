@@ -278,7 +278,7 @@ class SecretTests(AuthCase):
         events = self.events()
         dial(host="192.0.2.7").send(b"AUTH PLAIN %b\r\n" % WRONG)
         (text,) = [formatEvent(event) for event in events]
-        self.assertRegex(text, r"^[0-9a-f]+-[0-9a-f]+ 192\.0\.2\.7: AUTH PLAIN failed for user 'anne'$")
+        self.assertRegex(text, r"^[0-9a-f]+-[0-9a-f]+ 192\.0\.2\.7:40000 AUTH PLAIN failed for user 'anne'$")
 
 
 class StateTests(AuthCase):

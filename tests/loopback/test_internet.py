@@ -85,9 +85,9 @@ class InternetTests(ServerCase):
         ):
             command = command.replace(name, place)
         program, *words = shlex.split(command)
-        self.assertEqual(program, "/opt/smtpd/bin/twist")
+        self.assertEqual(program, "/opt/smtpd/bin/twisted-smtpd")
         sockets = [self.listening(place) for place in setting(f"{unit}.socket", "ListenStream")]
-        server = self.hand_over([sys.executable, "-m", "twisted", *words], sockets)
+        server = self.hand_over([sys.executable, "-m", "twisted_smtpd", *words], sockets)
         self.read_until(server, " listens on ")
         return server, [each.getsockname()[1] for each in sockets]
 

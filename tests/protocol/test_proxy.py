@@ -269,7 +269,7 @@ class BadHeaderTests(ProxyTestCase):
         peer.deliver(V1[:10])
         peer.lose()
         self.assertEqual(witness.called, [])
-        self.assertEqual(self.log, [])
+        self.assertEqual([event["event"] for event in self.log], ["disconnected"])
         self.assertEqual(len(peer.protocol.connections.open), 0)
 
     def test_a_peer_that_stops_sending_before_its_header_is_complete(self) -> None:

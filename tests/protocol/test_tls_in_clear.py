@@ -42,7 +42,7 @@ class HelloTests(SynchronousTestCase):
                 self.assertEqual(said, b"", hello)
                 self.assertTrue(client.closed)
                 (line,) = self.lines()
-                self.assertIn("('192.0.2.1', 40000): the client speaks TLS at once", line)
+                self.assertIn(" 192.0.2.1:40000 the client speaks TLS at once", line)
 
     def test_also_where_the_server_has_not_greeted_yet(self) -> None:
         waiting = Promises()

@@ -12,21 +12,26 @@ from typing import Any, NoReturn
 from urllib.parse import quote, quote_plus
 
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 
 from twisted_smtpd.auth.mechanisms import decode_response
 from twisted_smtpd.auth.offer import MAX_AUTH_LINE, needs_tls, usable
-from twisted_smtpd.auth.results import AuthResult, LoginPassword, loggable
+from twisted_smtpd.auth.results import AuthResult, LoginPassword, plain_login
 from twisted_smtpd.auth.view import AuthClient, Mechanism, Response
+from twisted_smtpd.logs.events import (
+    HOOK_FAILED,
+    SIGN_IN,
+    SIGN_IN_BLOCKED,
+    SIGN_IN_FAILED,
+    SIGN_IN_FAULT,
+)
 from twisted_smtpd.protocol.connection import LINE_TOO_LONG
+from twisted_smtpd.protocol.reporting import HIDDEN_LINES
 from twisted_smtpd.protocol.states import NO_AUTH_NOW
 from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING, HookExit, settle, unfinished
 from twisted_smtpd.runtime.throttle import LONGEST_WAIT
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 __all__ = ["AuthExchange"]
-
-log = Logger()
 
 SUCCESS = Reply(235, "2.7.0", ("Authentication successful",))
 INVALID = Reply(535, "5.7.8", ("Authentication credentials invalid",))
@@ -51,13 +56,13 @@ class AuthExchange:
     :ivar said: what the client has said in this exchange: it must not get into a log.
     """
 
-    __slots__ = ("_failure_counted", "_inside", "_login", "_reserved", "failures", "said", "server")
+    __slots__ = ("_failure_counted", "_failure_told", "_inside", "_login", "_reserved", "failures", "said", "server")
 
     def __init__(self, server: AuthClient) -> None:
         self.server = server
         self.failures = 0
         self.said: tuple[bytes, ...] = ()
-        self._failure_counted = False
+        self._failure_counted = self._failure_told = False
         self._login: object = None
         # Whether this exchange has a turn of its address, and whether it is its turn to have a password checked.
         self._reserved = self._inside = False
@@ -74,7 +79,7 @@ class AuthExchange:
         server = self.server
         mechanism, args = await self._wanted(arg)
         self._login = None
-        self._failure_counted = self._reserved = False
+        self._failure_counted = self._failure_told = self._reserved = False
         self.said = tuple(word.encode() for word in args[1:])
         server._no_reply_yet()
         try:
@@ -163,7 +168,8 @@ class AuthExchange:
         server = self.server
         seconds = server.connections.sign_ins.wait_for(server._address, server._now())
         if seconds is None:
-            log.warn("{session} {client}: AUTH refused, too many failures before", **self._who())
+            SIGN_IN_BLOCKED.tell(server)
+            server._line = None
             raise SMTPReplyError(421, "4.7.0", "Too many failed authentications from your address, try again later")
         self._reserved = True
         if seconds:
@@ -185,7 +191,7 @@ class AuthExchange:
         except SystemExit as error:
             raise HookExit from error
         except SMTPReplyError as error:
-            if error.reply.code // 100 == 4 or error.reply.code in _NO_GUESS:
+            if not _is_guess(error.reply.code):
                 raise
             await self._failed_authentication(mechanism.name, error.reply)
             return
@@ -200,20 +206,14 @@ class AuthExchange:
                 await self._failed_authentication(mechanism.name, verdict.message or INVALID)
         elif verdict is None:
             if self.server._code in _OPEN_CODES:
-                log.error(
-                    "{session}: auth_{mechanism} gave None, and no answer", **self._who(), mechanism=mechanism.name
-                )
+                self._tell_fault(f"auth_{mechanism.name} gave None, and no answer")
                 self.count_failure()
             await self._failed_authentication(mechanism.name, UNANSWERED)
         elif verdict is MISSING or verdict is False:
             await self._failed_authentication(mechanism.name, INVALID)
         elif unfinished(verdict) or not verdict:
-            log.error(
-                "{session}: auth_{mechanism} gave a {kind} that is nobody's identity: the client is refused",
-                **self._who(),
-                mechanism=mechanism.name,
-                kind=type(verdict).__name__,
-            )
+            kind = type(verdict).__name__
+            self._tell_fault(f"auth_{mechanism.name} gave a {kind} that is nobody's identity: the client is refused")
             await self._failed_authentication(mechanism.name, INVALID)
         else:
             await self._let_in(mechanism.name, None, verdict, SUCCESS)
@@ -228,18 +228,11 @@ class AuthExchange:
     async def _let_in(self, mechanism: str, auth_data: Any, login_data: Any, status: str | Reply) -> None:
         if self.server._code not in _OPEN_CODES:
             # A client that has been told no must not be in.
-            log.error(
-                "{session}: auth_{mechanism} refused the client, then let it in", mechanism=mechanism, **self._who()
-            )
+            self._tell_fault(f"auth_{mechanism} refused the client, then let it in")
             return
         reply = Reply.parse(status)
         if reply.code >= 300:
-            log.error(
-                "{session}: auth_{mechanism} lets the client in with {code}",
-                **self._who(),
-                mechanism=mechanism,
-                code=reply.code,
-            )
+            self._tell_fault(f"auth_{mechanism} lets the client in with {reply.code}")
             await self._failed_authentication(mechanism, reply)
             return
         session = self.server.session
@@ -247,29 +240,30 @@ class AuthExchange:
         self.server.forgive()
         # The account, where it is known; else what the client has said.
         user = login_data if login_data and _is_name(login_data) else self._login
-        log.info(
-            "{session} {client}: authenticated with {mechanism} as {user}",
-            **self._who(),
-            mechanism=mechanism,
-            user=_name_of(login_data if user is None else user),
-        )
+        SIGN_IN.tell(self.server, mechanism=mechanism, user=_name_of(login_data if user is None else user))
+        self.server._hidden_lines = 0
         await self.server.push(reply)
 
     async def _failed_authentication(self, mechanism: str, status: str | Reply) -> None:
         """Refuse a client, unless a hook has done so already, and hang up on one that goes on guessing."""
-        if self.server._code in _OPEN_CODES:
+        server = self.server
+        if server._code in _OPEN_CODES:
             reply = Reply.parse(status)
             if reply.code < 400:
                 # A client that is not in must not be told that it is.
-                log.error("{session}: AUTH fails with {code}", **self._who(), code=reply.code)
+                self._tell_fault(f"AUTH fails with {reply.code}")
                 reply = INVALID
-            await self.server.push(reply)
-        if not self._failure_counted and (self.server._code // 100 == 4 or self.server._code in _NO_GUESS):
+            if self._failure_told or (not self._failure_counted and _is_guess(reply.code)):
+                # It has an event of its own.
+                server._line = None
+            await server.push(reply)
+            server._line = b""
+        if not (self._failure_counted or _is_guess(server._code)):
             # No password was wrong: it could not be checked, or the client has cancelled.
             return
         self.count_failure(mechanism)
-        if self.failures >= self.server.max_auth_failures:
-            await self.server.push(TOO_MANY)
+        if self.failures >= server.max_auth_failures:
+            await server.push(TOO_MANY)
 
     def count_failure(self, mechanism: str | None = None) -> None:
         """Count a wrong guess, for this connection and for its address, once in an exchange."""
@@ -277,18 +271,14 @@ class AuthExchange:
             return
         self._failure_counted = True
         self.failures += 1
+        self.server._hidden_lines = HIDDEN_LINES
         self.server.connections.sign_ins.failed(self.server._address, self.server._now(), self._reserved)
         if mechanism is not None:
-            log.warn(
-                "{session} {client}: AUTH {mechanism} failed for user {user}",
-                **self._who(),
-                mechanism=mechanism,
-                user=_name_of(self._login),
-            )
+            self._failure_told = True
+            SIGN_IN_FAILED.tell(self.server, mechanism=mechanism, user=_name_of(self._login))
 
-    def _who(self) -> dict[str, Any]:
-        peer = self.server.session.peer
-        return {"session": self.server.session.id, "client": peer[0] if isinstance(peer, tuple) else "a Unix socket"}
+    def _tell_fault(self, fault: str) -> None:
+        SIGN_IN_FAULT.tell(self.server, fault=fault)
 
     def note_login(self, login: object) -> None:
         """Remember for the log which user the client says it is."""
@@ -353,11 +343,8 @@ class AuthExchange:
             return AuthResult(success=given is True, handled=given is True, auth_data=auth_data)
         if isinstance(given, AuthResult):
             return given
-        log.error(
-            "{session}: the authenticator gave a {kind}, not an AuthResult: the client is refused",
-            session=self.server.session.id,
-            kind=type(given).__name__,
-        )
+        kind = type(given).__name__
+        self._tell_fault(f"the authenticator gave a {kind}, not an AuthResult: the client is refused")
         return AuthResult(success=False, handled=False)
 
     async def _judged_later(self, given: Any, auth_data: Any) -> AuthResult:
@@ -371,20 +358,25 @@ class AuthExchange:
     def log_failure(self, error: BaseException, what: str | None) -> None:
         """Log an error without anything that the client has said: an exception likes to quote what it was given."""
         text = _without("".join(traceback.format_exception(error)), self.said)
-        log.error("{session} {client}: {what} failed\n{text}", **self._who(), what=what or "AUTH", text=text)
+        HOOK_FAILED.tell(self.server, what=what or "AUTH", traceback=text)
 
 
 def _waited_too_long(result: object, seconds: float) -> NoReturn:
     raise SMTPReplyError(454, "4.7.0", "Too many authentications from your address at once, try again later")
 
 
+def _is_guess(code: int) -> bool:
+    """Whether a refusal says that a password was wrong; if not, it could not be checked, or the client cancelled."""
+    return code // 100 != 4 and code not in _NO_GUESS
+
+
 def _is_name(identity: object) -> bool:
     return isinstance(getattr(identity, "login", identity), (str, bytes, bytearray))
 
 
-def _name_of(identity: object) -> str:
-    """The name of a client for the log; anything but a name may hold a password."""
-    return loggable(getattr(identity, "login", identity)) if _is_name(identity) else "?"
+def _name_of(identity: object) -> str | None:
+    """The name of a client for the log; ``None`` for anything but a name, since it may hold a password."""
+    return plain_login(getattr(identity, "login", identity)) if _is_name(identity) else None
 
 
 def _without(text: str, said: tuple[bytes, ...]) -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "LoginPassword",
     "auth_mechanism",
     "loggable",
+    "plain_login",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -95,7 +96,12 @@ def auth_mechanism(actual_name: str) -> Callable[[F], F]:
 
 def loggable(login: object) -> str:
     """A user's name for the log: quoted, in ASCII, without line ends and other control characters."""
+    return ascii(plain_login(login))
+
+
+def plain_login(login: object) -> str:
+    """A user's name as text, of at most 64 characters."""
     if isinstance(login, (bytes, bytearray)):
         login = bytes(login).decode("utf-8", "backslashreplace")
     text = str(login)
-    return ascii(text if len(text) <= LOGGED_LOGIN else f"{text[:LOGGED_LOGIN]}...")
+    return text if len(text) <= LOGGED_LOGIN else f"{text[:LOGGED_LOGIN]}..."

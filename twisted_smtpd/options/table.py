@@ -375,6 +375,16 @@ class SMTPOptions(TypedDict, total=False):
             own=False,
         ),
     ]
+    trace: Annotated[
+        bool,
+        Option(
+            False,
+            "whether the log has the dialog with each client",
+            "Passwords are left out, and of a message only its size is told.",
+            flag="trace",
+            flag_help="write the dialog with each client into the log, without passwords and content",
+        ),
+    ]
     tls_context: Annotated[
         Any,
         Option(

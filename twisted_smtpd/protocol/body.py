@@ -287,6 +287,8 @@ class Body:
             self.stream = None
         connection = self._connection
         connection._heard = connection._active
+        if connection._transcript is not None:
+            connection._transcript.content(reader.size)
         connection.transport.bufferSize = COMMANDS_AT_ONCE
         if then is None:
             self._runner.hand_over(None)

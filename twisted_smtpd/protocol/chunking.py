@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from twisted_smtpd.protocol.body import ChunkedMessage
 from twisted_smtpd.protocol.dispatch import TOOK_TOO_LONG
-from twisted_smtpd.protocol.verdict import log_message
+from twisted_smtpd.protocol.reporting import report_message
 from twisted_smtpd.stream import StreamInterrupted
 from twisted_smtpd.wire.commands import parse_chunk
 from twisted_smtpd.wire.content import ChunkReader
@@ -76,7 +76,7 @@ async def bdat(connection: Transaction, argument: str | None) -> None:
         if refusal is not None:
             await connection.push(refusal)
             connection._message_judged()
-            log_message(connection, message.reader.size)
+            report_message(connection, message.reader.size)
             return
     await connection.push("250 Chunk received" if refusal is None else refusal)
 
@@ -142,7 +142,7 @@ async def _finish(connection: Transaction, message: ChunkedMessage) -> None:
             return
         try:
             await connection._answer(await connection._stream_verdict(reader, message.stream, message.hook))
-            log_message(connection, reader.size)
+            report_message(connection, reader.size)
         finally:
             connection._end_of_message()
     finally:

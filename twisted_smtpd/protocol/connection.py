@@ -21,6 +21,7 @@ from twisted_smtpd.protocol.body import Body
 from twisted_smtpd.protocol.running import CommandRunner
 from twisted_smtpd.protocol.settings import SharedSettings
 from twisted_smtpd.protocol.timeouts import CLOSING_TIME, Timeouts
+from twisted_smtpd.protocol.transcript import Transcript
 from twisted_smtpd.protocol.view import CLOSED, FINISHING, OPEN, STOPPING
 from twisted_smtpd.runtime.awaiting import DONE, Waiting
 from twisted_smtpd.runtime.batches import joined
@@ -76,7 +77,10 @@ class Connection(LineReceiver):
         *(
             "_gone",
             "_heard",
+            "_hidden_lines",
             "_input_stopped",
+            "_line",
+            "_messages",
             "_now",
             "_offset",
             "_open_code",
@@ -85,7 +89,8 @@ class Connection(LineReceiver):
             "_output",
             "_peer_address",
         ),
-        *("_peer_finished", "_runner", "_settings", "_skipping_line", "_stopped", "_timeouts", "_yielded"),
+        *("_peer_finished", "_runner", "_said", "_settings", "_skipping_line", "_stopped", "_timeouts", "_why"),
+        *("_transcript", "_yielded"),
         *("connections", "line_mode", "loop", "paused"),
     )
 
@@ -100,6 +105,8 @@ class Connection(LineReceiver):
     _now: Callable[[], float]
     _active: float
     _heard: float
+    #: The replies that the recipients of a message have got, where each has one of its own.
+    _replies: list[bytes] = []  # noqa: RUF012 - never changed here; LMTP has its own
 
     def __init__(self, settings: SharedSettings, runner: CommandRunner, body: Body) -> None:
         self._settings = settings
@@ -125,6 +132,13 @@ class Connection(LineReceiver):
         self._ending = OPEN
         self._closing_since: float | None = None
         self._gone = False
+        # What the log tells, see Reported.
+        self._line: bytes | None = b""
+        self._hidden_lines = 0
+        self._said = b""
+        self._why = ""
+        self._messages = 0
+        self._transcript: Transcript | None = None
 
     # -- its beginning -------------------------------------------------------------------------------------------------
 
@@ -235,6 +249,8 @@ class Connection(LineReceiver):
         if self._out:
             # What _flush does, without the call.
             data, self._out = self._out, b""
+            if self._transcript is not None:
+                self._transcript.server_lines(data)
             self._output.write(data)
         if self._input_stopped and len(self._buffer) - self._offset <= MAX_SENT_AHEAD and not self.paused:
             self._input_stopped = False
@@ -294,12 +310,12 @@ class Connection(LineReceiver):
         elif line.endswith(b"\r"):
             self._skipping_line = 0
             if skipping == BEHIND_LINE_FEED and not lenient:
-                self._refuse_line(BARE_LINE_FEED)
+                self._refuse_unread(BARE_LINE_FEED)
         else:
             # A line that was too long goes on to its CRLF, with either policy.
             self._skipping_line = BEHIND_LINE_FEED
             if skipping != REFUSED:
-                self._refuse_line(too_long or BARE_LINE_FEED, line if not skipping else b"")
+                self._refuse_unread(too_long or BARE_LINE_FEED, line if not skipping else b"")
 
     def _part_of_line(self) -> None:
         """Check a line whose end has not arrived: it must not grow without limit."""
@@ -311,7 +327,7 @@ class Connection(LineReceiver):
             reply = self._unfit_line(part[:-1] if part.endswith(b"\r") else part)
             if reply is None:
                 return
-            self._refuse_line(reply, b"" if self._skipping_line else part)
+            self._refuse_unread(reply, b"" if self._skipping_line else part)
             self._skipping_line = REFUSED
         # The CR may belong to the CRLF that ends the line.
         self._buffer, self._offset = (b"\r" if part.endswith(b"\r") else b""), 0
@@ -325,12 +341,20 @@ class Connection(LineReceiver):
         """A client begins TLS where it can't: it would wait for an answer that never comes."""
         self.close()
 
+    def _refuse_unread(self, reply: Reply, line: bytes = b"") -> None:
+        """Refuse a line that does not get to :meth:`lineReceived`."""
+        if self._transcript is not None:
+            self._transcript.refused_line()
+        self._refuse_line(reply, line)
+
     def _refuse_line(self, reply: Reply, line: bytes = b"") -> None:
         if self._runner.input is not None:
             self._runner.hand_over(reply)
         else:
             if announces_chunk(line):
                 self.finish()
+            # It is not kept.
+            self._line = b""
             self.refuse(reply, "?")
 
     def _hold(self) -> None:
@@ -484,6 +508,7 @@ class Connection(LineReceiver):
         if not simple or self._ending or self._open_lines:
             self._send_with_care(code, wire, True)
         else:
+            self._said = wire
             self._out += wire
             if not self._advancing or len(self._out) > MAX_HELD:
                 self._flush()
@@ -508,7 +533,7 @@ class Connection(LineReceiver):
         return code
 
     def _send_with_care(self, code: int, wire: bytes, more: bool) -> None:
-        """Send a reply that may close the connection, or that continues lines which were pushed before.
+        """Send a reply that says no, that may close the connection, or that continues lines which were pushed before.
 
         :param more: whether one that ends in a ``250-`` line is to be continued by the next one.
         """
@@ -523,11 +548,21 @@ class Connection(LineReceiver):
             if self._open_code == code:
                 wire = self._open_lines + wire
             self._open_lines = b""
+        self._said = wire
         self._out += wire
-        if code in LAST_CODES:
-            self.finish()
+        if code >= 400:
+            self._refusal_sent(code, wire)
+            if code in LAST_CODES:
+                self.finish()
         if not self._advancing or len(self._out) > MAX_HELD:
             self._flush()
+
+    def _refusal_sent(self, code: int, wire: bytes) -> None:
+        """A reply that says no is on its way; for subclasses.
+
+        :param code: its code.
+        :param wire: the reply.
+        """
 
     def send_challenge(self, challenge: bytes) -> None:
         """Send a 334 reply (RFC 4954 section 4): one line, however long.
@@ -583,6 +618,8 @@ class Connection(LineReceiver):
     def _flush(self) -> None:
         if self._out:
             data, self._out = self._out, b""
+            if self._transcript is not None:
+                self._transcript.server_lines(data)
             self._output.write(data)
 
     def _output_blocked(self) -> None:
@@ -625,11 +662,16 @@ class Connection(LineReceiver):
         if self._closing_since is not None:
             return
         self._open_lines = b""
+        self._line = b""
         self.send_reply(status, verb="?")
         self.close()
 
-    def drop(self) -> None:
-        """Close at once, without a word, and read nothing more."""
+    def drop(self, why: str) -> None:
+        """Close at once, without a word, and read nothing more.
+
+        :param why: the reason, for the log.
+        """
+        self._why = self._why or why
         if self._closing_since is None:
             self._closing_since = self._now()
         self._ending = CLOSED
@@ -637,8 +679,12 @@ class Connection(LineReceiver):
         self._buffer, self._offset = b"", 0
         self.abort()
 
-    def abort(self) -> None:
-        """Close at once; where the client has gone already, stop waiting for its hook."""
+    def abort(self, why: str = "") -> None:
+        """Close at once; where the client has gone already, stop waiting for its hook.
+
+        :param why: the reason, for the log.
+        """
+        self._why = self._why or why
         if self._gone:
             self.leave()
         else:
@@ -651,7 +697,7 @@ class Connection(LineReceiver):
         """
         if self._timeouts.give_up is not None:
             # There is no greeting yet that a 421 could follow.
-            self.drop()
+            self.drop("the server is shutting down")
             return True
         if self._body.reader is not None or self._runner.at_work:
             self._end_comes(STOPPING)
@@ -663,7 +709,7 @@ class Connection(LineReceiver):
         """The server stops without waiting any longer: say so, and close."""
         unheard = self._closing_since is not None or self._output.blocked_since is not None
         if self._gone or unheard or self._timeouts.give_up is not None:
-            self.abort()
+            self.abort("the server is shutting down")
         else:
             # What is being done may have been done already, as when the connection is cut off.  But a client that
             # hears 421 knows that it has to come again.

@@ -12,15 +12,16 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IOpenSSLServerConnectionCreator, ISSLTransport
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_smtpd.logs.events import HOOK_FAILED, HOOK_FAULT, HOOK_SLOW, HOOK_STUCK, TLS_IN_CLEAR, TURNED_AWAY
 from twisted_smtpd.options.table import DEFAULTS, OPTIONS, assign_options
 from twisted_smtpd.protocol.body import Body
 from twisted_smtpd.protocol.connection import LINE_TOO_LONG, TLS_HELLO, Connection, announces_chunk
 from twisted_smtpd.protocol.extensions import Extension
 from twisted_smtpd.protocol.opening import open_connection
+from twisted_smtpd.protocol.reporting import report_end, report_refusal
 from twisted_smtpd.protocol.running import CommandRunner
 from twisted_smtpd.protocol.settings import Command, SharedSettings
 from twisted_smtpd.protocol.shortage import is_shortage, report_shortage
@@ -37,6 +38,7 @@ from twisted_smtpd.protocol.states import (
 )
 from twisted_smtpd.protocol.timeouts import Timeouts
 from twisted_smtpd.protocol.tls import TLSLayer
+from twisted_smtpd.protocol.transcript import Transcript
 from twisted_smtpd.protocol.verdict import by_recipient
 from twisted_smtpd.protocol.xclient import ClientIdentity
 from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, NO_HOOK, HookExit, settle
@@ -47,8 +49,6 @@ from twisted_smtpd.wire.content import ContentReader
 from twisted_smtpd.wire.replies import AlreadySent, BadStatus, Reply, SMTPReplyError
 
 __all__ = ["TOOK_TOO_LONG", "Dispatch", "Status", "guarded", "syntax"]
-
-log = Logger()
 
 F = TypeVar("F", bound=Callable[..., Any])
 Status = str | Reply
@@ -168,6 +168,7 @@ class Dispatch(Connection):
     decode_data: bool
     default_domain: str | None
     ident: str
+    trace: bool
     tls_context: Any
     require_starttls: bool
     auth_required: bool
@@ -229,6 +230,8 @@ class Dispatch(Connection):
     def connectionMade(self) -> None:
         self.envelope = self._create_envelope()
         super().connectionMade()
+        if self.trace:
+            self._transcript = Transcript(self)
         self._timeouts = Timeouts(self, self._runner, self._body, self._active)
         if ISSLTransport.providedBy(self.transport):
             # The endpoint that listens has added TLS.
@@ -290,7 +293,9 @@ class Dispatch(Connection):
         if self.implicit_tls is not None or (self._tls is not None and self._tls.handshaking):
             # The client waits for a handshake, and would take a reply in clear for a broken one.  Or the reply would
             # wait for the end of the handshake, and no limit counts the connections that wait like that.
-            self.drop()
+            reply = Reply.parse(status.format(hostname=self._settings.values["hostname"]))
+            TURNED_AWAY.tell(self, code=reply.code, reply=str(reply))
+            self.drop(str(reply))
             return
         self.send_reply(status.format(hostname=self._settings.values["hostname"]), verb="")
         self.close()
@@ -319,6 +324,7 @@ class Dispatch(Connection):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._tls is not None:
             self._tls.lost(reason)
+        report_end(self, reason)
         super().connectionLost(reason)
         if self._settings.lost_is_heard:
             error: Any = reason.value
@@ -344,14 +350,14 @@ class Dispatch(Connection):
         self._runner.retire()
         self._body.retire()
         self._timeouts.retire()
-        self._tls = self._identity = None
+        self._tls = self._identity = self._transcript = None
         return True
 
     async def _call_disconnect(self, reason: Failure) -> None:
         try:
             await self._call_handler_hook("DISCONNECT", reason.value)
         except Exception:
-            log.failure("{session.id}: handle_DISCONNECT failed", session=self.session)
+            HOOK_FAILED.tell_failure(self, Failure(), what="handle_DISCONNECT")
 
     # -- TLS and other things that are waited for ----------------------------------------------------------------------
 
@@ -401,15 +407,18 @@ class Dispatch(Connection):
     def lineReceived(self, line: bytes) -> None:
         """A line, without its line end: a command, or what a command waits for."""
         settings = self._settings
+        if self._transcript is not None:
+            self._transcript.client_line(line)
         if (len(line) > settings.fits_all or self._runner.input is not None) and self._is_other_line(line):
             return
         self._verb = "?"
+        self._line = line
         commands = self._commands
         try:
             verb, argument = parse_command(line, commands)
             command = commands.get(verb)
             if command is None:
-                raise _unknown(verb)
+                raise _unknown(verb, bool(self._hidden_lines))
             self._verb = verb
             if settings.call_limits is not None:
                 self._count_call(verb, settings.call_limits)
@@ -427,8 +436,8 @@ class Dispatch(Connection):
             self._runner.start(rest)  # type: ignore[arg-type]
 
     def _tls_in_clear(self) -> None:
-        text = "{session.id} {session.peer}: the client speaks TLS at once, and this port begins in clear"
-        log.info(text, session=self.session)
+        TLS_IN_CLEAR.tell(self)
+        self._why = "TLS on a port that begins in clear"
         super()._tls_in_clear()
 
     def _is_other_line(self, line: bytes) -> bool:
@@ -477,7 +486,6 @@ class Dispatch(Connection):
             self._command_done()
             self.refuse(error.reply)
         elif self._gone and isinstance(error, CANCELLED):
-            log.debug("client gone while a hook was pending")
             self.leave()
             self._dissolve()
         else:
@@ -577,6 +585,9 @@ class Dispatch(Connection):
         """Forget the transaction, keep the greeting."""
         self._set_post_data_state()
 
+    def _refusal_sent(self, code: int, wire: bytes) -> None:
+        report_refusal(self, code, wire)
+
     # -- replies and hooks ---------------------------------------------------------------------------------------------
 
     def _call_handler_hook(self, command: str, *arguments: Any) -> Awaitable[Any]:
@@ -644,12 +655,8 @@ class Dispatch(Connection):
         :param status: what it returned, or the reply that it raised.
         """
         if status is not None:
-            log.warn(
-                "{session.id} {session.peer}: {hook} has pushed a {code} reply; what it returned then is not sent",
-                session=self.session,
-                hook=name,
-                code=self._code,
-            )
+            fault = f"{name} has pushed a {self._code} reply; what it returned then is not sent"
+            HOOK_FAULT.tell(self, fault=fault)
         return AlreadySent(self._code)
 
     def _check_replied(self, method: str, result: Any) -> None:
@@ -665,12 +672,10 @@ class Dispatch(Connection):
         raise BadStatus(f"{method} has sent no reply{returned}: a command sends it with `await self.push(status)`")
 
     def _hook_overdue(self) -> None:
-        log.error(
-            "{session.id} {session.peer}: {hook} took longer than {limit:g} s, it is cut off",
-            session=self.session,
-            hook=self._hook or self._verb,
-            limit=self.hook_timeout,
-        )
+        HOOK_SLOW.tell(self, hook=self._hook or self._verb, allowed=self.hook_timeout)
+
+    def _hook_stuck(self, seconds: float) -> None:
+        HOOK_STUCK.tell(self, seconds=seconds)
 
     async def status_for(self, error: BaseException) -> Any:
         """The status for a hook that failed."""
@@ -704,23 +709,24 @@ class Dispatch(Connection):
                 return status  # type: ignore[no-any-return]
         if not is_shortage(error):
             self._log_failure(error)
-        elif (reply := report_shortage(error, self._verb, self.session)) is not None:
+        elif (reply := report_shortage(error, self._verb, self)) is not None:
             return reply
         # RFC 4954 section 6: 454 is what AUTH has for it.
         code, enhanced = (454, "4.7.0") if self._verb == "AUTH" else (451, "4.3.0")
         return Reply(code, enhanced, (f"Local error in processing, try again later (session {self.session.id})",))
 
     def _log_failure(self, error: BaseException, what: str | None = None) -> None:
-        failure = Failure(error)
-        log.failure(
-            "{session.id} {session.peer}: {verb} failed", failure, session=self.session, verb=what or self._verb
-        )
+        HOOK_FAILED.tell_failure(self, Failure(error), what=what or self._verb)
 
 
-def _unknown(verb: str) -> SMTPReplyError:
+def _unknown(verb: str, hidden: bool) -> SMTPReplyError:
+    """The refusal of an unknown command.
+
+    :param hidden: whether it may be a password, which must not be in the reply, since that is in the log.
+    """
     if verb in HTTP_METHODS:
         return SMTPReplyError(521, "5.5.1", "This is a mail server, it does not speak HTTP")
     if verb == "BDAT":
         # Nothing reads its chunk, which would run as commands.
         return SMTPReplyError(521, "5.5.1", "CHUNKING is not offered here, closing the connection")
-    return SMTPReplyError(500, "5.5.1", f"Command {verb[:32]} not recognized")
+    return SMTPReplyError(500, "5.5.1", "Command not recognized" if hidden else f"Command {verb[:32]} not recognized")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.logger import Logger
-
+from twisted_smtpd.logs.events import PROXY_HEADER
 from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING
 from twisted_smtpd.runtime.judging import permits
 from twisted_smtpd.wire.content import ContentReader
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from twisted_smtpd.wire.proxy_protocol import ProxyData
 
 __all__ = ["needs_proxy_header", "read_proxy_header"]
-
-log = Logger()
 
 
 class _HeaderReader(ContentReader):
@@ -98,7 +95,7 @@ class ProxyHeader:
         if refusal:
             client.turn_away(refusal)
         else:
-            client.drop()
+            client.drop("handle_PROXY has refused it")
         return False
 
     async def _ask_about(self, data: ProxyData) -> str | None:
@@ -129,6 +126,5 @@ class ProxyHeader:
 
     def _refuse(self, reason: str) -> None:
         # The specification says to drop a connection that lacks the header: it is not from a client.
-        session = self._client.session
-        log.warn("{session} {peer}: PROXY header: {reason}", session=session.id, peer=session.peer, reason=reason)
-        self._client.drop()
+        PROXY_HEADER.tell(self._client, reason=reason)
+        self._client.drop("the server has dropped it")

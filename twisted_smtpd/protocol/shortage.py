@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import errno
 
-from twisted.logger import Logger
-
-from twisted_smtpd.session import Session
+from twisted_smtpd.logs.events import SHORTAGE, Client
 from twisted_smtpd.wire.replies import Reply
 
 __all__ = ["is_shortage", "report_shortage"]
-
-log = Logger()
 
 _DISK_FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _SHORTAGES = _DISK_FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -28,15 +24,15 @@ def is_shortage(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _SHORTAGES
 
 
-def report_shortage(error: BaseException, verb: str, session: Session) -> Reply | None:
+def report_shortage(error: BaseException, verb: str, client: Client) -> Reply | None:
     """Write a line about a shortage.
 
     :param error: the error, see :func:`is_shortage`.
     :param verb: the command that has failed.
-    :param session: whose command it is.
+    :param client: whose command it is.
     :returns: the reply; ``None`` for the one to any other error.
     """
-    log.error("{session.id} {session.peer}: {verb} failed: {error}", session=session, verb=verb, error=error)
+    SHORTAGE.tell(client, verb=verb, error=str(error))
     if not isinstance(error, OSError) or error.errno not in _DISK_FULL or verb not in _STORING:
         return None
-    return Reply(452, "4.3.1", (f"Insufficient system storage, try again later (session {session.id})",))
+    return Reply(452, "4.3.1", (f"Insufficient system storage, try again later (session {client.session.id})",))

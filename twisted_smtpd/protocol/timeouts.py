@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from twisted.logger import Logger
-
 from twisted_smtpd.protocol.settings import RATE_WINDOW
 from twisted_smtpd.protocol.view import TOO_LONG, ConnectionView
 
@@ -16,8 +14,6 @@ if TYPE_CHECKING:
     from twisted_smtpd.protocol.running import CommandRunner
 
 __all__ = ["CLOSING_TIME", "SITUATIONS", "Limit", "Situation", "Timeouts"]
-
-log = Logger()
 
 # Seconds that a client has to read the last reply before its connection is closed, and a cancelled hook to end.
 CLOSING_TIME = 10.0
@@ -116,12 +112,16 @@ def _hang_up(status: str) -> Callable[[Timeouts], object]:
 
 
 def _hook_stuck(timeouts: Timeouts) -> None:
-    log.error("a hook went on for {seconds:g} s after it was cut off", seconds=CLOSING_TIME)
+    timeouts.connection._hook_stuck(CLOSING_TIME)
     timeouts.connection.hang_up("421 4.3.0 Processing took too long, try again later")
 
 
 def _abort(timeouts: Timeouts) -> None:
     timeouts.connection.abort()
+
+
+def _unread(timeouts: Timeouts) -> None:
+    timeouts.connection.abort("the client does not read its replies")
 
 
 def _session(then: Callable[[Timeouts], object]) -> Limit:
@@ -179,8 +179,8 @@ SITUATIONS = (
         "the client does not read its replies",
         lambda t: t.connection._output.blocked_since is not None,
         (
-            Limit("timeout", lambda t: t.connection._output.blocked_since, lambda t: t.connection.timeout, _abort),
-            _session(_abort),
+            Limit("timeout", lambda t: t.connection._output.blocked_since, lambda t: t.connection.timeout, _unread),
+            _session(_unread),
         ),
     ),
     Situation(

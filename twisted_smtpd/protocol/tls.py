@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_smtpd.logs.events import HANDSHAKE_FAILED, HOOK_FAILED
 from twisted_smtpd.protocol.states import State
 from twisted_smtpd.protocol.view import ClientView
 from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING
@@ -22,8 +22,6 @@ from twisted_smtpd.tls.engine import OwnCreator
 from twisted_smtpd.wire.replies import SMTPReplyError
 
 __all__ = ["TLSClient", "TLSLayer", "begins_with_tls", "start_implicit_tls", "starttls"]
-
-log = Logger()
 
 
 class TLSClient(ClientView, Protocol):
@@ -103,8 +101,8 @@ class TLSLayer:
         client._output.start_tls(guarded)
         if guarded.failure is not None:
             self.handshaking = False
-            log.failure("{session}: TLS can't be started", guarded.failure, session=client.session.id)
-            client.drop()
+            HOOK_FAILED.tell_failure(client, guarded.failure, what="the start of TLS")
+            client.drop("the server has dropped it")
             return False
         if arrived:
             # With a PROXY header came the beginning of the handshake.
@@ -119,8 +117,8 @@ class TLSLayer:
         try:
             engine = creator.engine()
         except Exception:
-            log.failure("{session}: TLS can't be started", session=client.session.id)
-            client.drop()
+            HOOK_FAILED.tell_failure(client, Failure(), what="the start of TLS")
+            client.drop("the server has dropped it")
             return False
         self.handshaking = True
         transport = TLSTransport(client.transport, client, engine)
@@ -145,10 +143,12 @@ class TLSLayer:
             client.session.ssl = describe(client.transport)
         except Exception:
             # A client's certificate may be malformed in an unforeseen way.
-            log.failure("{session}: TLS can't be told about", session=client.session.id)
-            client.drop()
+            HOOK_FAILED.tell_failure(client, Failure(), what="the look at the TLS connection")
+            client.drop("the server has dropped it")
             return False
         client.session.tls = True
+        if client._transcript is not None:
+            client._transcript.note(f"TLS: {client.session.ssl}")
         return True
 
     def completed(self) -> None:
@@ -168,12 +168,11 @@ class TLSLayer:
 
     def _overdue(self) -> None:
         self._log(f"no end of the TLS handshake within {self._timeout:g} s")
-        self._client.drop()
+        self._client.drop("the server has dropped it")
 
     def _log(self, reason: str) -> None:
         self.handshaking = False
-        session = self._client.session
-        log.info("{session} {peer}: {reason}", session=session.id, peer=session.peer, reason=reason)
+        HANDSHAKE_FAILED.tell(self._client, reason=reason)
 
 
 def begins_with_tls(client: TLSClient) -> bool:
@@ -228,7 +227,7 @@ async def _ask_handler(client: ClientView) -> None:
     except (Exception, *CANCELLED) as error:
         if client._gone:
             raise
-        log.failure("{session}: handle_STARTTLS failed", Failure(error), session=client.session.id)
+        HOOK_FAILED.tell_failure(client, Failure(error), what="handle_STARTTLS")
         return
     if answer is MISSING or permits(answer):
         client._set_barrier(None)

@@ -12,14 +12,15 @@ from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_smtpd.logs.events import HOOK_FAILED
 from twisted_smtpd.protocol.body import LARGE
 from twisted_smtpd.protocol.counting import PUT_OFF, refused
 from twisted_smtpd.protocol.dispatch import TOOK_TOO_LONG, Dispatch, Status
+from twisted_smtpd.protocol.reporting import report_message
 from twisted_smtpd.protocol.settings import ParameterCheck, ignore
-from twisted_smtpd.protocol.verdict import each_status, gathered, is_many, log_message, one_for_all
+from twisted_smtpd.protocol.verdict import each_status, gathered, is_many, one_for_all
 from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, settle
 from twisted_smtpd.session import NULL_SENDER, Recipient
 from twisted_smtpd.stream import ContentStream, StreamInterrupted
@@ -29,8 +30,6 @@ from twisted_smtpd.wire.content import ContentReader, DotReader
 from twisted_smtpd.wire.replies import BadStatus, Reply, SMTPReplyError
 
 __all__ = ["Transaction"]
-
-log = Logger()
 
 # Parameters that clients send after HELO, too.  They promise nothing that such a client would have to be told of.
 AFTER_HELO = frozenset({"SIZE", "BODY"})
@@ -195,6 +194,8 @@ class Transaction(Dispatch):
             self.header_line_limit,
         )
         rest = self.push(GO_AHEAD)
+        # The message's own event has the reply.
+        self._line = None
         if "DATA_STREAM" in self._settings.hooks:
             return self._stream(rest, reader)
         if rest is not DONE:
@@ -231,13 +232,14 @@ class Transaction(Dispatch):
             # A message that was taken leaves nothing to be awaited.
             if (rest := self._answer(status)) is not DONE:
                 await rest
-            log_message(self, reader.size)
+            report_message(self, reader.size)
         finally:
             self._end_of_message()
 
     def _end_of_message(self) -> None:
         self._body.release()
         self._set_post_data_state()
+        self._line = b""
         if self._refusals >= self.max_refusals > 0 and not self._ending:
             self.send_reply("421 4.7.0 Too many refusals, closing the connection", verb="?")
 
@@ -268,7 +270,7 @@ class Transaction(Dispatch):
         await rest
         try:
             await self._answer(await self._stream_to_hook(reader))
-            log_message(self, reader.size)
+            report_message(self, reader.size)
         finally:
             self._runner.keep(False)
             self._end_of_message()
@@ -339,7 +341,7 @@ class Transaction(Dispatch):
 
     def _hook_interrupted(self, failure: Failure) -> None:
         if failure.check(StreamInterrupted, SMTPReplyError, *CANCELLED) is None:
-            log.failure("{session.id}: handle_DATA_STREAM failed", failure, session=self.session)
+            HOOK_FAILED.tell_failure(self, failure, what="handle_DATA_STREAM")
 
     # -- the answer ----------------------------------------------------------------------------------------------------
 
@@ -380,7 +382,7 @@ class Transaction(Dispatch):
 
     async def _one_status(self, status: Any) -> Status:
         try:
-            return await settle(one_for_all(self._statuses(status), self.session), self.loop)  # type: ignore[no-any-return]
+            return await settle(one_for_all(self._statuses(status), self), self.loop)  # type: ignore[no-any-return]
         except (Exception, asyncio.CancelledError) as error:
             return await self.status_for(error)  # type: ignore[no-any-return]
 

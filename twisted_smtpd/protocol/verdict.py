@@ -1,40 +1,15 @@
-"""The verdict on a message: from the statuses that a hook gives to the reply, the counts and the log."""
+"""The verdict on a message: from the statuses that a hook gives to the reply."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol
+from typing import Any
 
-from twisted.logger import Logger, LogLevel
-
-from twisted_smtpd.runtime.connections import Connections
-from twisted_smtpd.session import Envelope, Session, within_brackets
-from twisted_smtpd.wire.escaping import escaped_address
+from twisted_smtpd.logs.events import HOOK_FAULT, Client
 from twisted_smtpd.wire.replies import BadStatus, Reply, whole_statuses
 
-__all__ = ["by_recipient", "each_status", "gathered", "is_many", "log_message", "one_for_all"]
-
-# A name of its own: the line about a message is what people look for.
-log = Logger(namespace="twisted_smtpd.messages")
-
-# The log event of a message.  It has all keys, because a copy to which none is added is the cheapest.
-MESSAGE_EVENT: dict[str, Any] = {
-    "log_logger": log,
-    "log_level": LogLevel.info,
-    "log_namespace": log.namespace,
-    "log_source": None,
-    "log_format": "{session} {peer} from=<{sender}> recipients={recipients} size={size}: {code}",
-    "log_time": 0.0,
-    "session": None,
-    "peer": None,
-    "sender": None,
-    "recipients": None,
-    "size": None,
-    "code": None,
-}
-publish = log.observer.__call__
+__all__ = ["by_recipient", "each_status", "gathered", "is_many", "one_for_all"]
 
 
 def is_many(status: Any) -> bool:
@@ -88,7 +63,7 @@ async def each_status(status: Any, recipients: int, began: Callable[[], None]) -
         raise BadStatus(f"the hook gave no status for the last {due} of {recipients} recipients")
 
 
-async def one_for_all(statuses: AsyncIterator[Reply], session: Session) -> Reply:
+async def one_for_all(statuses: AsyncIterator[Reply], client: Client) -> Reply:
     """The one reply of SMTP.
 
     If the statuses differ by recipient, neither yes nor no would be true, so the client has to try again later.
@@ -96,7 +71,7 @@ async def one_for_all(statuses: AsyncIterator[Reply], session: Session) -> Reply
     replies = [reply async for reply in statuses]
     if len({reply.code // 100 for reply in replies}) == 1:
         return replies[0]
-    log.warn("{session}: the verdict differs by recipient: 451", session=session.id)
+    HOOK_FAULT.tell(client, fault="the verdict differs by recipient: 451")
     return Reply(451, "4.3.0", ("Accepted for some recipients only, try again later",))
 
 
@@ -119,38 +94,3 @@ async def _replay(replies: list[Reply], ending: BaseException | None) -> AsyncIt
         yield reply
     if ending is not None:
         raise ending
-
-
-class _Judged(Protocol):
-    """A connection whose message has its reply."""
-
-    connections: Connections
-    session: Session
-    envelope: Envelope
-    _accepted: int
-    _code: int
-
-
-def log_message(connection: _Judged, size: int) -> None:
-    """Count a message that has its reply, and write the line about it.
-
-    The event is made here, since ``log.info()`` spends more on looking up its own level than a command takes.
-
-    :param connection: the connection.
-    :param size: octets of the message.
-    """
-    connection.connections.counts.octets += size
-    session, envelope = connection.session, connection.envelope
-    event = MESSAGE_EVENT.copy()
-    event["log_time"] = time.time()
-    # Values, not the envelope: an event that is kept must not keep the message.
-    event["session"] = session._id or session.id
-    event["peer"] = session.peer
-    sender = within_brackets(envelope.mail_from)
-    if type(sender) is not str or '"' in sender or not sender.isascii():
-        sender = escaped_address(sender)
-    event["sender"] = sender
-    event["recipients"] = connection._accepted
-    event["size"] = size
-    event["code"] = connection._code
-    publish(event)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 
+    from twisted_smtpd.protocol.transcript import Transcript
+
 __all__ = ["CLOSED", "FINISHING", "OPEN", "STOPPING", "TOO_LONG", "ClientView", "ConnectionView"]
 
 # How near the end of a connection is.  TOO_LONG and STOPPING: it ends after the command or message in progress, because
@@ -46,6 +48,7 @@ class ConnectionView(Protocol):
     :ivar _now: gives the time in seconds.
     :ivar _gone: whether the connection is lost.
     :ivar _closing_since: since when the connection has been closing, or ``None``.
+    :ivar _transcript: writes down the dialog, or ``None``.
     """
 
     transport: Any
@@ -66,6 +69,7 @@ class ConnectionView(Protocol):
     _now: Callable[[], float]
     _gone: bool
     _closing_since: float | None
+    _transcript: Transcript | None
 
     def _hold(self) -> None:
         """Read nothing more for now."""
@@ -88,6 +92,9 @@ class ConnectionView(Protocol):
     def _hook_overdue(self) -> None:
         """A hook has taken too long: say which one."""
 
+    def _hook_stuck(self, seconds: float) -> None:
+        """A hook that was cut off goes on: say so."""
+
     def _command_failed(self, error: BaseException) -> None:
         """The command in progress has ended with an error: answer it."""
 
@@ -103,11 +110,11 @@ class ConnectionView(Protocol):
     def hang_up(self, status: str) -> None:
         """Say why, and close."""
 
-    def drop(self) -> None:
-        """Close at once, without a word."""
+    def drop(self, why: str) -> None:
+        """Close at once, without a word; the log tells why."""
 
-    def abort(self) -> None:
-        """Close at once."""
+    def abort(self, why: str = "") -> None:
+        """Close at once; the log tells why."""
 
     def leave(self) -> None:
         """No longer count as a connection of the server, and have no time limits any more."""
@@ -121,6 +128,8 @@ class ClientView(ConnectionView, Protocol):
     :ivar _verb: the command in progress.
     :ivar _hook: the hook that was called last.
     :ivar _code: the code of the last reply.
+    :ivar _line: what the next refusal answers, see :class:`~twisted_smtpd.protocol.reporting.Reported`.
+    :ivar _hidden_lines: how many of the next unknown commands may be secrets.
     """
 
     session: Session
@@ -138,6 +147,11 @@ class ClientView(ConnectionView, Protocol):
     _verb: str
     _hook: str
     _code: int
+    _line: bytes | None
+    _hidden_lines: int
+
+    def _peer(self) -> Any:
+        """The address of the other end of the connection."""
 
     @property
     def may_vouch(self) -> bool:

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import Attribute, Interface
 
 from twisted_smtpd.runtime.batches import Batches
-from twisted_smtpd.runtime.limits import Memory, Rates, most_connections
+from twisted_smtpd.runtime.limits import Lines, Memory, Rates, most_connections
 from twisted_smtpd.runtime.throttle import Throttle
 from twisted_smtpd.runtime.timers import Timers
 from twisted_smtpd.runtime.turns import Turns
@@ -113,6 +113,7 @@ class Connections:
     :ivar turns: the connections that have yielded to others.
     :ivar rates: what each address has done in a minute.
     :ivar memory: what each address holds of the memory for messages.
+    :ivar lines: how many lines of the log each address causes.
     """
 
     def __init__(self, clock: IReactorTime | None) -> None:
@@ -127,6 +128,7 @@ class Connections:
         self.turns = Turns()
         self.rates = Rates()
         self.memory = Memory()
+        self.lines = Lines()
         self._hurried = False
         self._drained: Deferred[None] | None = None
         self._timers: list[IDelayedCall] = []

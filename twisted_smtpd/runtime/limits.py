@@ -1,4 +1,4 @@
-"""What clients share, and what one address may have of it.
+"""What clients share, and what one address may have of it: connections, memory, rates, lines of the log.
 
 ``docs/internet.rst`` has the table: connections, memory, turns, rates.  An address is an IPv4 address or an IPv6 /64
 (:func:`~twisted_smtpd.runtime.connections.limited_address`), behind PROXY and XCLIENT the client's.  ``None`` stands
@@ -17,7 +17,10 @@ try:
 except ImportError:  # no such limits here
     resource = None  # type: ignore[assignment]
 
-__all__ = ["DESCRIPTORS_KEPT", "MINUTE", "Memory", "Rates", "most_connections", "say_most_connections"]
+__all__ = [
+    *("DESCRIPTORS_KEPT", "DIALOG_LINES_A_SECOND", "LINES_A_SECOND", "MINUTE", "SECOND"),
+    *("Key", "Lines", "Memory", "Rates", "most_connections", "say_most_connections"),
+]
 
 log = Logger()
 
@@ -27,6 +30,12 @@ DESCRIPTORS_KEPT = 64
 
 #: Seconds over which a rate is counted.
 MINUTE = 60.0
+#: Lines of the log that one address may cause in a second; and those of its dialog, which somebody has asked for.
+LINES_A_SECOND = 50
+DIALOG_LINES_A_SECOND = 1000
+SECOND = 1.0
+#: How many lines of a kind an address may have, and the address.
+Key = tuple[int, str]
 # As many addresses are remembered.  One that is forgotten earlier, because there are more, counts anew.
 MAX_ADDRESSES = 10_000
 
@@ -128,3 +137,40 @@ class Rates:
             del minutes[oldest]
         minute = minutes[address] = _Minute(now)
         return minute
+
+
+class Lines:
+    """How many lines of the log each address has caused in its current second."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Key, list[float]] = {}
+
+    def another(self, key: Key, now: float) -> int:
+        """Count one more.
+
+        :param key: how many lines of this kind an address may have, and the address.
+        :param now: the time in seconds.
+        :returns: how many there were in this second.  After a second with too many, the next begins when
+            :meth:`end_second` is called.
+        """
+        count = self._counts.get(key)
+        if count is None or (now >= count[1] and count[0] <= key[0]):
+            if count is None and len(self._counts) >= MAX_ADDRESSES:
+                self._forget(now)
+            self._counts[key] = [1, now + SECOND]
+            return 1
+        count[0] += 1
+        return int(count[0])
+
+    def end_second(self, key: Key) -> int:
+        """Begin anew for an address that has had too many.
+
+        :returns: how many there were.
+        """
+        return int(self._counts.pop(key, [0])[0])
+
+    def _forget(self, now: float) -> None:
+        """Forget the addresses whose second is over; if there is none, all that have lost no line."""
+        too_many = {key: count for key, count in self._counts.items() if count[0] > key[0]}
+        recent = {key: count for key, count in self._counts.items() if now < count[1]}
+        self._counts = {**too_many, **recent} if len(recent) < MAX_ADDRESSES else too_many

@@ -32,7 +32,7 @@ from twisted.internet import tcp
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory
 from twisted.internet.protocol import Protocol as StreamProtocol
-from twisted.logger import Logger
+from twisted.logger import Logger, globalLogBeginner, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
@@ -43,6 +43,7 @@ __all__ = [
     "DAEMON_THREADS",
     "DIRECT_TLS",
     "KEPT_PORTS",
+    "LISTENERS",
     "LOOP_OF_REACTOR",
     "MOVING",
     "RUNNING_LOOP",
@@ -280,6 +281,21 @@ SOCKETS = Shortcut(
                 "_writeDisconnecting": "the same for its half",
             },
             _server_works,
+        ),
+    ),
+)
+
+# -- the log -----------------------------------------------------------------------------------------------------------
+
+#: An event of a connection is made only if anybody sees it.
+LISTENERS = Shortcut(
+    "events are made for the log, and kept for a while, where nobody has begun one",
+    (
+        Names("globalLogPublisher", lambda _: globalLogPublisher, {"_observers": "who sees events"}),
+        Names(
+            "globalLogBeginner",
+            lambda _: globalLogBeginner,
+            {"_temporaryObserver": "keeps the last 200 events until a log is begun, and shows critical ones"},
         ),
     ),
 )

@@ -150,7 +150,7 @@ class SMTPDouble(SMTP):
             self.close()
             return True
         if failure.action == "reset":
-            self.drop()
+            self.drop("the test asked for it")
             return True
         if failure.action == "stall":
             await Deferred()
@@ -191,7 +191,7 @@ class SMTPDouble(SMTP):
         elif failure.action == "drop":
             self.close()
         elif failure.action == "reset":
-            self.drop()
+            self.drop("the test asked for it")
         # With "stall" the rest is read, and nothing is said.
 
     def hide(self, responses: list[str]) -> list[str]:

@@ -1,0 +1,1 @@
+"""The log: its events, the forms in which they are written, and where they go."""
