@@ -1,17 +1,49 @@
-"""``python -m twisted_smtpd ARGS`` and ``twisted-smtpd ARGS``: the same as ``twist smtpd ARGS``."""
+"""The command ``twisted-smtpd``; also ``python -m twisted_smtpd``."""
 
 from __future__ import annotations
 
-import runpy
+import os
+import signal
 import sys
+from collections.abc import Sequence
+
+from twisted.application.service import IService
+
+from twisted_smtpd.cli.command import Command
+from twisted_smtpd.tap import makeService
 
 __all__ = ["main"]
 
 
-def main() -> None:
-    """Become ``twist smtpd``, with this command's arguments."""
-    sys.argv.insert(1, "smtpd")
-    runpy.run_module("twisted", run_name="__main__", alter_sys=True)
+def main(words: Sequence[str] | None = None) -> None:
+    """Run a server until a signal ends it.
+
+    :param words: the command line, without the program's name; by default that of the process.
+    """
+    options = Command()
+    options.parseOptions(sys.argv[1:] if words is None else words)
+    run(options, makeService(options))
+
+
+def run(options: Command, service: IService) -> None:
+    """Run a service.
+
+    :param options: the parsed command line.
+    :param service: the service.
+    """
+    reactor = options.reactor
+    # First, so that a port in use is one line on stderr and nothing else.
+    service.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    options.begin_log()
+    reactor.run()
+    number = options.exit.number if options.exit is not None else None
+    if number is not None:
+        # As twist does: the status tells that a signal has ended it.
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 if __name__ == "__main__":
