@@ -142,4 +142,4 @@ def _name(option: Option) -> str:
 
 def _text(option: Option) -> str:
     default = default_text(option)
-    return f"{flag_text(option)}{f' [{default}]' if default else ''}"
+    return f"{flag_text(option)}{f' [default: {default}]' if default else ''}"

@@ -75,7 +75,12 @@ class Entry:
         if self.words and not self.option.path:
             return list(self.words)
         values = self.values[:1] if self.option.key == "handler" else self.values
-        return [f"--{self.option.flag}={resolved(value) if self.option.path else value}" for value in values]
+        if self.option.path:
+            try:
+                values = tuple(map(resolved, values))
+            except usage.UsageError as error:
+                raise usage.UsageError(f"--{self.option.flag}: {error}") from None
+        return [f"--{self.option.flag}={value}" for value in values]
 
 
 #: What one source sets, by the options' names in a configuration file.

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 from zope.interface import implementer
 
 from twisted_smtpd.handlers.printing import harmless, in_encoding, one_line, warn_if_lost, write_whole
-from twisted_smtpd.handlers.readable import Readable, readable
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IStartable
 from twisted_smtpd.runtime.lifecycle import ServerInfo
 from twisted_smtpd.runtime.reactors import in_thread, wait_for
@@ -21,6 +20,8 @@ from twisted_smtpd.session import Envelope, Peer, Session, within_brackets
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+
+    from twisted_smtpd.handlers.readable import Readable
 
 __all__ = ["Console"]
 
@@ -103,6 +104,9 @@ class Console:
         yield ""
 
     def _printable(self, head: list[str], content: bytes, encoding: str | None) -> str:
+        # Imported here: the email package takes its time, and is needed with the first message.
+        from twisted_smtpd.handlers.readable import readable
+
         try:
             body = _source(content) if self._raw else "\n".join(self._body(readable(content)))
         except Exception:  # what the email package can't read is printed as it is

@@ -181,7 +181,7 @@ _ROWS = (
     ),
     Option(
         False,
-        "offer TLS with a throw-away certificate, to try things",
+        "offer TLS with a throw-away certificate",
         flag="tls-self-signed",
         group="tls",
     ),
