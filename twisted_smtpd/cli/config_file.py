@@ -52,8 +52,8 @@ def read_configuration(path: str) -> Configuration:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         found = re.fullmatch(r"(.*) \(at line ([0-9]+), column ([0-9]+)\)", str(error), re.DOTALL)
-        where, what = (f", line {found[2]}", found[1]) if found else ("", str(error))
-        raise usage.UsageError(f"{shown}{where}: {what[:1].lower()}{what[1:]}") from None
+        what, line = (found[1], found[2]) if found else (str(error), text.rstrip().count("\n") + 1)
+        raise usage.UsageError(f"{shown}, line {line}: {what[:1].lower()}{what[1:]}") from None
     except RecursionError:
         raise usage.UsageError(f"{shown}: it is nested too deeply") from None
     places = _places(text)
