@@ -19,13 +19,10 @@ class ConsoleTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.patch(threads, "deferToThread", execute)
 
-    def printed(
-        self, content: bytes, *, session: Session | None = None, encoding: str = "utf-8", **options: Any
-    ) -> str:
+    def printed(self, content: bytes, *, encoding: str = "utf-8", **options: Any) -> str:
         raw = io.BytesIO()
         stream = io.TextIOWrapper(raw, encoding=encoding, newline="")
-        session = Session() if session is None else session
-        envelope = Envelope()
+        session, envelope = Session(), Envelope()
         envelope.mail_from, envelope.rcpt_tos = "anne@example.com", ["bart@example.com"]
         envelope.content = envelope.original_content = content
         handler = Console(stream, **options)

@@ -71,9 +71,7 @@ class FileTests(ListedCase):
     def test_a_delimiter(self) -> None:
         path = self.file("anne@example.com\n")
         handler = Recipients(f"file:{path}", delimiter="+")
-        self.assertEqual(
-            self.rcpt(handler, "anne+x@example.com", "anne@example.com", "+anne@example.com"), [250, 250, 550]
-        )
+        self.assertEqual(self.rcpt(handler, "anne+x@example.com", "anne@example.com"), [250, 250])
 
     def test_a_file_that_has_changed_is_read_again(self) -> None:
         path = self.file("example.com\n")
@@ -167,7 +165,7 @@ class ServiceTests(ListedCase):
 
     def test_the_address_is_percent_encoded(self) -> None:
         self.rcpt(self.handler(), '"a/b?c&d#e"@x.example')
-        self.assertEqual(self.asked, [b"https://users.example/%22a%2Fb%3Fc%26d%23e%22%40x.example?token=hunter2"])
+        self.assertEqual(self.asked, [b"https://users.example/a%2Fb%3Fc%26d%23e%40x.example?token=hunter2"])
 
     def test_no_answer_in_time_is_451(self) -> None:
         self.answers = [Deferred()]

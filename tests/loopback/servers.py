@@ -82,8 +82,8 @@ class ServerCase(SynchronousTestCase):
     def serve(self, command: tuple[str, ...], *words: str) -> tuple[subprocess.Popen[str], int]:
         """Start a server on a free port of the loopback."""
         server = self.start(command, "-l", "127.0.0.1:0", *words)
-        line = self.read_until(server, " on 127.0.0.1:") if command != MODULE else self.read_until(server, '"places"')
-        return server, int(line.partition("127.0.0.1:")[2].partition('"')[0])
+        line = self.read_until(server, " on 127.0.0.1:")
+        return server, int(line.partition("127.0.0.1:")[2].split()[0])
 
     def send(self, port: int) -> None:
         with smtplib.SMTP("127.0.0.1", port, timeout=LIMIT) as client:

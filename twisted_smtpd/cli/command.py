@@ -172,9 +172,9 @@ class Options(HandlerOptions, WorkerOptions, TLSOptions, TrustOptions, AuthOptio
         for key in _PLACES:
             if key in outside and (len(configuration.listeners) > 1 or outside[key].place):
                 raise usage.UsageError(f"{outside[key].label}: each [[listener]] has places of its own")
-        for number, layer in enumerate(configuration.listeners, 1):
+        for place, layer in zip(configuration.places, configuration.listeners, strict=True):
             if not any(key in layer or key in outside for key in _PLACES):
-                raise usage.UsageError(f"[[listener]] number {number} has no listen = […]")
+                raise usage.UsageError(f"{place}: this [[listener]] has no listen = […]")
 
     def _sibling(self) -> Options:
         """The options of another listener in this process."""

@@ -29,10 +29,12 @@ class Configuration:
 
     :ivar top: the options for the whole process, and for all listeners.
     :ivar listeners: the options of each ``[[listener]]``.
+    :ivar places: file and line of each.
     """
 
     top: Layer
     listeners: tuple[Layer, ...] = ()
+    places: tuple[str, ...] = ()
 
 
 def read_configuration(path: str) -> Configuration:
@@ -62,7 +64,8 @@ def read_configuration(path: str) -> Configuration:
         line = places.get((0, "listener"), 0)
         raise usage.UsageError(f"{shown}{f', line {line}' if line else ''}: a listener is written as [[listener]]")
     layers = [_layer(table, number, shown, places) for number, table in enumerate([document, *tables])]
-    return Configuration(layers[0], tuple(layers[1:]))
+    starts = tuple(f"{shown}, line {places.get((number, ''), '?')}" for number in range(1, len(layers)))
+    return Configuration(layers[0], tuple(layers[1:]), starts)
 
 
 def _read(path: str, shown: str) -> str:
