@@ -35,7 +35,9 @@ def port_of(server: subprocess.Popen[str]) -> str:
 def try_out(command: list, folder: Path) -> None:
     maildir = folder / "Maildir"
     arguments = ["-c", "mailbox", maildir, "--listen", "127.0.0.1:0"]
-    with subprocess.Popen([*command, *arguments], cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        [*command, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as server:
         try:
             port = port_of(server)
             with smtplib.SMTP("127.0.0.1", int(port), timeout=30) as client:

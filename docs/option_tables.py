@@ -12,9 +12,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from twisted_smtpd.cli.listening import GRACE
-from twisted_smtpd.cli.workers import WORKERS
-from twisted_smtpd.options import table
+from twisted_smtpd.options import command, table
 from twisted_smtpd.options.reference import option_table
 
 
@@ -26,11 +24,12 @@ class OptionTable(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The nodes of the table."""
         group = self.arguments[0]
-        options = [option for option in (*table.TABLE.values(), GRACE, WORKERS) if option.group == group]
+        options = [option for option in command.SETTINGS.values() if option.group == group]
         if not options:
             raise self.error(f"there are no options of the group {group!r}")
         # A page with such a table is built anew when the table of options changes.
-        self.env.note_dependency(table.__file__)
+        for module in (command, table):
+            self.env.note_dependency(module.__file__)
         container = nodes.container()
         text = option_table(options).splitlines()
         self.state.nested_parse(StringList(text, source=self.get_source_info()[0]), self.content_offset, container)

@@ -29,6 +29,7 @@ HOOKS = {
     "IOffersServices": ("services", ()),
     "IStartable": ("start", ("server",)),
     "IStoppable": ("stop", ()),
+    "IReloadable": ("reload", ()),
     "INOOPHandler": ("handle_NOOP", ("server", "session", "envelope", "arg")),
     "IPROXYHandler": ("handle_PROXY", ("server", "session", "envelope", "proxy_data")),
     "IQUITHandler": ("handle_QUIT", ("server", "session", "envelope")),

@@ -83,7 +83,7 @@ class PackageTests(SynchronousTestCase):
         modules = loaded_by(
             "import twisted_smtpd.tap; twisted_smtpd.tap.Options().parseOptions(['--listen', '127.0.0.1:0'])"
         )
-        self.assertIn("twisted_smtpd.handlers.debugging", modules)
+        self.assertIn("twisted_smtpd.handlers.console", modules)
         self.assertEqual(modules & SELDOM_USED, set())
 
     def test_a_name_that_is_loaded_late_is_there_and_listed(self) -> None:

@@ -39,6 +39,7 @@ __all__ = [
     "IQUITHandler",
     "IRCPTHandler",
     "IRSETHandler",
+    "IReloadable",
     "ISTARTTLSHandler",
     "IStartable",
     "IStoppable",
@@ -113,6 +114,19 @@ class IOffersServices(Interface):
         last connection is closed and before the handler's ``stop``.  With ``--workers`` each worker runs its own.
 
         :returns: an iterable of :class:`twisted.application.service.IService` providers.
+        """
+
+
+class IReloadable(Interface):
+    """Reads its files again at a SIGHUP.
+
+    A handler has to declare this: a method ``reload`` may be meant for something else.  Only the command line calls it.
+    """
+
+    def reload() -> Any:
+        """Read the files again.  What can't be read is logged, and what was read before stays in use.
+
+        :returns: nothing that is looked at.
         """
 
 

@@ -6,13 +6,13 @@ import asyncio
 import errno
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from twisted.application.service import IService, Service
+from twisted.application.service import IService, MultiService, Service
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv6Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
@@ -23,6 +23,7 @@ from twisted.internet.endpoints import (
     TCP6ServerEndpoint,
     UNIXServerEndpoint,
 )
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger, LogLevel
@@ -32,16 +33,13 @@ from twisted_smtpd import __version__
 from twisted_smtpd.factory import ImplicitTLS, SMTPFactory
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.runtime.backlog import widen
-from twisted_smtpd.runtime.exit_status import leave_with
-from twisted_smtpd.runtime.leaving import hears_signals
+from twisted_smtpd.runtime.exit_status import leave_with, program_name
+from twisted_smtpd.runtime.hangup import Hangup
 from twisted_smtpd.runtime.lifecycle import STOP_TIMEOUT, HandlerStartError, has_life, offered_services
 from twisted_smtpd.runtime.listeners import Listener, UmaskEndpoint, others_can_connect
 from twisted_smtpd.session import Peer
 
-if TYPE_CHECKING:
-    from twisted_smtpd.tls import ServerCertificates
-
-__all__ = ["BindError", "ListeningService", "ServerService"]
+__all__ = ["BindError", "ListeningService", "Reloadable", "ServerService", "ServersService"]
 
 # What a machine without IPv6 says, in its two forms: no such family, or no such address.
 _NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
@@ -61,6 +59,13 @@ _UNTRUSTED = (
     "give it a mode (unix:PATH:mode=660) or the process a umask"
 )
 _LOOPBACK_FOR_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class Reloadable(Protocol):
+    """What reads its files again at a SIGHUP."""
+
+    def reload(self) -> object:
+        """Read them; what goes wrong is logged, and what was read before stays in use."""
 
 
 class BindError(Exception):
@@ -119,7 +124,7 @@ class ListeningService(Service):
             try:
                 self._listen(self._first_listeners())
             except BindError as error:
-                sys.exit(f"twist smtpd: {error}")
+                sys.exit(f"{program_name()}: {error}")
         self._opened()
 
     def stopService(self) -> Deferred[None]:
@@ -186,8 +191,10 @@ class ListeningService(Service):
 
     def _end_program(self, reason: str) -> None:
         """End the program with status 1, and one line on stderr."""
-        self._leave(1, f"twist smtpd: {' '.join(reason.split())}")
-        self.reactor.stop()
+        self._leave(1, f"{program_name()}: {' '.join(reason.split())}")
+        with suppress(ReactorNotRunning):
+            # Another server of this process may have ended it already.
+            self.reactor.stop()
 
 
 class ServerService(ListeningService):
@@ -201,7 +208,7 @@ class ServerService(ListeningService):
     :param listeners: where to listen.
     :param reactor: what the server runs on; it is stopped when the server can't start.
     :param grace: seconds that messages in progress have to finish in :meth:`stopService`.
-    :param certificates: what is reloaded at a SIGHUP.
+    :param reloads: what reads its files again at a SIGHUP.
     :param leave: see :class:`ListeningService`.
     """
 
@@ -214,14 +221,14 @@ class ServerService(ListeningService):
         *,
         reactor: Any,
         grace: float = 10.0,
-        certificates: Sequence[ServerCertificates] = (),
+        reloads: Sequence[Reloadable] = (),
         leave: Callable[[int, str], object] = leave_with,
     ) -> None:
         super().__init__(factory, listeners, reactor=reactor, leave=leave)
         self.grace = grace
-        self.certificates = certificates
-        self._former_hangup: Any = None
-        self._has_terminal = False
+        self.reloads = reloads
+        #: Hears SIGHUP, unless the service is one of several that are reloaded together.
+        self.hangup: Hangup | None = Hangup(reactor, self.reload)
         self._handler_lives = has_life(factory.handler)
         self._serving = False
         self._starting: Deferred[None] = succeed(None)
@@ -232,28 +239,18 @@ class ServerService(ListeningService):
         self.factory.connections.end_grace()
 
     def reload(self) -> None:
-        """Read the certificates again; open connections are not affected."""
-        if not self.certificates:
-            self.log.info("SIGHUP: there is no certificate to reload")
-        for certificates in self.certificates:
-            certificates.reload()
-
-    def _hangup(self, *_: object) -> None:
-        # A signal comes between any two instructions.
-        if self._has_terminal and not _terminal_is_there():
-            # The window was closed.  Without it the server would stay, and keep its port.
-            self.reactor.callFromThread(self.reactor.stop)
-        else:
-            self.reactor.callFromThread(self.reload)
+        """Read files again: certificates, passwords, lists; open connections are not affected."""
+        if not self.reloads:
+            self.log.info("SIGHUP: there is nothing to reload")
+        _reload(self.reloads)
 
     def stopService(self) -> Deferred[None]:
         """Close the ports, drain the factory, then stop the handler and its services.
 
         :returns: fires when that is done.  Draining takes no longer than the grace period.
         """
-        if self._former_hangup is not None:
-            signal.signal(signal.SIGHUP, self._former_hangup)
-            self._former_hangup = None
+        if self.hangup is not None:
+            self.hangup.leave()
         return super().stopService()
 
     def _first_listeners(self) -> Sequence[Listener]:
@@ -270,10 +267,8 @@ class ServerService(ListeningService):
             port.stopReading()
 
     def _opened(self) -> None:
-        # Without a handler, the signal ends the process.  If it is ignored or somebody else's, there is a reason.
-        if _can_hear_hangup() and (self.certificates or signal.getsignal(signal.SIGHUP) == signal.SIG_DFL):
-            self._has_terminal = _terminal_is_there()
-            self._former_hangup = signal.signal(signal.SIGHUP, self._hangup)
+        if self.hangup is not None:
+            self.hangup.listen(bool(self.reloads))
         if self._handler_lives:
             # A start() may need the reactor, and what asyncio has.  callWhenRunning is too early for the latter.
             self.reactor.callLater(0, self._begin)
@@ -351,6 +346,57 @@ class ServerService(ListeningService):
         self.log.info("To try it: {command}", command=f"{swaks} {_first_message(listener, port.getHost(), starttls)}")
 
 
+class ServersService(MultiService):
+    """Several servers in one process, each with listeners, a handler and options of its own.
+
+    All ports are bound before a handler is started, as with one server.
+
+    :param servers: the servers.
+    :param reactor: see :class:`ServerService`.
+    """
+
+    def __init__(self, servers: Sequence[ServerService], *, reactor: Any) -> None:
+        super().__init__()
+        self.servers = servers
+        self._hangup = Hangup(reactor, self.reload)
+        for server in servers:
+            # One of them would hear the signal alone.
+            server.hangup = None
+            server.setServiceParent(self)
+
+    def startService(self) -> None:
+        """Start the servers."""
+        super().startService()
+        self._hangup.listen(any(server.reloads for server in self.servers))
+
+    def stopService(self) -> Any:
+        """Stop the servers, all at the same time.
+
+        :returns: fires when they have stopped.
+        """
+        self._hangup.leave()
+        return super().stopService()
+
+    def reload(self) -> None:
+        """Read the files of all servers again."""
+        # Listeners may share a handler.
+        _reload({id(one): one for server in self.servers for one in server.reloads}.values())
+
+    def end_grace(self) -> None:
+        """Give messages in progress no more time, now or when the service is stopped."""
+        for server in self.servers:
+            server.end_grace()
+
+
+def _reload(reloads: Iterable[Reloadable]) -> None:
+    for one in reloads:
+        maybeDeferred(one.reload).addErrback(partial(_not_reloaded, one))
+
+
+def _not_reloaded(one: Reloadable, failure: Failure) -> None:
+    ServerService.log.failure("{one} could not read its files again", failure, one=one)
+
+
 def _peer(address: Any) -> Peer:
     """An address as a socket has it."""
     if isinstance(address, UNIXAddress):
@@ -370,19 +416,6 @@ def _place(address: Any) -> str:
 def _path(address: UNIXAddress) -> str:
     # An address in Linux's abstract namespace has a name, but no path; and a socket may have neither.
     return shlex.quote(os.fsdecode(address.name or b""))
-
-
-def _can_hear_hangup() -> bool:
-    return hasattr(signal, "SIGHUP") and hears_signals()
-
-
-def _terminal_is_there() -> bool:
-    """Whether this process has a terminal that could hang up, and has not."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
 
 
 def _first_message(listener: Listener, address: Any, starttls: bool) -> str:

@@ -1,24 +1,27 @@
-"""``twist smtpd``: a server from the shell (also ``twistd smtpd``)."""
+"""The service of ``twisted-smtpd`` and of ``twist smtpd`` (also ``twistd smtpd``): servers from the shell."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService, Service
 
 from twisted_smtpd.cli.auth import announce
-from twisted_smtpd.cli.command import Options, refuse
+from twisted_smtpd.cli.command import Options
 from twisted_smtpd.cli.server import named_by_flag
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.metrics.figures import Collect, Reading, snapshot
-from twisted_smtpd.runtime.exit_status import leave_with
+from twisted_smtpd.runtime.exit_status import leave_with, program_name
 from twisted_smtpd.runtime.leaving import BoundedExit
+from twisted_smtpd.runtime.lifecycle import reloadables
 from twisted_smtpd.runtime.steady import make_steady
-from twisted_smtpd.service import ServerService
+from twisted_smtpd.service import Reloadable, ServerService, ServersService
 from twisted_smtpd.smtp import SMTP
-from twisted_smtpd.workers.worker import WorkerService
+from twisted_smtpd.workers.worker import Link, WorkerService
 
 __all__ = ["Options", "makeService"]
 
@@ -31,45 +34,87 @@ def makeService(options: Options) -> IService:
     make_steady(options.reactor)
     if options.supervising:
         return _supervisor(options)
+    factories = [_factory(server) for server in options.servers]
+    _share_limits(options.servers, factories)
+    if options.dry:
+        _end_dry(options, factories)
+    servers = [_server(*pair) for pair in zip(options.servers, factories, strict=True)]
+    if options.is_worker and len(servers) > 1:
+        link = Link(servers)
+        for server in servers:
+            server.link = link
+    service = servers[0] if len(servers) == 1 else ServersService(servers, reactor=options.reactor)
+    # The parent of workers hears the signals for them.
+    options.exit = BoundedExit(options.reactor, options["grace"], service.end_grace)
+    options.exit.install(take_signals=not options.is_worker)
+    return _with_metrics(
+        options, service, lambda: [Reading(None, snapshot(*(factory.connections for factory in factories)))]
+    )
+
+
+def _factory(options: Options) -> SMTPFactory:
+    """The server of one listener's options."""
     lmtp = bool(options["lmtp"])
     if lmtp and any(listener.name.endswith(":25") for listener in options.listeners):
-        refuse("--lmtp: not on port 25, where clients speak SMTP (RFC 2033 section 5)")
+        options.refuse("--lmtp: not on port 25, where clients speak SMTP (RFC 2033 section 5)")
     try:
         factory = SMTPFactory(options.handler, protocol=LMTP if lmtp else SMTP, **options.server_options())
-    except ValueError as error:
-        refuse(named_by_flag(str(error)))
+    except (ValueError, TypeError) as error:
+        options.refuse(named_by_flag(str(error)))
     if options["auth-required"] and not factory.settings.mechanisms:
-        refuse("--auth-required: nobody can authenticate without --auth-file, --auth or --auth-any")
+        options.refuse("--auth-required: nobody can authenticate without --auth-file, --auth or --auth-any")
     announce(factory, tls=any(listener.secure for listener in options.listeners))
+    return factory
+
+
+def _share_limits(servers: Sequence[Options], factories: Sequence[SMTPFactory]) -> None:
+    """Have all servers count together what is limited, apart from those that set such a limit for themselves."""
+    common = [factory for server, factory in zip(servers, factories, strict=True) if not server.own_limits]
+    for factory in common[1:]:
+        factory.connections = common[0].connections
+
+
+def _server(options: Options, factory: SMTPFactory) -> Any:
     kind = WorkerService if options.is_worker else ServerService
-    service = kind(
-        factory,
-        options.listeners,
-        reactor=options.reactor,
-        grace=options["grace"],
-        certificates=options.certificates,
-    )
+    authenticator = [options.authenticator] if hasattr(options.authenticator, "reload") else []
+    reloads: list[Reloadable] = [*options.certificates, *authenticator, *reloadables(factory.handler)]
+    if options.servers[0] is options and options.configured:
+        reloads.append(options)
+    service = kind(factory, options.listeners, reactor=options.reactor, grace=options["grace"], reloads=reloads)
     service.trusts_unix = options.trusts_unix
-    # The parent of workers hears the signals for them.
-    BoundedExit(options.reactor, options["grace"], service.end_grace).install(take_signals=not options.is_worker)
-    return _with_metrics(options, service, lambda: [Reading(None, snapshot(factory.connections))])
+    return service
+
+
+def _end_dry(options: Options, factories: Sequence[SMTPFactory]) -> NoReturn:
+    """End a program that was asked only what it would do."""
+    # Imported here: servers do not need it.
+    from twisted_smtpd.cli.show import shown, summary
+
+    if options["show-config"]:
+        values = [factory.settings.values for factory in factories]
+        print(shown(options.servers, values), end="")
+    else:
+        print(f"{program_name()}: it would start: {summary(options.servers)}")
+    sys.exit(0)
 
 
 def _supervisor(options: Options) -> IService:
     """The service of a process that leaves the serving to workers."""
     # Imported here: one process without workers does not need it.
-    from twisted_smtpd.workers.service import SupervisorService, twist_arguments
+    from twisted_smtpd.workers.service import SupervisorService
     from twisted_smtpd.workers.supervisor import MARGIN, Supervisor
 
     assert options.binder is not None
     reactor = options.reactor
-    twist, relay = twist_arguments(reactor, getattr(options, "parent", None), options.words)
-    supervisor = Supervisor(reactor, options["workers"], twist, leave=leave_with, relay=relay)
-    service = SupervisorService(supervisor, options.binder, options.listeners, reactor=reactor, grace=options["grace"])
-    service.trusts_unix = options.trusts_unix
+    arguments, relay = options.worker_arguments()
+    supervisor = Supervisor(reactor, options["workers"], arguments, leave=leave_with, relay=relay)
+    listeners = [listener for server in options.servers for listener in server.listeners]
+    service = SupervisorService(supervisor, options.binder, listeners, reactor=reactor, grace=options["grace"])
+    service.trusts_unix = any(server.trusts_unix for server in options.servers)
     # Workers outlive their parent by the grace.
     last = partial(supervisor.signal_all, "KILL")
-    BoundedExit(reactor, options["grace"] + MARGIN, supervisor.end_grace, last=last).install()
+    options.exit = BoundedExit(reactor, options["grace"] + MARGIN, supervisor.end_grace, last=last)
+    options.exit.install()
     return _with_metrics(options, service, supervisor.collect)
 
 

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 from tests.support.command_line import CommandLine
-from twisted_smtpd.handlers import Debugging, Mailbox, Sink
+from twisted_smtpd.handlers import Console, Mailbox, Sink
 
 
 class HandlerOptionTests(CommandLine):
     def test_default_prints_on_stdout(self) -> None:
         handler = self.parse().handler
-        self.assertIsInstance(handler, Debugging)
+        self.assertIsInstance(handler, Console)
         self.assertIs(handler.stream, sys.stdout)  # type: ignore[attr-defined]
 
     def test_by_name(self) -> None:

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-import twisted_smtpd.service
+import twisted_smtpd.runtime.hangup
 from tests.support.command_line import CommandLine
 from tests.support.fakes import EHLO, codes
 from tests.support.tls_dialog import Peer, SecureTestCase
@@ -196,7 +196,7 @@ class ReloadOptionTests(OptionTestCase):
         """It would stay in the background otherwise, and keep its port."""
         self.addCleanup(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_DFL))
         there = [True]
-        self.patch(twisted_smtpd.service, "_terminal_is_there", lambda: there[0])
+        self.patch(twisted_smtpd.runtime.hangup, "_terminal_is_there", lambda: there[0])
         service = self.service()
         service.startService()
         calls: list[Any] = []

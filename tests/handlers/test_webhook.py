@@ -25,7 +25,8 @@ from tests.support.memory_reactor import ResolvingReactor
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.handlers import Webhook
 from twisted_smtpd.handlers.registry import HandlerError, make_handler
-from twisted_smtpd.handlers.webhook import MAX_RESPONSE, status_of_response
+from twisted_smtpd.handlers.web import MAX_RESPONSE
+from twisted_smtpd.handlers.webhook import status_of_response
 
 URL = "https://app.example/hook?token=t0ken"
 

@@ -72,5 +72,5 @@ class LeavingTests(ServerCase):
     def test_a_server_without_certificates_survives_a_hangup(self) -> None:
         server, port = self.serve(TWIST, "-c", "sink")
         server.send_signal(signal.SIGHUP)
-        self.read_until(server, "SIGHUP: there is no certificate to reload")
+        self.read_until(server, "SIGHUP: there is nothing to reload")
         self.send(port)

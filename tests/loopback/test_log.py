@@ -84,8 +84,8 @@ class OwnLogTests(ServerCase):
 
     def test_a_wrong_option_is_one_line_and_64(self) -> None:
         for words, text in (
-            (("--log-format=xml",), "a log format is text or json"),
-            (("--log-level", "loud"), "a log level is debug"),
+            (("--log-format=xml",), "is not 'text' or 'json'"),
+            (("--log-level", "loud"), "is not 'debug'"),
             (("--log-file=/nonesuch/log",), "No such file"),
             (("--log-file",), "requires argument"),
         ):

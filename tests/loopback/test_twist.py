@@ -47,7 +47,8 @@ class TwistTests(ServerCase):
         for command in (TWIST, TWISTD, MODULE):
             status, stdout, stderr = self.run_out(command, "--size=10X")
             self.assertEqual((status, stdout, stderr.count("\n")), (64, "", 1), stderr)
-            self.assertIn("twist smtpd: --size: '10X'", stderr)
+            name = "twisted-smtpd" if command == MODULE else "twist smtpd"
+            self.assertTrue(stderr.startswith(f"{name}: --size: '10X'"), stderr)
 
     def test_a_port_in_use_is_one_line_and_1(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -72,10 +72,12 @@ class TableTests(SynchronousTestCase):
         row = Option(5, "octets", unit=OCTETS, low=1, high=2**20, zero="any", cli_low=1000, flag="things")
         self.assertIn("- 0, 1000 to 1M\n", option_table([row]))
 
-    def test_flags_alone_need_two_columns(self) -> None:
+    def test_flags_alone_need_three_columns(self) -> None:
         text = option_table([Option(True, "a thing", flag="no-thing", flag_help="no thing")])
         self.assertEqual(
-            text.split("\n\n")[1], "    * - option\n      - what it is\n    * - ``--no-thing``\n      - No thing.\n"
+            text.split("\n\n")[1],
+            "    * - option\n      - in a file\n      - what it is\n"
+            "    * - ``--no-thing``\n      - ``no_thing``\n      - No thing.\n",
         )
 
     def test_the_documentation_of_the_command_line_has_a_table_of_each_group(self) -> None:

@@ -7,6 +7,7 @@ from typing import get_type_hints
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_smtpd.assemble import Settings
+from twisted_smtpd.options.command import COMMAND, SETTINGS
 from twisted_smtpd.options.table import (
     DEFAULTS,
     OPTIONS,
@@ -15,7 +16,6 @@ from twisted_smtpd.options.table import (
     assign_options,
     call_limits,
     check,
-    configuration_keys,
 )
 from twisted_smtpd.smtp import SMTP
 
@@ -89,14 +89,16 @@ class AssignOptionsTests(SynchronousTestCase):
                 getattr(connection, name)
 
 
-class ConfigurationKeysTests(SynchronousTestCase):
+class KeyTests(SynchronousTestCase):
     def test_a_number_has_the_name_of_the_command_line_and_a_truth_value_its_own(self) -> None:
-        keys = configuration_keys()
-        self.assertEqual(len(keys), sum(bool(option.flag) for option in TABLE.values()))
         for key, name in (
             ("size", "data_size_limit"),
-            ("max-errors", "max_errors"),
-            ("bare-newline", "bare_newline"),
-            ("enhanced-status-codes", "enhanced_status_codes"),
+            ("max_errors", "max_errors"),
+            ("bare_newline", "bare_newline"),
+            ("enhanced_status_codes", "enhanced_status_codes"),
+            ("auth_require_tls", "auth_require_tls"),
         ):
-            self.assertIs(keys[key], TABLE[name])
+            self.assertIs(SETTINGS[key], TABLE[name])
+
+    def test_each_option_has_a_key_of_its_own(self) -> None:
+        self.assertEqual(len(SETTINGS), sum(bool(option.flag) for option in TABLE.values()) + len(COMMAND))

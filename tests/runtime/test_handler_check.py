@@ -75,6 +75,30 @@ class WarningTests(SynchronousTestCase):
         self.assertIn("did you mean handle_RCPT?", str(caught[0].message))
 
 
+class SignatureTests(SynchronousTestCase):
+    def test_a_hook_that_can_not_be_called_is_warned_of(self) -> None:
+        class Short:
+            async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str) -> str:
+                return "250 OK"
+
+        self.assertIn(
+            "handle_RCPT is called with (server, session, envelope, address, rcpt_options)", " ".join(warned(Short()))
+        )
+
+    def test_hooks_that_take_more_or_anything_are_right(self) -> None:
+        class Right:
+            def handle_EHLO(self, server: Any, session: Any, envelope: Any, hostname: str) -> str:
+                return "250 OK"
+
+            def handle_DATA(self, *arguments: Any) -> str:
+                return "250 OK"
+
+            def handle_NOOP(self, server: Any, session: Any, envelope: Any, arg: str, more: int = 1) -> str:
+                return "250 OK"
+
+        self.assertEqual(warned(Right()), [])
+
+
 class RefusalTests(SynchronousTestCase):
     def test_a_class_is_no_handler(self) -> None:
         class Handler:

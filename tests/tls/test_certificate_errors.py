@@ -117,7 +117,7 @@ class CertificateFileErrorTests(TLSTestCase):
     def test_arguments(self) -> None:
         both = self.write("a.pem", self.one.pem, self.one.key_pem)
         self.check("", "client_ca", both, require_client_certificate=True)
-        self.check("", "minimum_version", both, minimum_version=ssl.TLSVersion.TLSv1_1)
+        self.check("", "minimum_version", both, minimum_version=ssl.TLSVersion.SSLv3)
         self.check("", "knows none", both, ciphers="NONSENSE")
         self.check("", "knows none", both, ciphers="\u00e9")
         self.assertRaises(TLSConfigurationError, ServerCertificates, [])

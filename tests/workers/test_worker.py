@@ -24,9 +24,10 @@ from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.handlers import Sink
 from twisted_smtpd.metrics.figures import snapshot
 from twisted_smtpd.runtime.listeners import Listener
+from twisted_smtpd.runtime.reactor_names import reactor_name
 from twisted_smtpd.tap import Options, makeService
 from twisted_smtpd.workers import worker as worker_module
-from twisted_smtpd.workers.service import SupervisorService, reactor_name, twist_arguments
+from twisted_smtpd.workers.service import SupervisorService, twist_arguments
 from twisted_smtpd.workers.shared_sockets import BATCH, SharedSocket
 from twisted_smtpd.workers.worker import Assignment, Link, WorkerService, boot_arguments
 
@@ -40,8 +41,8 @@ class ArgumentsTests(SynchronousTestCase):
             getattr(top, f"opt_{name}")(value)
         arguments, relay = twist_arguments(MemoryReactorClock(), top, ["-c", "sink"])
         self.assertFalse(relay)
-        self.assertEqual((arguments[0], arguments[4:]), ("--reactor=default", ["smtpd", "-c", "sink"]))
-        return arguments[1:4]
+        self.assertEqual((arguments[:2], arguments[5:]), (["twisted", "--reactor=default"], ["smtpd", "-c", "sink"]))
+        return arguments[2:5]
 
     def test_the_log_of_twist_is_the_workers_too(self) -> None:
         self.patch(sys, "stdout", io.StringIO())
@@ -87,7 +88,7 @@ class WorkerTests(SynchronousTestCase):
         ran: list[Any] = []
         self.patch(runpy, "run_module", lambda name, **_: ran.append((name, sys.argv)))
         told = Assignment(3, [SharedSocket("inet  25", 5, socket.AF_INET)], 6, 7)
-        self.patch(sys, "argv", ["-c", told.dumps(), "--log-file=+", "smtpd", "-c", "sink"])
+        self.patch(sys, "argv", ["-c", told.dumps(), "twisted", "--log-file=+", "smtpd", "-c", "sink"])
         worker_module.main()
         self.assertEqual(ran, [("twisted", ["twist", "--log-file=+", "smtpd", "-c", "sink"])])
         self.assertEqual(worker_module.assigned, told)
@@ -171,7 +172,7 @@ class WorkerTests(SynchronousTestCase):
         self.assertEqual(said, [service])
 
     def test_link_is_for_lines(self) -> None:
-        self.assertEqual(Link(None).delimiter, b"\n")
+        self.assertEqual(Link.delimiter, b"\n")
 
 
 class OptionsTests(SynchronousTestCase):

@@ -86,6 +86,19 @@ class PasswordFile:
         found = {kind for hashes in self._users.hashes.values() for kind in hashes if kind in SCRAM_HASHES}
         return frozenset({"PLAIN", "LOGIN", *found, *(f"{kind}-PLUS" for kind in found)})
 
+    def reload(self) -> bool:
+        """Read the file now, whether it has changed or not (for SIGHUP).
+
+        :returns: whether it can be used; if not, the log says why and the users read before stay valid.
+        """
+        try:
+            self._users = _read(self.path)
+        except PasswordFileError as error:
+            log.error("{path} can't be read, what was read before holds: {error}", path=self.path, error=error)
+            return False
+        log.info("read {path} again: {number} users", path=self.path, number=len(self._users.hashes))
+        return True
+
     async def __call__(
         self, server: object, session: object, envelope: object, mechanism: str, auth_data: LoginPassword
     ) -> AuthResult:

@@ -7,12 +7,15 @@ import sys
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
-from twisted.cred.strcred import AuthOptionMixin
+from twisted.cred.strcred import AuthOptionMixin, ICheckerFactory, UnsupportedInterfaces
 from twisted.logger import Logger
 from twisted.python import usage
 
-from twisted_smtpd.cli.groups import OptionGroup, flag_row, parameter_row
+from twisted_smtpd.cli.groups import OptionGroup, flag_row, own_parameter_row, parameter_row
+from twisted_smtpd.options.command import COMMAND
+from twisted_smtpd.options.reference import flag_text
 from twisted_smtpd.options.table import TABLE
+from twisted_smtpd.runtime.plugins import find_plugins
 
 if TYPE_CHECKING:
     from twisted_smtpd.factory import SMTPFactory
@@ -32,12 +35,12 @@ class AuthOptions(AuthOptionMixin, OptionGroup):
     authenticator: Any = None
 
     optFlags: ClassVar[list[list[str | None]]] = [
-        ["auth-any", None, "Take any name and any password, in clear too: for trying things out only."],
+        flag_row(COMMAND["auth-any"]),
         flag_row(TABLE["auth_required"]),
         flag_row(TABLE["auth_require_tls"]),
     ]
     optParameters: ClassVar[list[list[Any]]] = [
-        ["auth-file", None, None, "Users and hashed passwords; twisted-smtpd-passwd writes such a file."],
+        own_parameter_row(COMMAND["auth-file"]),
         parameter_row(TABLE["auth_mechanisms"]),
     ]
 
@@ -45,6 +48,24 @@ class AuthOptions(AuthOptionMixin, OptionGroup):
         super().__init__(*arguments)
         # The mixin took the standard output of the moment when it was imported.
         self.authOutput = sys.stdout
+
+    def opt_auth(self, description: str) -> None:
+        # Not the mixin's, which has Twisted write a dropin.cache, and says what is secret in its errors.
+        kind, _, argument = description.partition(":")
+        for factory in find_plugins(ICheckerFactory):
+            if factory.authType == kind:
+                break
+        else:
+            raise usage.UsageError(f"--auth: there is no kind {kind!r} of checkers: see --help-auth")
+        try:
+            self.addChecker(factory.generateChecker(argument))
+        except UnsupportedInterfaces:
+            raise usage.UsageError(f"--auth: {kind} can't check passwords") from None
+        except Exception as error:  # each kind has a parser of its own
+            text = f"{type(error).__name__}: {error}"
+            raise usage.UsageError(f"--auth: {kind}: {text.replace(argument, '***') if argument else text}") from None
+
+    opt_auth.__doc__ = flag_text(COMMAND["auth"])
 
     def addChecker(self, checker: Any) -> None:
         """Take a checker that ``--auth`` asks for."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from typing import Any, ClassVar, NoReturn
 
 from twisted.python import usage
 
-from twisted_smtpd.cli.groups import OptionGroup
-from twisted_smtpd.handlers.registry import HandlerError, handler_names, make_handler
+from twisted_smtpd.cli.groups import OptionGroup, own_parameter_row
+from twisted_smtpd.cli.sources import resolved
+from twisted_smtpd.handlers.registry import HandlerError, handler_names, is_handler, make_handler
+from twisted_smtpd.options.command import COMMAND
 
 __all__ = ["HandlerOptions"]
 
@@ -22,11 +23,8 @@ class HandlerOptions(OptionGroup):
     """
 
     handler: object
-    arguments: Sequence[str] = ()
 
-    optParameters: ClassVar[list[list[Any]]] = [
-        ["class", "c", "debugging", "Handler: a name (see --help-handlers) or a dotted path, package.module.Class."],
-    ]
+    optParameters: ClassVar[list[list[Any]]] = [own_parameter_row(COMMAND["class"])]
 
     def opt_help_handlers(self) -> NoReturn:
         """List the handlers that have a name, and exit."""
@@ -47,7 +45,19 @@ class HandlerOptions(OptionGroup):
         # At the end of the path, so that a file lying there can't take the place of an installed module.
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
+        self.handler = self.shared_handler(self._make_handler)
+
+    def _make_handler(self) -> object:
         try:
-            self.handler = make_handler(self["class"], self.arguments)
+            return make_handler(self["class"], [_with_credential(word) for word in self.arguments])
         except HandlerError as error:
-            raise usage.UsageError(str(error)) from error
+            hint = ""
+            if self.arguments and not self.handler_given() and is_handler(self.arguments[0]):
+                hint = f": did you mean -c {self.arguments[0]}?"
+            raise usage.UsageError(f"{error}{hint}") from error
+
+
+def _with_credential(word: str) -> str:
+    """A handler's argument, where ``credential:NAME`` or ``--option=credential:NAME`` stands for a file of systemd."""
+    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    return f"{option}{equals}{resolved(value)}"

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.python import usage
 
 from twisted_smtpd.cli.groups import OptionGroup, own_parameter_row
-from twisted_smtpd.cli.places import DEFAULT_PORT, places_of
-from twisted_smtpd.options.option import SECONDS, Option
+from twisted_smtpd.cli.places import places_of
+from twisted_smtpd.options.command import COMMAND
+from twisted_smtpd.options.reference import default_text, flag_text
+from twisted_smtpd.runtime.endpoints import server_endpoint
 from twisted_smtpd.runtime.listeners import Listener, UmaskEndpoint
 
-__all__ = ["GRACE", "ListenOptions"]
-
-GRACE = Option(
-    10, "seconds that messages in progress get at shutdown", unit=SECONDS, high=3600, flag="grace", group="process"
-)
+__all__ = ["ListenOptions"]
 
 
 class ListenOptions(OptionGroup):
@@ -30,7 +27,7 @@ class ListenOptions(OptionGroup):
 
     listeners: Sequence[Listener] = ()
 
-    optParameters: ClassVar[list[list[Any]]] = [own_parameter_row(GRACE)]
+    optParameters: ClassVar[list[list[Any]]] = [own_parameter_row(COMMAND["grace"])]
 
     def __init__(self, reactor: Any = None) -> None:
         super().__init__()
@@ -38,15 +35,15 @@ class ListenOptions(OptionGroup):
         self._where: list[str] = []
 
     def opt_listen(self, where: str) -> None:
-        """HOST:PORT, [IPv6]:PORT, PORT (of the loopback) or a Twisted endpoint description; may be repeated."""
         self._where.append(where)
 
+    opt_listen.__doc__ = flag_text(COMMAND["listen"])
     opt_l = opt_listen
 
     @property
     def default_places(self) -> list[str]:
         """Where to listen without ``--listen``."""
-        return [f"localhost:{DEFAULT_PORT}"]
+        return [default_text(COMMAND["listen"])]
 
     def postOptions(self) -> None:
         super().postOptions()
@@ -82,8 +79,13 @@ class ListenOptions(OptionGroup):
         try:
             if (described := UmaskEndpoint.for_description(reactor, description)) is not None:
                 return described
-            endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+            endpoint: IStreamServerEndpoint = server_endpoint(reactor, description)
         except Exception as error:  # each endpoint type has a parser of its own, with errors of its own
+            if description.startswith("systemd:") and isinstance(error, (IndexError, KeyError)):
+                raise usage.UsageError(
+                    f"--{option}: {where!r}: systemd has passed no such socket (LISTEN_FDS): the server has to be "
+                    "started by the .socket unit"
+                ) from None
             reason = f"{type(error).__name__}: {error}"
             raise usage.UsageError(
                 f"--{option}: {where!r} is neither HOST:PORT nor an endpoint description: {reason}"

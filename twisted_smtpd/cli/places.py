@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from twisted.internet.interfaces import IStreamServerEndpointStringParser
-from twisted.plugin import getPlugins
 from twisted.python import usage
+
+from twisted_smtpd.runtime.endpoints import is_endpoint_type
 
 __all__ = ["DEFAULT_PORT", "Place", "places_of"]
 
@@ -40,7 +40,8 @@ def places_of(option: str, where: str) -> list[Place]:
     :raises usage.UsageError: the port is out of range.
     """
     match = _WHERE.fullmatch(where)
-    if match is None or not where or where.partition(":")[0] in _endpoint_types():
+    kind, colon, _ = where.partition(":")
+    if match is None or not where or (colon and is_endpoint_type(kind)):
         return [Place(where, where)]
     port = int(match["port"] or DEFAULT_PORT)
     if port > 65535:
@@ -49,10 +50,6 @@ def places_of(option: str, where: str) -> list[Place]:
     if host in ("", "localhost"):
         return [Place(*_tcp(address, port), optional=":" in address) for address in LOOPBACK]
     return [Place(*_tcp(host, port))]
-
-
-def _endpoint_types() -> set[str]:
-    return {"tcp", "ssl", "unix", *(parser.prefix for parser in getPlugins(IStreamServerEndpointStringParser))}
 
 
 def _tcp(host: str, port: int) -> tuple[str, str]:

@@ -9,11 +9,14 @@ from twisted.python import usage
 
 from twisted_smtpd.cli.groups import OptionGroup, flag_row, parameter_row
 from twisted_smtpd.cli.quantities import Quantity
+from twisted_smtpd.options.command import COMMAND
 from twisted_smtpd.options.table import TABLE
 
 __all__ = ["LIMITS", "ServerOptions", "named_by_flag"]
 
-_ROWS = tuple(option for option in TABLE.values() if option.flag and option.group in ("protocol", "limits"))
+_ROWS = tuple(
+    option for option in TABLE.values() if option.flag and option.group in ("protocol", "extensions", "limits")
+)
 
 LIMITS = tuple(Quantity(option) for option in _ROWS if option.group == "limits")
 
@@ -23,7 +26,7 @@ class ServerOptions(OptionGroup):
 
     optFlags: ClassVar[list[list[str | None]]] = [
         ["smtputf8", "u", "Offer SMTPUTF8 (the default; for command lines written for aiosmtpd)."],
-        ["lmtp", None, "Speak LMTP instead of SMTP: an answer for each recipient, to a mail server in front."],
+        flag_row(COMMAND["lmtp"]),
         *(flag_row(option) for option in _ROWS if option.switch),
     ]
     optParameters: ClassVar[list[list[Any]]] = [parameter_row(option) for option in _ROWS if not option.switch]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from twisted.logger import Logger
 from twisted.python import usage
 
-from twisted_smtpd.cli.groups import flag_row, parameter_row
+from twisted_smtpd.cli.groups import flag_row, own_parameter_row, parameter_row
 from twisted_smtpd.cli.listening import ListenOptions
+from twisted_smtpd.options.command import COMMAND
 from twisted_smtpd.options.reference import flag_text
 from twisted_smtpd.options.table import TABLE
 
@@ -29,12 +30,12 @@ class TLSOptions(ListenOptions):
 
     optFlags: ClassVar[list[list[str | None]]] = [
         flag_row(TABLE["require_starttls"]),
-        ["tls-self-signed", None, "Offer TLS with a throw-away certificate, which clients don't trust: to try things."],
+        ["requiretls", None, "With --tls-self-signed: take no mail without TLS."],
+        *(flag_row(COMMAND[name]) for name in ("implicit-tls", "tls-self-signed", "tls-rsa")),
     ]
     optParameters: ClassVar[list[list[Any]]] = [
         parameter_row(TABLE["ssl_context"]),
-        ["smtpskey", None, None, "The key for --smtpscert."],
-        ["tls-client-ca", None, None, "Ask clients for certificates of the authorities in this file (PEM)."],
+        *(own_parameter_row(COMMAND[name]) for name in ("smtpskey", "tls-client-ca", "tls-minimum", "tls-write-to")),
     ]
 
     def __init__(self, reactor: Any = None) -> None:
@@ -51,12 +52,14 @@ class TLSOptions(ListenOptions):
     opt_tlscert.__doc__ = flag_text(TABLE["tls_context"])
 
     def opt_tlskey(self, path: str) -> None:
-        """The key for --tlscert; not needed where the certificate's file has it."""
         self._key.append(path)
 
+    opt_tlskey.__doc__ = flag_text(COMMAND["tlskey"])
+
     def opt_listen_tls(self, where: str) -> None:
-        """As --listen, with TLS from the start (port 465); may be repeated."""
         self._tls_where.append(where)
+
+    opt_listen_tls.__doc__ = flag_text(COMMAND["listen-tls"])
 
     @property
     def default_places(self) -> list[str]:
@@ -64,8 +67,16 @@ class TLSOptions(ListenOptions):
 
     def postOptions(self) -> None:
         super().postOptions()
+        if self["requiretls"] and self["no-requiretls"]:
+            raise usage.UsageError("--requiretls and --no-requiretls contradict each other")
         self._tls = self._make_tls()
         implicit = self._make_implicit()
+        if self["implicit-tls"]:
+            if implicit is not None:
+                raise usage.UsageError("--implicit-tls and --smtpscert contradict each other")
+            if self._tls is None:
+                raise usage.UsageError("--implicit-tls needs --tlscert or --tls-self-signed")
+            implicit = self._tls
         if implicit is not None:
             self.listeners = [replace(listener, tls=implicit) for listener in self.listeners]
         if self._tls_where:
@@ -83,6 +94,9 @@ class TLSOptions(ListenOptions):
             if self._cert or self._key:
                 raise usage.UsageError("--tls-self-signed and --tlscert contradict each other")
             return self._self_signed()
+        for name in ("tls-write-to", "tls-rsa", "requiretls"):
+            if self[name]:
+                raise usage.UsageError(f"--{name} needs --tls-self-signed")
         if self._key and len(self._key) != len(self._cert):
             raise usage.UsageError("--tlscert and --tlskey go together, one key for each certificate")
         if not self._cert:
@@ -92,7 +106,7 @@ class TLSOptions(ListenOptions):
         keys: list[str] | list[None] = self._key or [None] * len(self._cert)
         return self._certificates("tlscert", list(zip(self._cert, keys, strict=True)))
 
-    def _make_implicit(self) -> ServerCertificates | None:
+    def _make_implicit(self) -> ServerCertificates | SelfSigned | None:
         """The certificate of --smtpscert."""
         cert, key = self["smtpscert"], self["smtpskey"]
         if cert is None:
@@ -106,17 +120,40 @@ class TLSOptions(ListenOptions):
         from twisted_smtpd.tls import ServerCertificates, TLSConfigurationError
 
         try:
-            certificates = ServerCertificates(files, client_ca=self["tls-client-ca"])
+            certificates = ServerCertificates(
+                files, client_ca=self["tls-client-ca"], minimum_version=self._minimum_version()
+            )
         except TLSConfigurationError as error:
             raise usage.UsageError(f"--{option}: {error}") from None
         self.certificates.append(certificates)
         return certificates
 
-    def _self_signed(self) -> SelfSigned:
-        from twisted_smtpd.tls import TLSConfigurationError, self_signed
+    def _minimum_version(self) -> Any:
+        from ssl import TLSVersion
 
+        version = TLSVersion[f"TLSv{self['tls-minimum'].replace('.0', '').replace('.', '_')}"]
+        if version < TLSVersion.TLSv1_2:
+            log.warn(
+                "TLS {version} IS ALLOWED: it can be broken (RFC 8996).  Allow it for old devices only, on a port of "
+                "their own",
+                version=self["tls-minimum"],
+            )
+        return version
+
+    def _self_signed(self) -> SelfSigned | ServerCertificates:
+        from twisted_smtpd.tls import TLSConfigurationError, self_signed
+        from twisted_smtpd.tls.trial import written
+
+        name, folder, rsa = self["hostname"] or "localhost", self["tls-write-to"], bool(self["tls-rsa"])
         try:
-            made = self_signed(self["hostname"] or "localhost")
+            if folder is not None and not self.dry:
+                files = written(folder, name, rsa=rsa)
+                log.warn(
+                    "TLS has a THROW-AWAY CERTIFICATE, for trying things out only: clients trust it with {ca}",
+                    ca=files.authority,
+                )
+                return self._certificates("tls-write-to", [(str(files.certificate), str(files.key))])
+            made = self_signed(name, rsa=rsa, minimum_version=self._minimum_version())
         except TLSConfigurationError as error:
             raise usage.UsageError(f"--tls-self-signed: {error}") from None
         log.warn("TLS has a THROW-AWAY CERTIFICATE that no client can check: for trying things out only")
@@ -126,6 +163,8 @@ class TLSOptions(ListenOptions):
         options = super().server_options()
         if self._tls is not None:
             options["tls_context"] = self._tls
-            # No client can check a throw-away certificate, so TLS is not required with it.
-            options["require_starttls"] = not (self["no-requiretls"] or self["tls-self-signed"])
+            # No client need trust a throw-away certificate, so TLS is not required with it.
+            options["require_starttls"] = bool(
+                self["requiretls"] if self["tls-self-signed"] else not self["no-requiretls"]
+            )
         return options

@@ -10,22 +10,12 @@ from twisted.python import usage
 
 from twisted_smtpd.cli.groups import own_parameter_row
 from twisted_smtpd.cli.listening import ListenOptions
-from twisted_smtpd.options.option import COUNT, Option
+from twisted_smtpd.options.command import COMMAND
 from twisted_smtpd.runtime.listeners import Listener
 from twisted_smtpd.workers import worker
 from twisted_smtpd.workers.shared_sockets import Binder, Inheritor
 
-__all__ = ["WORKERS", "WorkerOptions"]
-
-WORKERS = Option(
-    1,
-    "processes that share the ports; each has limits of its own",
-    unit=COUNT,
-    low=1,
-    high=256,
-    flag="workers",
-    group="process",
-)
+__all__ = ["WorkerOptions"]
 
 
 class WorkerOptions(ListenOptions):
@@ -40,8 +30,8 @@ class WorkerOptions(ListenOptions):
     _inheritor: Inheritor | None = None
 
     optParameters: ClassVar[list[list[Any]]] = [
-        own_parameter_row(WORKERS),
-        ["metrics", None, None, "Where to serve metrics (HTTP, Prometheus), as for --listen."],
+        own_parameter_row(COMMAND["workers"]),
+        own_parameter_row(COMMAND["metrics"]),
     ]
 
     @property
@@ -51,7 +41,7 @@ class WorkerOptions(ListenOptions):
 
     @property
     def supervising(self) -> bool:
-        return self["workers"] > 1 and not self.is_worker
+        return self["workers"] > 1 and not self.is_worker and not self.dry
 
     def postOptions(self) -> None:
         super().postOptions()

@@ -9,7 +9,9 @@ from twisted_smtpd.runtime.lifecycle import HandlerStartError, ServerInfo
 
 if TYPE_CHECKING:
     from twisted_smtpd.handlers.chain import PASS, Chain
+    from twisted_smtpd.handlers.console import Console
     from twisted_smtpd.handlers.debugging import Debugging
+    from twisted_smtpd.handlers.listed import Recipients, Senders
     from twisted_smtpd.handlers.maildir import Mailbox
     from twisted_smtpd.handlers.message import AsyncMessage, Message
     from twisted_smtpd.handlers.proxy import Proxy
@@ -21,11 +23,14 @@ __all__ = [
     "PASS",
     "AsyncMessage",
     "Chain",
+    "Console",
     "Debugging",
     "HandlerStartError",
     "Mailbox",
     "Message",
     "Proxy",
+    "Recipients",
+    "Senders",
     "ServerInfo",
     "Sink",
     "Webhook",
@@ -40,11 +45,14 @@ __getattr__ = on_demand(
     {
         "PASS": "chain",
         "Chain": "chain",
+        "Console": "console",
         "Debugging": "debugging",
         "Mailbox": "maildir",
         "AsyncMessage": "message",
         "Message": "message",
         "Proxy": "proxy",
+        "Recipients": "listed",
+        "Senders": "listed",
         "Sink": "sink",
         "Webhook": "webhook",
     },

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
-from twisted_smtpd.interfaces import HookServer, IOffersServices, IStartable, IStoppable
+from twisted_smtpd.interfaces import HookServer, IOffersServices, IReloadable, IStartable, IStoppable
 from twisted_smtpd.runtime.awaiting import MISSING, hook_names, settle, takes_responses
 from twisted_smtpd.runtime.handler_check import check_handler, deprecated_data_hook
 from twisted_smtpd.runtime.judging import permits
-from twisted_smtpd.runtime.lifecycle import HandlerUse, ServerInfo, offered_services
+from twisted_smtpd.runtime.lifecycle import HandlerUse, ServerInfo, offered_services, reloadables
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError, whole_statuses
 
@@ -51,6 +51,7 @@ class Chain:
     * ``start``: the handlers are started in order.  If one fails, those before it are stopped again.
     * ``stop``: they are stopped in reverse order.  An error is logged, and the others are stopped all the same.
     * ``services``: the services of all.
+    * ``reload``: all handlers that declare :class:`~twisted_smtpd.interfaces.IReloadable` read their files again.
 
     What a ``handle_MAIL`` or ``handle_RCPT`` that passes on has put into the envelope is taken out again.  An error in
     a hook ends the chain.
@@ -67,6 +68,8 @@ class Chain:
             check_handler(handler)
         self.option_defaults = _common_defaults(handlers)
         self._started: list[HandlerUse] = []
+        if any(reloadables(handler) for handler in handlers):
+            alsoProvides(self, IReloadable)
         names = {name for handler in handlers for name in hook_names(handler)}
         takers = [handler for handler in handlers if {"DATA", "DATA_STREAM"} & hook_names(handler)]
         if older := [handler for handler in handlers if deprecated_data_hook(handler) is not None]:
@@ -131,6 +134,15 @@ class Chain:
     async def services(self) -> list[IService]:
         """The services of all handlers, in order."""
         return [service for handler in self.handlers for service in await offered_services(handler)]
+
+    async def reload(self) -> None:
+        """Have the handlers read their files again; an error is logged."""
+        for handler in self.handlers:
+            for one in reloadables(handler):
+                try:
+                    await settle(one.reload(), None)
+                except Exception:
+                    log.failure("reload() of {handler} failed", handler=handler)
 
     def _hook(self, name: str) -> Callable[..., Any]:
         """The chain's own hook of a name."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
-from twisted.logger import Logger
 from zope.interface import implementer
 
+from twisted_smtpd.handlers.printing import harmless, in_encoding, one_line, warn_if_lost, write_whole
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IStartable
 from twisted_smtpd.runtime.lifecycle import ServerInfo
 from twisted_smtpd.runtime.reactors import LARGE, in_thread, wait_for
@@ -22,26 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Debugging"]
 
-log = Logger()
-
 _BEGIN = "---------- MESSAGE FOLLOWS ----------"
 _END = "------------ END MESSAGE ------------"
 
 # A sender must not be able to draw a frame: it would hide where this message ends, or invent another one.
 _FRAME = re.compile(f"^(?={re.escape(_BEGIN)}|{re.escape(_END)})", re.MULTILINE)
-# A terminal obeys the characters of C0 and C1, and bidirectional controls make it show another text than there is.
-_DANGEROUS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
-)
-
-
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-
-def _harmless(text: str) -> str:
-    return _DANGEROUS.sub(_escape, text)
 
 
 def _printable(head: str, content: str | bytes, encoding: str | None) -> str:
@@ -52,26 +36,10 @@ def _printable(head: str, content: str | bytes, encoding: str | None) -> str:
     """
     if not isinstance(content, str):
         content = content.decode("utf-8", "backslashreplace")
-    content = _FRAME.sub("- ", _harmless(content.replace("\r\n", "\n")))
+    content = _FRAME.sub("- ", harmless(content.replace("\r\n", "\n")))
     if content and not content.endswith("\n"):
         content += "\n"
-    text = f"{head}{content}{_END}\n"
-    return text.encode(encoding, "backslashreplace").decode(encoding) if encoding else text
-
-
-def _word(text: object) -> str:
-    """A part of a line of the envelope, without line ends."""
-    return _harmless(str(text)).replace("\n", "\\x0a")
-
-
-def _goes_nowhere(stream: TextIO) -> bool:
-    if getattr(stream, "closed", False):
-        return True
-    try:
-        return os.path.samestat(os.fstat(stream.fileno()), os.stat(os.devnull))
-    except (AttributeError, OSError, ValueError):
-        # There is no file behind it, as with twistd's own stream, which writes to the log.
-        return False
+    return in_encoding(f"{head}{content}{_END}\n", encoding)
 
 
 @implementer(IDATAHandler, IStartable)
@@ -105,8 +73,7 @@ class Debugging:
     def start(self, server: ServerInfo) -> None:
         """Warn in the log if what is printed is lost."""
         # Not earlier: twistd puts /dev/null in the place of the standard output when it leaves the terminal.
-        if _goes_nowhere(self.stream):
-            log.warn("WHAT IS PRINTED IS LOST: the debugging handler's output is closed, or /dev/null")
+        warn_if_lost(self.stream, "debugging")
 
     async def handle_DATA(self, server: HookServer, session: Session, envelope: Envelope) -> str:
         """Print a message.
@@ -122,16 +89,12 @@ class Debugging:
             text = await wait_for(in_thread(_printable, head, content, encoding))
         else:
             text = _printable(head, content, encoding)
-        # In one piece, so that another thread can't print in the middle.
-        self.stream.write(text)
-        flush = getattr(self.stream, "flush", None)
-        if flush is not None:
-            flush()
+        write_whole(self.stream, text)
         return "250 OK"
 
     def _envelope_lines(self, session: Session, envelope: Envelope) -> list[str]:
         def line(*words: object) -> str:
-            return " ".join(_word(word) for word in words)
+            return " ".join(one_line(word) for word in words)
 
         lines = [
             line("X-Peer:", session.peer),

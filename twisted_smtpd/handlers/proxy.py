@@ -202,6 +202,8 @@ class Proxy:
         parser.add_argument("--password-file", help="a file with the password in its first line")
         parser.add_argument("--after-data", action="store_true", help="ask about recipients after the message only")
         options = parser.parse_args(list(args))
+        if ":" not in options.where:
+            parser.error(f"{options.where!r} has no port: write {options.where}:25")
         host, _, port = options.where.rpartition(":")
         if host.strip("[]") and port.isascii() and port.isdigit() and (":" not in host or host.startswith("[")):
             where: tuple[str, int | None] = (host.strip("[]"), int(port))

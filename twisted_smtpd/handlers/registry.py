@@ -11,16 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.logger import Logger
-from twisted.plugin import IPlugin, getPlugins
+from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from twisted_smtpd.interfaces import IHandlerPlugin
 from twisted_smtpd.runtime.handler_check import faults, note_checked
+from twisted_smtpd.runtime.plugins import find_plugins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["HandlerError", "HandlerPlugin", "handler_names", "make_handler"]
+__all__ = ["HandlerError", "HandlerPlugin", "handler_names", "is_handler", "make_handler"]
 
 log = Logger()
 
@@ -52,6 +53,11 @@ _BUILT_IN = (
         "chain", "asks handlers in turn [HANDLER ARGUMENTS + HANDLER ...]", "twisted_smtpd.handlers.chain:Chain"
     ),
     HandlerPlugin(
+        "console",
+        "prints each message for people [stdout|stderr] [-- --raw]",
+        "twisted_smtpd.handlers.console:Console",
+    ),
+    HandlerPlugin(
         "debugging",
         "prints each message with its envelope [stdout|stderr]",
         "twisted_smtpd.handlers.debugging:Debugging",
@@ -61,6 +67,16 @@ _BUILT_IN = (
         "proxy",
         "forwards to HOST:PORT or an ENDPOINT [-- --lmtp --tls starttls|implicit --username ...]",
         "twisted_smtpd.handlers.proxy:Proxy",
+    ),
+    HandlerPlugin(
+        "recipients",
+        "refuses recipients that are not listed in file:PATH, regex:PATTERN or https://… [-- --refuse ...]",
+        "twisted_smtpd.handlers.listed:Recipients",
+    ),
+    HandlerPlugin(
+        "senders",
+        "refuses senders that are not listed in file:PATH, regex:PATTERN or https://… [-- --refuse ...]",
+        "twisted_smtpd.handlers.listed:Senders",
     ),
     HandlerPlugin("sink", "accepts each message and throws it away", "twisted_smtpd.handlers.sink:Sink"),
     HandlerPlugin(
@@ -76,7 +92,7 @@ class _Parser(ArgumentParser):
 
 def _registered() -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for plugin in (*_BUILT_IN, *getPlugins(IHandlerPlugin)):
+    for plugin in (*_BUILT_IN, *find_plugins(IHandlerPlugin)):
         found.setdefault(plugin.name, plugin)
     return found
 
@@ -89,6 +105,16 @@ def handler_names() -> list[tuple[str, str]]:
     return [(name, plugin.summary) for name, plugin in _registered().items()]
 
 
+def is_handler(name: str) -> bool:
+    """Whether this is the name of a handler, or the dotted path of a class."""
+    if "." in name or ":" in name:
+        try:
+            return isinstance(_import(name, name), type)
+        except HandlerError:
+            return False
+    return any(plugin.name == name for plugin in _BUILT_IN) or name in _registered()
+
+
 def make_handler(name: str, arguments: Sequence[str]) -> Any:
     """Make a handler as the command line names it.
 
@@ -99,7 +125,10 @@ def make_handler(name: str, arguments: Sequence[str]) -> Any:
     """
     handler: Any = name
     if "." not in name and ":" not in name:
-        known = _registered()
+        # Plugins are searched only for what is not built in.
+        known = {plugin.name: plugin for plugin in _BUILT_IN}
+        if name not in known:
+            known = _registered()
         if name not in known:
             raise HandlerError(
                 f"there is no handler {name!r}: it is one of {', '.join(known)}, or a class as package.module.Class"

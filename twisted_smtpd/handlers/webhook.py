@@ -10,18 +10,15 @@ import secrets
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
-from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer
 from zope.interface import implementer
 
 from twisted_smtpd.handlers.trace import with_header
+from twisted_smtpd.handlers.web import KEEP, Connections, ReadPast, checked_url, kind_of
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IStoppable
 from twisted_smtpd.session import NULL_SENDER, Envelope, Session
 from twisted_smtpd.wire.replies import Reply
@@ -38,10 +35,6 @@ log = Logger()
 # 408, 421, 425 and 429 mean "try again".  401, 404, 405 and 407 are about the webhook and not about the message: the
 # operator will put it right.
 _TRY_AGAIN = frozenset({401, 404, 405, 407, 408, 421, 425, 429})
-# Octets of a response's body that are skipped; after more, the connection is closed.
-MAX_RESPONSE = 65536
-# Seconds a connection is kept; web servers close theirs after 5 and more.
-KEEP = 4.0
 
 
 def status_of_response(code: int) -> Reply:
@@ -78,28 +71,6 @@ class _Body:
         """It is all written."""
 
 
-class _ReadPast(Protocol):
-    """Reads a response's body to its end, so that the connection can be used again."""
-
-    def __init__(self) -> None:
-        self._octets = 0
-        self.done: Deferred[None] = Deferred(lambda _: self._stop())
-
-    def _stop(self) -> None:
-        transport: Any = self.transport
-        abort = getattr(transport, "abortConnection", None) or transport.loseConnection
-        abort()
-
-    def dataReceived(self, data: bytes) -> None:
-        self._octets += len(data)
-        if self._octets > MAX_RESPONSE:
-            self._stop()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self.done.called:
-            self.done.callback(None)
-
-
 @implementer(IDATAHandler, IStoppable)
 class Webhook:
     """Posts each message with its envelope to a URL, and answers what the HTTP status says.
@@ -133,16 +104,15 @@ class Webhook:
         agent: IAgent | None = None,
         reactor: Any = None,
     ) -> None:
-        self._url, self._where = _checked_url(url)
+        self._url, self._where = checked_url(url)
         self._secret = _key(secret)
         self._headers = dict(headers or {})
         if timeout <= 0 or max_connections <= 0:
             raise ValueError("timeout and max_connections must be above 0")
         self._timeout = timeout
-        self._max_connections = max_connections
         self._slots = DeferredSemaphore(max_connections)
         self._agent = agent
-        self._pool: HTTPConnectionPool | None = None
+        self._connections = Connections(max_connections, timeout)
         self._reactor = reactor
 
     def __repr__(self) -> str:
@@ -176,7 +146,7 @@ class Webhook:
             await posting.addTimeout(self._timeout, self._clock)
         except Exception as error:
             # Only the type, because the text may have the URL in it.
-            log.warn("{session.id}: {hook}: {error}", session=session, hook=self, error=_kind(error))
+            log.warn("{session.id}: {hook}: {error}", session=session, hook=self, error=kind_of(error))
         # The status decides, also if the rest of the response does not arrive.
         code = codes[0] if codes else 0
         log.info("{session.id}: {hook} says {code}", session=session, hook=self, code=code)
@@ -190,50 +160,21 @@ class Webhook:
             self._reactor = reactor
         return self._reactor
 
-    def _own_agent(self) -> Agent:
-        if self._pool is None:
-            self._pool = HTTPConnectionPool(self._clock)
-            self._pool.maxPersistentPerHost = self._max_connections
-            self._pool.cachedConnectionTimeout = KEEP  # type: ignore[assignment]
-        return Agent(self._clock, connectTimeout=self._timeout, pool=self._pool)
-
     async def stop(self) -> None:
         """Close the connections that are kept for the next message; those of an ``agent`` that was given stay."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await pool.closeCachedConnections()
+        await self._connections.close()
 
     async def _post(self, body: bytes, codes: list[int]) -> None:
-        agent = self._agent or self._own_agent()
+        agent = self._agent or self._connections.agent(self._clock)
         headers = {"content-type": "application/json", "user-agent": "twisted-smtpd", **self._headers}
         if self._secret is not None:
             headers.update(_signature(self._secret, body))
         fields = Headers({name: [value] for name, value in headers.items()})
         response = await agent.request(b"POST", self._url, fields, _Body(body))
         codes.append(response.code)
-        rest = _ReadPast()
+        rest = ReadPast()
         response.deliverBody(rest)
         await rest.done.addTimeout(KEEP, self._clock).addErrback(lambda failure: None)
-
-
-def _kind(error: Exception) -> str:
-    reasons = getattr(error, "reasons", None) or []
-    return " ".join((type(error).__name__, *(type(reason.value).__name__ for reason in reasons)))
-
-
-def _checked_url(url: str) -> tuple[bytes, str]:
-    """A URL as bytes, and the part of it that may be logged."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    else:
-        if parts.scheme in ("http", "https") and host and parts.username is None and url.isascii():
-            where = f"{parts.scheme}://{host}{'' if port is None else f':{port}'}"
-            return url.partition("#")[0].encode(), where
-    # Not repeated: it may have a password or a token in it.
-    raise ValueError("it takes a URL, http://… or https://…, in ASCII and without user and password")
 
 
 def _key(secret: str | bytes | None) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
@@ -63,13 +64,17 @@ class Reading:
 Collect = Callable[[], "list[Reading] | Deferred[list[Reading]]"]
 
 
-def snapshot(connections: Connections) -> dict[str, int]:
-    """What a server has done until now.
+def snapshot(*servers: Connections) -> dict[str, int]:
+    """What the servers of a process have done until now.
 
+    :param servers: their connections; servers that share them count once.
     :returns: the fields of :class:`twisted_smtpd.runtime.connections.Counts`; ``open``, the connections there are;
         ``buffered``, as in :class:`twisted_smtpd.runtime.connections.Connections`.
     """
-    return {**asdict(connections.counts), "open": len(connections.open), "buffered": connections.buffered}
+    sums: Counter[str] = Counter()
+    for one in {id(connections): connections for connections in servers}.values():
+        sums.update({**asdict(one.counts), "open": len(one.open), "buffered": one.buffered})
+    return dict(sums)
 
 
 def exposition(readings: Iterable[Reading]) -> str:

@@ -18,6 +18,8 @@ OCTETS = "octets"
 OCTETS_PER_SECOND = "octets a second"
 SECONDS = "seconds"
 
+_METAVARS = {COUNT: "N", OCTETS: "SIZE", OCTETS_PER_SECOND: "SIZE", SECONDS: "SECONDS"}
+
 
 class Option:
     """One row of the table of options.
@@ -43,6 +45,16 @@ class Option:
     :param group: the group on the command line and in the documentation: ``"limits"`` for numbers and ``"protocol"``
         for others, unless given.
     :param own: whether a connection has it as an attribute.
+    :param key: the name in a configuration file; by default that of the command line with underscores, and for a truth
+        value the keyword argument: it is named for what it is, and not for the flag that turns it around.
+    :param metavar: what stands for the value in ``--help``.
+    :param repeats: whether the command line may have it several times; a configuration file has a list then.
+    :param path: whether the value names a file, which may be a credential of systemd.
+    :param secret: whether the value must not be shown.
+    :param process: whether it is for the whole process, and not for one of several listeners.
+    :param shared: whether it limits what all listeners have together, unless one of them sets it for itself.
+    :param command: whether only ``twisted-smtpd`` has it, since ``twist`` has its own.
+    :param in_file: whether a configuration file may set it.
     :ivar name: the keyword argument.
     :ivar names: whether it is a collection of names; on the command line with commas between them.
     :ivar one_name: whether a ``str`` may stand for such a collection: names with commas or blanks between them.
@@ -51,21 +63,9 @@ class Option:
     """
 
     __slots__ = (
-        *("choices", "cli_low", "default", "doc", "flag", "flag_help", "group", "help", "high", "low", "name"),
-        *(
-            "names",
-            "one_name",
-            "optional",
-            "own",
-            "per_verb",
-            "short",
-            "unit",
-            "unset",
-            "valid",
-            "wanted",
-            "whole",
-            "zero",
-        ),
+        *("choices", "cli_low", "command", "default", "doc", "flag", "flag_help", "group", "help", "high", "in_file"),
+        *("low", "metavar", "name", "names", "one_name", "optional", "own", "own_key", "path", "per_verb", "process"),
+        *("repeats", "secret", "shared", "short", "unit", "unset", "valid", "wanted", "whole", "zero"),
     )
 
     def __init__(
@@ -89,6 +89,15 @@ class Option:
         flag_help: str = "",
         group: str = "",
         own: bool = True,
+        key: str = "",
+        metavar: str = "",
+        repeats: bool = False,
+        path: bool = False,
+        secret: bool = False,
+        process: bool = False,
+        shared: bool = False,
+        command: bool = False,
+        in_file: bool = True,
     ) -> None:
         self.default, self.help, self.doc = default, help, doc
         self.unit, self.low, self.high, self.zero = unit, low, high, zero
@@ -96,7 +105,9 @@ class Option:
         self.per_verb, self.choices, self.valid, self.wanted, self.unset = per_verb, choices, valid, wanted, unset
         self.flag, self.short, self.flag_help = flag, short, flag_help
         self.group = group or ("limits" if unit else "protocol")
-        self.own = own
+        self.own, self.own_key, self.metavar = own, key, metavar
+        self.repeats, self.path, self.secret = repeats, path, secret
+        self.process, self.shared, self.command, self.in_file = process, shared, command, in_file
         self.name = flag
         self.names, self.one_name, self.optional, self.whole = False, False, False, unit in (COUNT, OCTETS)
 
@@ -115,9 +126,19 @@ class Option:
         return self
 
     @property
+    def placeholder(self) -> str:
+        """What stands for the value in ``--help``."""
+        return self.metavar or "|".join(self.choices) or _METAVARS.get(self.unit, "TEXT")
+
+    @property
     def switch(self) -> bool:
         """Whether it is on or off, and on the command line a flag without a value."""
         return isinstance(self.default, bool)
+
+    @property
+    def key(self) -> str:
+        """The name in a configuration file."""
+        return self.own_key or (self.name.lower() if self.switch else self.flag).replace("-", "_")
 
     def check(self, value: Any) -> None:
         """Check a value that a program gives.

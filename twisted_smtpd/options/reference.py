@@ -89,15 +89,16 @@ def option_table(options: Iterable[Option]) -> str:
 
     :param options: those to be listed; one without a flag is left out.
     """
-    rows = [("option", "default", "values", "what it is")]
+    rows = [("option", "in a file", "default", "values", "what it is")]
     for option in options:
         if option.flag:
             short = f"``-{option.short}``, " if option.short else ""
             # Without literals, Sphinx would make dashes of the hyphens.
             text = re.sub(r"--[a-z-]+", r"``\g<0>``", flag_text(option))
-            rows.append((f"{short}``--{option.flag}``", default_text(option), _range_text(option), text))
+            key = f"``{option.key}``" if option.in_file else ""
+            rows.append((f"{short}``--{option.flag}``", key, default_text(option), _range_text(option), text))
     # Flags alone have neither defaults nor values.
-    columns = [column for column in range(4) if any(row[column] for row in rows[1:])]
+    columns = [column for column in range(5) if any(row[column] for row in rows[1:])]
     lines = [".. list-table::", "    :header-rows: 1", "    :widths: auto", ""]
     for row in rows:
         first, *others = (row[column] for column in columns)

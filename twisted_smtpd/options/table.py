@@ -35,7 +35,6 @@ __all__ = [
     "assign_options",
     "call_limits",
     "check",
-    "configuration_keys",
 ]
 
 #: ``auth_callback(mechanism, login, password)``: whether it is the user's password.
@@ -95,6 +94,7 @@ class SMTPOptions(TypedDict, total=False):
             wanted="a host name",
             unset="this machine's full name",
             flag="hostname",
+            metavar="NAME",
         ),
     ]
     ident: Annotated[
@@ -236,6 +236,7 @@ class SMTPOptions(TypedDict, total=False):
             unit=COUNT,
             low=1,
             high=10**6,
+            shared=True,
         ),
     ]
     max_connections_per_address: Annotated[
@@ -247,6 +248,7 @@ class SMTPOptions(TypedDict, total=False):
             unit=COUNT,
             high=10**6,
             zero="any number",
+            shared=True,
         ),
     ]
     connection_rate: Annotated[
@@ -259,6 +261,7 @@ class SMTPOptions(TypedDict, total=False):
             high=10**6,
             zero="any number",
             own=False,
+            shared=True,
         ),
     ]
     message_rate: Annotated[
@@ -271,6 +274,7 @@ class SMTPOptions(TypedDict, total=False):
             high=10**6,
             zero="any number",
             own=False,
+            shared=True,
         ),
     ]
     recipient_rate: Annotated[
@@ -283,6 +287,7 @@ class SMTPOptions(TypedDict, total=False):
             high=10**6,
             zero="any number",
             own=False,
+            shared=True,
         ),
     ]
     max_buffered: Annotated[
@@ -294,6 +299,7 @@ class SMTPOptions(TypedDict, total=False):
             unit=OCTETS,
             high=2**44,
             zero="any number",
+            shared=True,
         ),
     ]
     max_buffered_per_address: Annotated[
@@ -306,6 +312,7 @@ class SMTPOptions(TypedDict, total=False):
             high=2**44,
             zero="any number",
             unset="a quarter",
+            shared=True,
         ),
     ]
     hook_timeout: Annotated[
@@ -332,6 +339,7 @@ class SMTPOptions(TypedDict, total=False):
             wanted="a domain",
             unset="none",
             flag="default-domain",
+            metavar="DOMAIN",
         ),
     ]
     enhanced_status_codes: Annotated[
@@ -352,6 +360,8 @@ class SMTPOptions(TypedDict, total=False):
             "it is not offered.",
             unset="none",
             flag="ignore-parameters",
+            group="extensions",
+            metavar="NAMES",
         ),
     ]
     offer_extensions: Annotated[
@@ -362,6 +372,7 @@ class SMTPOptions(TypedDict, total=False):
             "Beside these names it takes :class:`~twisted_smtpd.extensions.Extension` objects of another package.",
             unset="none",
             flag="offer-extensions",
+            group="extensions",
             own=False,
         ),
     ]
@@ -372,6 +383,7 @@ class SMTPOptions(TypedDict, total=False):
             "ESMTP extensions not to offer: BINARYMIME, CHUNKING, DSN, LIMITS, REQUIRETLS, or others that are optional",
             unset="none",
             flag="disable-extensions",
+            group="extensions",
             own=False,
         ),
     ]
@@ -382,6 +394,7 @@ class SMTPOptions(TypedDict, total=False):
             "whether the log has the dialog with each client",
             "Passwords are left out, and of a message only its size is told.",
             flag="trace",
+            short="d",
             flag_help="write the dialog with each client into the log, without passwords and content",
         ),
     ]
@@ -392,6 +405,9 @@ class SMTPOptions(TypedDict, total=False):
             "offers STARTTLS: an :class:`ssl.SSLContext` for servers, a :class:`~twisted_smtpd.tls.CertificateFiles`, "
             "or what else :func:`twisted_smtpd.tls.connection_creator` takes",
             flag="tlscert",
+            metavar="FILE",
+            repeats=True,
+            path=True,
             flag_help="certificate and chain (PEM) for STARTTLS and --listen-tls; may be repeated, a --tlskey for each",
             group="tls",
         ),
@@ -414,6 +430,8 @@ class SMTPOptions(TypedDict, total=False):
             "speaks TLS from the start (port 465): the same kinds of context as ``tls_context``",
             "A transport that has TLS already, from an ``ssl:`` endpoint for example, needs none.",
             flag="smtpscert",
+            metavar="FILE",
+            path=True,
             flag_help="certificate (PEM): the --listen places speak TLS from the start",
             group="tls",
         ),
@@ -425,6 +443,8 @@ class SMTPOptions(TypedDict, total=False):
             'networks (``["10.0.0.0/8", "2001:db8::1", "unix"]``) whose connections must begin with a PROXY header',
             "It comes before TLS and says who the client is.  From other addresses a header is a bad command.",
             flag="proxy-from",
+            metavar="NETWORK",
+            repeats=True,
             flag_help='require a PROXY header from this network or address (or "unix"), and take none from others; '
             "may be repeated",
             group="proxies",
@@ -450,6 +470,8 @@ class SMTPOptions(TypedDict, total=False):
             None,
             "networks whose clients may use XCLIENT and XFORWARD",
             flag="xclient-from",
+            metavar="NETWORK",
+            repeats=True,
             flag_help='let this network or address (or "unix") use XCLIENT and XFORWARD; may be repeated',
             group="proxies",
         ),
@@ -484,6 +506,7 @@ class SMTPOptions(TypedDict, total=False):
             "The handler's ``auth_*`` hooks and the authenticator have to be able to do them.",
             unset="all that can be done, except CRAM-MD5",
             flag="auth-mechanisms",
+            metavar="NAMES",
             group="auth",
         ),
     ]
@@ -543,19 +566,6 @@ def call_limits(limit: int | Mapping[str, int] | None) -> dict[str, int] | None:
     if limit is None:
         return None
     return {"*": _CALLS_OF_OTHERS, **limit} if isinstance(limit, Mapping) else {"*": limit}
-
-
-def configuration_keys() -> dict[str, Option]:
-    """The options that a configuration file may set, by key.
-
-    A number or a text has the name that it has on the command line, ``max-errors``.  A truth value is named for what it
-    is rather than for the flag that turns it around: ``enhanced-status-codes``, not ``no-enhanced-status-codes``.
-    """
-    return {
-        name.lower().replace("_", "-") if option.switch else option.flag: option
-        for name, option in TABLE.items()
-        if option.flag
-    }
 
 
 def _make_assign_options() -> Callable[[Any, Sequence[Any]], None]:

@@ -1,4 +1,4 @@
-"""The exit status of a program whose reactor is told to stop."""
+"""What a program is called in its errors, and its exit status when its reactor is told to stop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,22 @@ import atexit
 import os
 import sys
 
-__all__ = ["leave_with"]
+__all__ = ["call_program", "leave_with", "program_name"]
+
+_names = ["twist smtpd"]
+
+
+def call_program(name: str) -> None:
+    """Set what the program of this process is called.
+
+    :param name: the command as it is typed.
+    """
+    _names[:] = [name]
+
+
+def program_name() -> str:
+    """What the program is called at the start of an error: ``twisted-smtpd``, or ``twist smtpd``."""
+    return _names[0]
 
 
 def leave_with(status: int, line: str = "") -> None:

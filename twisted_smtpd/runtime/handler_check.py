@@ -25,6 +25,15 @@ _HOOKS = frozenset(
     if hook.startswith("handle_")
 )
 _OTHERS = frozenset({"handle_message"})
+# The arguments that the server calls each hook with; handle_EHLO may take one less.
+_ARGUMENTS = {
+    hook: interface[hook].getSignatureInfo()["positional"]
+    for name in interfaces.__all__
+    if name.endswith("Handler") and name != "IEHLOHandler"
+    for interface in (getattr(interfaces, name),)
+    for hook in interface.names()
+    if hook.startswith("handle_")
+}
 _LIFE_HINTS = {
     "start": "write it as start(self, server), or declare IStartable",
     "stop": "it needs a start(self, server) beside it, or declare IStoppable",
@@ -81,12 +90,34 @@ def faults(handler: object) -> Iterator[tuple[str, bool]]:
     for hook in sorted(hooks - _HOOKS - _OTHERS):
         hint = _nearest(hook)
         yield f": nobody calls {hook}{hint}", bool(hint)
+    for hook in sorted(hooks & _ARGUMENTS.keys()):
+        if not _can_be_called(getattr(handler, hook), _ARGUMENTS[hook], optional=hook == "handle_EHLO"):
+            yield f": {hook} is called with ({', '.join(_ARGUMENTS[hook])}), which it does not take", True
     for method in ignored_methods(handler):
         yield f": {method}() is not called: {_LIFE_HINTS[method]}", False
     asked = hooks & _HOOKS or any(attribute.startswith("auth_") for attribute in dir(handler))
     of_ours = any(cls.__module__.startswith("twisted_smtpd.") for cls in type(handler).__mro__)
     if not (asked or of_ours or hasattr(type(handler), _DEPRECATED)):
         yield " has no hooks: ALL MAIL IS ACCEPTED AND THROWN AWAY", True
+
+
+def _can_be_called(hook: Callable[..., Any], arguments: tuple[str, ...], optional: bool) -> bool:
+    """Whether a hook takes these arguments.
+
+    :param optional: whether the last of them may be missing.
+    """
+    try:
+        signature = inspect.signature(hook)
+    except (TypeError, ValueError):
+        # Some callables can't say.
+        return True
+    for given in (arguments, arguments[:-1]) if optional else (arguments,):
+        try:
+            signature.bind(*given)
+        except TypeError:
+            continue
+        return True
+    return False
 
 
 def _nearest(hook: str) -> str:

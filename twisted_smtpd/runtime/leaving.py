@@ -18,6 +18,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from twisted_smtpd.runtime.exit_status import program_name
 from twisted_smtpd.runtime.lifecycle import STOP_TIMEOUT
 
 __all__ = ["BoundedExit", "hears_signals"]
@@ -48,6 +49,7 @@ class BoundedExit:
     :param last: is called before the process is ended by force.
     :param kill: ends the process; gets the signal, or ``None``.
     :param sleep: waits for so many seconds.
+    :ivar number: the signal that has told the process to stop.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class BoundedExit:
         self._last = last
         self._kill = _kill if kill is None else kill
         self._sleep = sleep
-        self._number: int | None = None
+        self.number: int | None = None
         self._signals = 0
 
     def install(self, take_signals: bool = True) -> None:
@@ -91,7 +93,7 @@ class BoundedExit:
     def _told(self, stop: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
         def told(number: int, frame: FrameType | None) -> None:
             self._signals += 1
-            self._number = number
+            self.number = number
             if self._signals == 1:
                 # Not only when the reactor acts: a hook may block it.
                 self._begins()
@@ -122,13 +124,13 @@ class BoundedExit:
 
     def _end(self, seconds: float) -> None:
         self._sleep(seconds)
-        _say("twist smtpd: hooks are still at work: ending without them")
+        _say(f"{program_name()}: hooks are still at work: ending without them")
         self._end_now()
 
     def _end_now(self) -> None:
         if self._last is not None:
             self._last()
-        self._kill(self._number)
+        self._kill(self.number)
 
 
 def _say(line: str) -> None:

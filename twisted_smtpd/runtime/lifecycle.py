@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 
-from twisted_smtpd.interfaces import IOffersServices, IStartable, IStoppable
+from twisted_smtpd.interfaces import IOffersServices, IReloadable, IStartable, IStoppable
 from twisted_smtpd.runtime.awaiting import settle, unfinished
 from twisted_smtpd.runtime.reactors import running_loop
 from twisted_smtpd.session import Peer
@@ -32,6 +32,7 @@ __all__ = [
     "has_life",
     "ignored_methods",
     "offered_services",
+    "reloadables",
 ]
 
 #: Seconds that a handler's ``stop()`` may take; then it is cancelled.
@@ -131,6 +132,11 @@ async def offered_services(handler: object) -> list[IService]:
         if not IService.providedBy(service):
             raise TypeError(f"services() returned {service!r}, which is no IService")
     return services
+
+
+def reloadables(handler: object) -> list[Any]:
+    """The handler, if it reads its files again at a SIGHUP."""
+    return [handler] if IReloadable.providedBy(handler) else []
 
 
 class _Life:

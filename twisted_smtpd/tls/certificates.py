@@ -18,9 +18,10 @@ from zope.interface import implementer
 from twisted_smtpd.tls.contexts import SSLObjectConnection
 from twisted_smtpd.tls.engine import OwnCreator
 from twisted_smtpd.tls.errors import TLSConfigurationError, openssl_reason
-from twisted_smtpd.tls.pem import Credentials, Path, generate, load_authorities, load_credentials
+from twisted_smtpd.tls.pem import Credentials, Path, load_authorities, load_credentials
 from twisted_smtpd.tls.records import ServerConnection
 from twisted_smtpd.tls.ssl_contexts import SSLContexts, made_of
+from twisted_smtpd.tls.trial import generate
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -44,6 +45,12 @@ class _Policy:
     session_id: bytes
 
 
+def _check_minimum(version: ssl.TLSVersion) -> None:
+    known = (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+    if version not in known:
+        raise TLSConfigurationError(f"minimum_version: TLS 1.0 to TLS 1.3, not {version!r}")
+
+
 def _note_untrusted(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
     """Accept a certificate that can't be verified, where certificates are optional, and note that on the connection.
 
@@ -62,6 +69,10 @@ def _context(credentials: Credentials, policy: _Policy, authorities: Sequence[x5
     """
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(policy.minimum_version)
+    ciphers = policy.ciphers
+    if ciphers is None and policy.minimum_version < ssl.TLSVersion.TLSv1_2:
+        # At its own level, OpenSSL 3 refuses these versions whatever the minimum is: they sign with SHA-1.
+        ciphers = "DEFAULT:@SECLEVEL=0"
     context.set_options(_OPTIONS)
     # Tickets need no memory here and work with both versions of TLS; a cache would hold 20,480 sessions.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
@@ -69,11 +80,11 @@ def _context(credentials: Credentials, policy: _Policy, authorities: Sequence[x5
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     # Other servers' sessions are refused.  Also, OpenSSL needs an id if clients are asked for certificates.
     context.set_session_id(policy.session_id)
-    if policy.ciphers is not None:
+    if ciphers is not None:
         try:
-            context.set_cipher_list(policy.ciphers.encode("ascii"))
+            context.set_cipher_list(ciphers.encode("ascii"))
         except (SSL.Error, UnicodeError) as error:
-            raise TLSConfigurationError(f"ciphers {policy.ciphers!r}: OpenSSL knows none of them") from error
+            raise TLSConfigurationError(f"ciphers {ciphers!r}: OpenSSL knows none of them") from error
     try:
         context.use_certificate(credentials.certificate)
         context.use_privatekey(credentials.key)
@@ -185,7 +196,7 @@ class ServerCertificates(_Certificates):
         certificates.
     :param require_client_certificate: whether clients without a valid certificate are refused.  If not, a client whose
         certificate can't be verified is let in, and :attr:`TLSInfo.peer_verified <twisted_smtpd.tls.TLSInfo>` is false.
-    :param minimum_version: TLS 1.2 or TLS 1.3.  Older versions (RFC 8996) need an ``ssl.SSLContext`` of your own.
+    :param minimum_version: TLS 1.2 or TLS 1.3; TLS 1.0 and TLS 1.1 can be broken (RFC 8996), and are for old devices.
     :param ciphers: an OpenSSL cipher list for TLS 1.2, instead of OpenSSL's default.
     :param check_interval: seconds between two checks of the files, at least; 0 for a check at each connection.  Files
         are checked only when a connection is made.
@@ -208,8 +219,7 @@ class ServerCertificates(_Certificates):
             raise TLSConfigurationError("no certificate given")
         if require_client_certificate and client_ca is None:
             raise TLSConfigurationError("to require client certificates, client_ca must name their authorities")
-        if minimum_version not in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-            raise TLSConfigurationError(f"minimum_version: TLS 1.2 or TLS 1.3, not {minimum_version!r}")
+        _check_minimum(minimum_version)
         self._certificates = [(entry[0], entry[1], entry[2] if len(entry) > 2 else None) for entry in certificates]
         self._client_ca = client_ca
         super().__init__(_Policy(minimum_version, ciphers, require_client_certificate, secrets.token_bytes(16)))
@@ -288,14 +298,19 @@ class SelfSigned(_Certificates):
     """TLS with a new self-signed certificate: for trying things out.
 
     :param hostname: the server's name.
+    :param rsa: whether its key is for RSA, for clients that know no ECDSA.
+    :param minimum_version: see :class:`ServerCertificates`.
     :ivar certificate_pem: the certificate in PEM, for clients that shall trust it.
     :raises TLSConfigurationError: if the host name can't be in a certificate.
     """
 
-    def __init__(self, hostname: str) -> None:
-        credentials = generate(hostname)
+    def __init__(
+        self, hostname: str, *, rsa: bool = False, minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+    ) -> None:
+        _check_minimum(minimum_version)
+        credentials = generate(hostname, rsa=rsa)
         self.certificate_pem = credentials.pem
-        super().__init__(_Policy(ssl.TLSVersion.TLSv1_2, None, False, secrets.token_bytes(16)))
+        super().__init__(_Policy(minimum_version, None, False, secrets.token_bytes(16)))
         self._contexts = self._made_of([credentials], ())
 
     def engine(self) -> ServerConnection | SSLObjectConnection:
@@ -303,12 +318,16 @@ class SelfSigned(_Certificates):
         return self._contexts.connection()
 
 
-def self_signed(hostname: str) -> SelfSigned:
+def self_signed(
+    hostname: str, *, rsa: bool = False, minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+) -> SelfSigned:
     """Make a self-signed certificate for ``hostname``, ``localhost``, ``127.0.0.1`` and ``::1``, valid for 90 days.
 
     It is kept in memory only.  Clients that check certificates refuse it, unless they are given its
     ``certificate_pem``.
 
+    :param rsa: see :class:`SelfSigned`.
+    :param minimum_version: see :class:`ServerCertificates`.
     :raises TLSConfigurationError: if the host name can't be in a certificate.
     """
-    return SelfSigned(hostname)
+    return SelfSigned(hostname, rsa=rsa, minimum_version=minimum_version)

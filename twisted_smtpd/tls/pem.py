@@ -1,9 +1,7 @@
-"""Certificates and keys: reads them from PEM files, with errors that say what is wrong, or generates them."""
+"""Certificates and keys: reads them from PEM files, with errors that say what is wrong."""
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import os
 import re
 from dataclasses import dataclass, field
@@ -11,15 +9,14 @@ from typing import Union
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 
 from twisted_smtpd.tls.errors import TLSConfigurationError
 
-__all__ = ["Credentials", "Path", "generate", "load_authorities", "load_credentials"]
+__all__ = ["Credentials", "Path", "PrivateKey", "load_authorities", "load_credentials"]
 
 Path = Union[str, "os.PathLike[str]"]
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
@@ -29,18 +26,6 @@ MAX_FILE = 4 * 1024 * 1024
 
 _KEY = re.compile(rb"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
 _CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----")
-
-_SIGNS_HANDSHAKES = x509.KeyUsage(
-    digital_signature=True,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=False,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
-)
 
 
 @dataclass(frozen=True)
@@ -169,53 +154,3 @@ def load_authorities(path: Path) -> list[x509.Certificate]:
     :raises TLSConfigurationError: if it can't be read or has no certificate.
     """
     return _certificates(path, _read(path))
-
-
-def generate(hostname: str) -> Credentials:
-    """Make a key and a self-signed certificate for a host, valid from yesterday on for 91 days.
-
-    :param hostname: a host name, which may have Unicode characters, or an IP address.
-    :raises TLSConfigurationError: if it can't be in a certificate.
-    """
-    names: list[x509.GeneralName] = [x509.DNSName("localhost")]
-    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
-    own = _general_name(hostname)
-    if own not in names:
-        names.append(own)
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "twisted-smtpd self-signed, for tests only")])
-    # Clocks differ: to clients whose clock is slow, a certificate made this second is not yet valid.
-    start = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
-    key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=91))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        # Clients that verify strictly require these (RFC 5280 section 4.2.1), for example Python from 3.13 on.
-        .add_extension(key_id, critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id), critical=False)
-        .add_extension(_SIGNS_HANDSHAKES, critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    return Credentials(certificate, key, (), "the self-signed certificate")
-
-
-def _general_name(hostname: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(hostname.strip("[]")))
-    except ValueError:
-        pass
-    try:
-        ascii_name = hostname.encode("idna").decode("ascii").lower()
-    except UnicodeError as error:
-        raise TLSConfigurationError(f"{hostname!r}: not a host name") from error
-    if not re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?\.?", ascii_name):
-        raise TLSConfigurationError(f"{hostname!r}: not a host name")
-    return x509.DNSName(ascii_name.rstrip("."))

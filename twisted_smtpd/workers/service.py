@@ -8,24 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-from twisted.application.reactors import getReactorTypes
 from twisted.internet.defer import Deferred, gatherResults
 
 from twisted_smtpd.runtime.listeners import Listener
+from twisted_smtpd.runtime.reactor_names import reactor_name
 from twisted_smtpd.service import ListeningService
 from twisted_smtpd.workers.shared_sockets import Binder
 from twisted_smtpd.workers.supervisor import Supervisor
 
-__all__ = ["SupervisorService", "reactor_name", "twist_arguments"]
-
-
-def reactor_name(reactor: Any) -> str:
-    """The name of a reactor for ``twist --reactor``.
-
-    :param reactor: an installed reactor.
-    """
-    module = type(reactor).__module__
-    return next((kind.shortName for kind in getReactorTypes() if getattr(kind, "moduleName", "") == module), "default")
+__all__ = ["SupervisorService", "twist_arguments"]
 
 
 def twist_arguments(reactor: Any, top: Mapping[str, Any] | None, words: Sequence[str]) -> tuple[list[str], bool]:
@@ -34,8 +25,8 @@ def twist_arguments(reactor: Any, top: Mapping[str, Any] | None, words: Sequence
     :param reactor: the parent's reactor.
     :param top: the options of the parent's ``twist``; options of another program, or ``None``, if it is not ``twist``.
     :param words: the words that follow ``smtpd`` in the parent's command line.
-    :returns: the arguments, and whether the parent has to log what the worker prints: only a log of ``twist`` is one to
-        which several processes can write.
+    :returns: the module that is ``twist``, with its arguments; and whether the parent has to log what the worker
+        prints: only a log of ``twist`` is one to which several processes can write.
     """
     relay = top is None or "logFile" not in top
     if top is None or relay:
@@ -43,7 +34,7 @@ def twist_arguments(reactor: Any, top: Mapping[str, Any] | None, words: Sequence
     else:
         name = {"<stdout>": "-", "<stderr>": "+"}.get(top["logFile"].name) or os.path.abspath(top["logFile"].name)
         log = [f"--log-file={name}", f"--log-format={top['logFormat']}", f"--log-level={top['logLevel'].name}"]
-    return [f"--reactor={reactor_name(reactor)}", *log, "smtpd", *words], relay
+    return ["twisted", f"--reactor={reactor_name(reactor)}", *log, "smtpd", *words], relay
 
 
 class SupervisorService(ListeningService):

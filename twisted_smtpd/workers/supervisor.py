@@ -206,7 +206,7 @@ class Supervisor(ServerFactory):
 
     :param reactor: starts processes; it is stopped if no worker can start.
     :param size: the number of workers.
-    :param twist: the arguments of ``twist`` for each worker.
+    :param twist: the module that each worker runs, and its arguments.
     :param leave: is called with the exit status for this process if no worker can start.
     :param relay: whether to log what the workers print, since they have no standard output of their own.
     :ivar clock: the reactor.

@@ -77,17 +77,18 @@ def boot_arguments(assignment: Assignment, twist: Sequence[str]) -> list[str]:
     """The command line of a worker.
 
     :param assignment: its assignment.
-    :param twist: the arguments of ``twist``.
+    :param twist: the module that it runs, and the module's arguments.
     """
     return [sys.executable, "-c", _BOOT, "\n".join(sys.path), assignment.dumps(), *twist]
 
 
 def main() -> None:
-    """Run a worker: ``twist``, with the sockets and the descriptors that the parent has left here."""
+    """Run a worker: the parent's command, with the sockets and the descriptors that the parent has left here."""
     from twisted_smtpd.workers import worker
 
     worker.assigned = assignment = Assignment.loads(sys.argv.pop(1))
-    sys.argv[0] = "twist"
+    module = sys.argv.pop(1)
+    sys.argv[0] = {"twisted": "twist"}.get(module, module)
     for descriptor in (assignment.hears, assignment.speaks, *(one.descriptor for one in assignment.sockets)):
         # A child process of a handler must not keep the port open, nor the pipes, or the worker would seem alive.
         os.set_inheritable(descriptor, False)
@@ -95,36 +96,33 @@ def main() -> None:
         # A terminal sends both signals to all processes, but the parent acts for all.  Child processes would inherit
         # SIG_IGN, so ignore the signals in a handler.
         signal.signal(number, lambda number, frame: None)
-    runpy.run_module("twisted", run_name="__main__", alter_sys=True)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 class WorkerService(ServerService):
-    """The service of a worker; its parameters are those of :class:`ServerService`."""
+    """The service of a worker, or of one of its servers; its parameters are those of :class:`ServerService`.
 
-    _link: Link | None = None
+    :ivar link: what connects the worker with its parent; a worker with several servers has one for all.
+    """
+
+    link: Link | None = None
 
     def startService(self) -> None:
         """Obey the parent from now on, and serve on the inherited sockets."""
-        pipes: Any = StandardIO
-        assert assigned is not None
-        self._link = Link(self)
-        pipes(self._link, assigned.hears, assigned.speaks, self.reactor)
-        self.reactor.callWhenRunning(self._take_signals, self._link)
+        if self.link is None:
+            self.link = Link([self])
+        self.link.start()
         super().startService()
 
     def _serve(self) -> None:
         super()._serve()
-        link = self._link
+        link = self.link
         assert link is not None
-        gatherResults(self._waiting).addCallback(lambda _: link.say(b"ready"))
+        gatherResults(self._waiting).addCallback(lambda _: link.serves())
 
     def _bound(self, listener: Listener, port: IListeningPort) -> None:
         super()._bound(listener, port)
         take_turns(port, self.reactor, lambda: len(self.factory.connections.open))
-
-    def _take_signals(self, link: Link) -> None:
-        # A service manager sends SIGTERM to every process of a service, and the parent tells its workers to stop, too.
-        signal.signal(signal.SIGTERM, lambda number, frame: self.reactor.callFromThread(link.stop))
 
     def _announce(self) -> None:
         if assigned is not None and assigned.announces:
@@ -134,13 +132,36 @@ class WorkerService(ServerService):
 class Link(LineOnlyReceiver):
     """The worker's end of the pipes between it and its parent.
 
-    :param service: the worker's service.
+    :param servers: the worker's servers.
     """
 
     delimiter = b"\n"
 
-    def __init__(self, service: ServerService) -> None:
-        self._service = service
+    def __init__(self, servers: Sequence[ServerService]) -> None:
+        self._servers = servers
+        self._reactor = servers[0].reactor
+        self._started = False
+        self._serving = 0
+
+    def start(self) -> None:
+        """Obey the parent from now on, unless that is so."""
+        if self._started:
+            return
+        self._started = True
+        pipes: Any = StandardIO
+        assert assigned is not None
+        pipes(self, assigned.hears, assigned.speaks, self._reactor)
+        self._reactor.callWhenRunning(self._take_signals)
+
+    def _take_signals(self) -> None:
+        # A service manager sends SIGTERM to every process of a service, and the parent tells its workers to stop, too.
+        signal.signal(signal.SIGTERM, lambda number, frame: self._reactor.callFromThread(self.stop))
+
+    def serves(self) -> None:
+        """One of the servers takes connections; when all do, the worker is ready."""
+        self._serving += 1
+        if self._serving == len(self._servers):
+            self.say(b"ready")
 
     def lineReceived(self, line: bytes) -> None:
         """Obey the parent: ``stop``, ``hurry``, or ``metrics N`` where N is the number at the start of the answer."""
@@ -148,9 +169,10 @@ class Link(LineOnlyReceiver):
         if word == b"stop":
             self.stop()
         elif word == b"hurry":
-            self._service.end_grace()
+            for server in self._servers:
+                server.end_grace()
         elif word == b"metrics":
-            values = json.dumps(snapshot(self._service.factory.connections))
+            values = json.dumps(snapshot(*(server.factory.connections for server in self._servers)))
             self.say(b"metrics %b %b" % (number, values.encode()))
 
     def say(self, line: bytes) -> None:
@@ -164,4 +186,4 @@ class Link(LineOnlyReceiver):
     def stop(self) -> None:
         """End this process in an orderly way, unless it is ending already."""
         with suppress(ReactorNotRunning):
-            self._service.reactor.stop()
+            self._reactor.stop()
