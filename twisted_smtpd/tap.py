@@ -13,6 +13,7 @@ from twisted_smtpd.cli.server import named_by_flag
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.metrics.figures import Collect, Reading, snapshot
+from twisted_smtpd.runtime.computing import give_way
 from twisted_smtpd.runtime.exit_status import leave_with
 from twisted_smtpd.runtime.leaving import BoundedExit
 from twisted_smtpd.runtime.steady import make_steady
@@ -29,6 +30,7 @@ def makeService(options: Options) -> IService:
     :param options: the parsed command line.
     """
     make_steady(options.reactor)
+    give_way()
     if options.supervising:
         return _supervisor(options)
     lmtp = bool(options["lmtp"])

@@ -13,9 +13,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IStartable
+from twisted_smtpd.runtime.computing import compute, is_large
 from twisted_smtpd.runtime.lifecycle import ServerInfo
-from twisted_smtpd.runtime.reactors import LARGE, in_thread, wait_for
 from twisted_smtpd.session import Envelope, Session, within_brackets
+from twisted_smtpd.wire.slices import slices
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -52,7 +53,7 @@ def _printable(head: str, content: str | bytes, encoding: str | None) -> str:
     """
     if not isinstance(content, str):
         content = content.decode("utf-8", "backslashreplace")
-    content = _FRAME.sub("- ", _harmless(content.replace("\r\n", "\n")))
+    content = "".join(_FRAME.sub("- ", _harmless(lines.replace("\r\n", "\n"))) for lines in slices(content))
     if content and not content.endswith("\n"):
         content += "\n"
     text = f"{head}{content}{_END}\n"
@@ -118,8 +119,8 @@ class Debugging:
         content = envelope.content or ""
         encoding = getattr(self.stream, "encoding", None)
         head = "\n".join((_BEGIN, *self._envelope_lines(session, envelope), "", ""))
-        if len(content) > LARGE:
-            text = await wait_for(in_thread(_printable, head, content, encoding))
+        if is_large(content):
+            text = await compute(_printable, head, content, encoding)
         else:
             text = _printable(head, content, encoding)
         # In one piece, so that another thread can't print in the middle.

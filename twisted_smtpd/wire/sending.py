@@ -6,6 +6,7 @@ import re
 
 from twisted_smtpd.wire.content import normalize
 from twisted_smtpd.wire.replies import Reply
+from twisted_smtpd.wire.slices import slices
 
 __all__ = ["MalformedReply", "ReplyReader", "extensions_of", "prepare_content"]
 
@@ -103,6 +104,11 @@ def prepare_content(content: bytes) -> bytes:
     :param content: the message.
     :returns: octets that are empty or end with CRLF.
     """
+    return b"".join(map(_prepare, slices(content)))
+
+
+def _prepare(content: bytes) -> bytes:
+    """The same for whole lines of a message."""
     ends = content.count(b"\r\n")
     if content.count(b"\n") != ends or content.count(b"\r") != ends:
         content = normalize(content)

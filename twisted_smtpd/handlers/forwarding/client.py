@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_smtpd.wire.replies import Reply
-from twisted_smtpd.wire.sending import MalformedReply, ReplyReader, extensions_of, prepare_content
+from twisted_smtpd.wire.sending import MalformedReply, ReplyReader, extensions_of
 
 __all__ = ["ClientError", "ConnectionGone", "Credentials", "SMTPClient"]
 
@@ -375,7 +375,7 @@ class SMTPClient(Protocol):
     async def send_content(self, content: bytes, replies: int, timeout: float) -> list[Reply]:
         """Send the message after the 354, and hear what becomes of it.
 
-        :param content: the message.
+        :param content: what :func:`~twisted_smtpd.wire.sending.prepare_content` made of the message.
         :param replies: how many answers there will be: with LMTP one per accepted recipient.
         :param timeout: seconds the next host may be silent before and between them.
         :returns: the replies; fewer if the connection ended after at least one of them.
@@ -384,7 +384,7 @@ class SMTPClient(Protocol):
             raise self._error
         self._limit = timeout
         answers = [self._expect() for _ in range(replies)]
-        self._content = _Content(self, prepare_content(content))
+        self._content = _Content(self, content)
         self._content.start()
         given: list[Reply] = []
         try:
