@@ -28,7 +28,7 @@ else:
 
 class _Parser(_FeedParser):
     def _new_message(self) -> None:
-        # The email package has no public way to see how deep it is; without this one there is no limit, and a test fails.
+        # The email package has no public way to see how deep it is.  Without this name there is no limit; a test fails.
         if len(getattr(self, "_msgstack", ())) >= MAX_DEPTH:
             raise SMTPReplyError(554, "5.6.0", f"No parts in parts more than {MAX_DEPTH} deep, please")
         super()._new_message()  # type: ignore[misc]
