@@ -15,6 +15,7 @@ from twisted_smtpd.cli.server import named_by_flag
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.metrics.figures import Collect, Reading, snapshot
+from twisted_smtpd.runtime.computing import give_way
 from twisted_smtpd.runtime.exit_status import leave_with, program_name
 from twisted_smtpd.runtime.leaving import BoundedExit
 from twisted_smtpd.runtime.lifecycle import reloadables
@@ -32,6 +33,7 @@ def makeService(options: Options) -> IService:
     :param options: the parsed command line.
     """
     make_steady(options.reactor)
+    give_way()
     if options.supervising:
         return _supervisor(options)
     factories = [_factory(server) for server in options.servers]

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.support.fakes import ENVELOPE, codes, connect
 from twisted_smtpd.handlers import Debugging, Message
 from twisted_smtpd.handlers import debugging as debugging_module
-from twisted_smtpd.runtime.reactors import LARGE
+from twisted_smtpd.runtime.computing import LARGE
 from twisted_smtpd.session import Envelope, Session
 
 UGLY = b"a:\r\n" * 1_000_000

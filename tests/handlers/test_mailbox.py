@@ -156,7 +156,7 @@ class DurabilityTests(MailboxTestCase):
                 return 0
 
         handler = Mailbox(self.folder)
-        self.patch(maildir, "split_header", lambda content: (b"half a message", Full()))
+        self.patch(maildir, "split_header", lambda content: (b"half a message", Full(b"x")))
         self.failureResultOf(self.send(handler, b""), TypeError)
         self.assert_nothing_there()
 

@@ -12,9 +12,10 @@ from zope.interface import implementer
 
 from twisted_smtpd.handlers.printing import harmless, in_encoding, one_line, warn_if_lost, write_whole
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IStartable
+from twisted_smtpd.runtime.computing import compute, is_large
 from twisted_smtpd.runtime.lifecycle import ServerInfo
-from twisted_smtpd.runtime.reactors import LARGE, in_thread, wait_for
 from twisted_smtpd.session import Envelope, Session, within_brackets
+from twisted_smtpd.wire.slices import slices
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -36,7 +37,7 @@ def _printable(head: str, content: str | bytes, encoding: str | None) -> str:
     """
     if not isinstance(content, str):
         content = content.decode("utf-8", "backslashreplace")
-    content = _FRAME.sub("- ", harmless(content.replace("\r\n", "\n")))
+    content = "".join(_FRAME.sub("- ", harmless(lines.replace("\r\n", "\n"))) for lines in slices(content))
     if content and not content.endswith("\n"):
         content += "\n"
     return in_encoding(f"{head}{content}{_END}\n", encoding)
@@ -85,8 +86,8 @@ class Debugging:
         content = envelope.content or ""
         encoding = getattr(self.stream, "encoding", None)
         head = "\n".join((_BEGIN, *self._envelope_lines(session, envelope), "", ""))
-        if len(content) > LARGE:
-            text = await wait_for(in_thread(_printable, head, content, encoding))
+        if is_large(content):
+            text = await compute(_printable, head, content, encoding)
         else:
             text = _printable(head, content, encoding)
         write_whole(self.stream, text)

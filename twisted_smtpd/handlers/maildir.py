@@ -22,6 +22,7 @@ from twisted_smtpd.interfaces import HookServer
 from twisted_smtpd.runtime.reactors import in_thread, wait_for
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.replies import Reply
+from twisted_smtpd.wire.slices import slices
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -124,7 +125,8 @@ class Mailbox(Message):
         return in_thread(self._store_message, message)
 
     def _store_as_sent(self, trace: bytes, content: bytes) -> None:
-        self._write([part.replace(b"\r\n", _LINE_END) for part in (trace, *split_header(content))])
+        parts = (trace, *split_header(content))
+        self._write(lines.replace(b"\r\n", _LINE_END) for part in parts for lines in slices(part))
 
     def _store_message(self, message: email.message.Message) -> None:
         subdir, info = "new", ""

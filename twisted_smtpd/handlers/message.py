@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import email
 import email.message
 import email.policy
 import inspect
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from zope.interface import implementer
 
 from twisted_smtpd.handlers.decoding import tame_headers
+from twisted_smtpd.handlers.parsing import parse
 from twisted_smtpd.handlers.trace import modern_header, split_header, trace_header, trace_values
 from twisted_smtpd.interfaces import HookServer, IDATAHandler
-from twisted_smtpd.runtime.reactors import LARGE, in_thread, wait_for
+from twisted_smtpd.runtime.computing import compute, is_large
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.replies import BadStatus, Reply
 
@@ -45,7 +45,8 @@ def status_of(result: object) -> str | Reply:
 class Message(ABC):
     """Makes a message object of each message and calls :meth:`handle_message`, which a subclass must have.
 
-    A message above 64 KiB is parsed in the reactor's thread pool, unless :meth:`prepare_message` is overridden.
+    A message above 64 KiB or 500 lines is parsed in the reactor's thread pool, one after the other, unless
+    :meth:`prepare_message` is overridden.
 
     :param message_class: the class of the message objects; ``None`` is :class:`email.message.Message`, or what the
         policy says.
@@ -72,14 +73,9 @@ class Message(ABC):
 
     async def _prepared(self, session: Session, envelope: Envelope) -> email.message.Message:
         prepare: Any = self.prepare_message
-        content = envelope.content
-        if (
-            content is not None
-            and len(content) > LARGE
-            and getattr(prepare, "__func__", None) is Message.prepare_message
-        ):
+        if is_large(envelope.content) and getattr(prepare, "__func__", None) is Message.prepare_message:
             # Parsing takes up to a second for some megabytes, in which no other client would be served.
-            return await wait_for(in_thread(prepare, session, envelope))  # type: ignore[no-any-return]
+            return await compute(prepare, session, envelope)  # type: ignore[no-any-return]
         return prepare(session, envelope)  # type: ignore[no-any-return]
 
     def prepare_message(self, session: Session, envelope: Envelope) -> email.message.Message:
@@ -89,6 +85,7 @@ class Message(ABC):
         these names that the client sent are left out.
 
         :raises TypeError: if the envelope has no content.
+        :raises SMTPReplyError: if parts are in parts more than 100 deep (554).
         """
         content = envelope.content
         policy = email.policy.compat32 if self.policy is None else self.policy
@@ -97,15 +94,13 @@ class Message(ABC):
         values = trace_values(session, envelope)
         modern = not isinstance(policy, email.policy.Compat32)
         places = trace_header(values if modern else dict.fromkeys(values, ""))
-        message_class: Any = self.message_class
-        message: email.message.Message
         if isinstance(content, bytes):
             header, body = split_header(content)
-            message = email.message_from_bytes(places + modern_header(header) + body, message_class, policy=policy)
+            message = parse(places + modern_header(header) + body, self.message_class, policy)
         elif isinstance(content, str):
             text_header, text_body = split_header(content)
             text = places.decode("ascii") + modern_header(text_header) + text_body
-            message = email.message_from_string(text, message_class, policy=policy)
+            message = parse(text, self.message_class, policy)
         else:
             raise TypeError(f"envelope.content is bytes or str, not {type(content).__name__}")
         if modern:

@@ -15,16 +15,18 @@ from zope.interface import implementer
 
 from twisted_smtpd.handlers.forwarding.client import ClientError, ConnectionGone, Credentials, SMTPClient
 from twisted_smtpd.handlers.forwarding.next_host import NextHost
+from twisted_smtpd.handlers.forwarding.outgoing import Outgoing
 from twisted_smtpd.handlers.forwarding.parameters import check_message, lines_to_offer, mail_command, rcpt_command
-from twisted_smtpd.handlers.received import count_received, received_header
-from twisted_smtpd.handlers.trace import split_header
+from twisted_smtpd.handlers.received import received_header
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IMAILHandler, IRCPTHandler, IRSETHandler, IStoppable
 from twisted_smtpd.runtime.awaiting import MISSING, Missing
+from twisted_smtpd.runtime.computing import compute, is_large
 from twisted_smtpd.runtime.connections import limited_address
 from twisted_smtpd.session import NULL_SENDER, Envelope, Session, within_brackets
 from twisted_smtpd.wire.commands import parse_parameters
 from twisted_smtpd.wire.escaping import quoted_text
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
+from twisted_smtpd.wire.sending import stuff_dots
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -371,14 +373,15 @@ class Proxy:
         if not envelope.rcpt_tos:
             # Hooks that say 250 and append nothing have discarded each copy.
             return "250 OK"
-        # It takes its time for each line of the header: some 15 ms for as many as header_line_limit allows.
-        header, body = split_header(envelope.content_bytes)
-        if count_received(header) > self._max_hops:
-            self._end(session)
-            return Reply(554, "5.4.6", (f"Too many hops: the message has been through over {self._max_hops} hosts",))
-        header = received_header(server, session, envelope) + header
+        transaction = self._transactions.setdefault(session, _Transaction(envelope.mail_from or NULL_SENDER))
+        transaction.in_data = True
         try:
-            answers = await self._forward(server, session, envelope, header, body)
+            message = await self._outgoing(server, session, envelope)
+            if transaction.abandoned:
+                raise ClientError("our client is gone")
+            if message.hops > (hosts := self._max_hops):
+                return Reply(554, "5.4.6", (f"Too many hops: the message has been through over {hosts} hosts",))
+            answers = await self._forward(server, session, envelope, message)
         except ClientError as error:
             answer: Reply | list[Reply] = self._failed(session, error)
         else:
@@ -388,6 +391,12 @@ class Proxy:
         said = ", ".join(map(str, answer)) if isinstance(answer, list) else answer
         log.info("{session.id}: {proxy} says {answer}", session=session, proxy=self, answer=quoted_text(said))
         return answer
+
+    async def _outgoing(self, server: HookServer, session: Session, envelope: Envelope) -> Outgoing:
+        received, content = received_header(server, session, envelope), envelope.content_bytes
+        if is_large(content):
+            return await compute(Outgoing.prepare, received, content, envelope.binary)  # type: ignore[no-any-return]
+        return Outgoing.prepare(received, content, envelope.binary)
 
     # -- forwarding ----------------------------------------------------------------------------------------------------
 
@@ -469,7 +478,7 @@ class Proxy:
             return reply
 
     async def _forward(
-        self, server: HookServer, session: Session, envelope: Envelope, header: bytes, body: bytes
+        self, server: HookServer, session: Session, envelope: Envelope, message: Outgoing
     ) -> Sequence[Reply]:
         """Send the message on.
 
@@ -477,34 +486,35 @@ class Proxy:
         """
         transaction = self._transactions.get(session)
         refused: dict[int, Reply] = {}
-        eight_bit = _says_eight_bit(envelope) or not (header.isascii() and body.isascii())
+        eight_bit = _says_eight_bit(envelope) or not message.plain
         if not self._still_holds(transaction, envelope, eight_bit):
             self._end(session)
             transaction = _Transaction(envelope.mail_from or NULL_SENDER, eight_bit=eight_bit, in_data=True)
             self._transactions[session] = transaction
-            size = len(header) + len(body)
-            reply = await self._begin(server, session, transaction, envelope.mail_parameters, size)
+            reply = await self._begin(server, session, transaction, envelope.mail_parameters, message.size)
             if reply.code >= 300:
                 return [our_answer(reply)]
             refused = await self._name_recipients(transaction, envelope)
             if refused and (len(refused) == len(envelope.rcpt_tos) or not server.replies_to_each_recipient):
                 return self._none_served(envelope, refused)
         assert transaction is not None and transaction.client is not None
-        transaction.in_data = True
         if transaction.hold is not None and transaction.hold.active():
             transaction.hold.cancel()
         client = transaction.client
-        refusal = check_message(header, body, envelope.smtp_utf8, client.extensions, envelope.binary)
+        refusal = check_message(message, envelope.smtp_utf8, client.extensions, envelope.binary)
         if refusal is not None:
             return [refusal]
-        chunk = client.takes_chunks
+        content, chunk = message.content, client.takes_chunks
         if not chunk:
+            content = await compute(stuff_dots, content) if is_large(content) else stuff_dots(content)
+            if transaction.abandoned:
+                raise ClientError("our client is gone")
             reply = await client.ask("DATA")
             if reply.code != 354:
                 # A yes is no answer to DATA: the message has not been sent.
                 return [our_answer(reply) if reply.code >= 400 else ClientError(f"DATA: {reply}").reply]
         replies = len(envelope.rcpt_tos) - len(refused) if self._lmtp else 1
-        given = await client.send_content(header + body, replies, self._data_timeout, chunk, envelope.binary)
+        given = await client.send_content(content, replies, self._data_timeout, chunk)
         return self._by_recipient(envelope, refused, [our_answer(one) for one in given])
 
     def _still_holds(self, transaction: _Transaction | None, envelope: Envelope, eight_bit: bool) -> bool:

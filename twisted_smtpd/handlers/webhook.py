@@ -20,6 +20,7 @@ from zope.interface import implementer
 from twisted_smtpd.handlers.trace import with_header
 from twisted_smtpd.handlers.web import KEEP, Connections, ReadPast, checked_url, kind_of
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IStoppable
+from twisted_smtpd.runtime.computing import compute, is_large
 from twisted_smtpd.session import NULL_SENDER, Envelope, Session
 from twisted_smtpd.wire.replies import Reply
 
@@ -35,6 +36,8 @@ log = Logger()
 # 408, 421, 425 and 429 mean "try again".  401, 404, 405 and 407 are about the webhook and not about the message: the
 # operator will put it right.
 _TRY_AGAIN = frozenset({401, 404, 405, 407, 408, 421, 425, 429})
+# Octets that are made Base64 in one go; a multiple of 3, so that the pieces can be joined.
+PIECE = 3 * 2**16
 
 
 def status_of_response(code: int) -> Reply:
@@ -78,7 +81,8 @@ class Webhook:
     2xx is 250.  4xx is 554, except for 408, 421, 425 and 429, and for 401, 404, 405 and 407, which are not about the
     message.  These, everything else (redirects are not followed) and no response in time are 451.
 
-    The body is a JSON object; the message is in it in Base64.  With a secret there are the headers ``webhook-id``,
+    The body is a JSON object; the message is in it in Base64.  A large one is made ready in the reactor's thread pool.
+    With a secret there are the headers ``webhook-id``,
     ``webhook-timestamp`` and ``webhook-signature`` of the Standard Webhooks specification: HMAC-SHA256 over id,
     timestamp and body.
 
@@ -139,9 +143,12 @@ class Webhook:
 
         :returns: what the response says.
         """
-        body = request_body(session, envelope)
+        if is_large(envelope.content):
+            body, headers = await compute(self._prepared, session, envelope)
+        else:
+            body, headers = self._prepared(session, envelope)
         codes: list[int] = []
-        posting: Deferred[None] = self._slots.run(lambda: Deferred.fromCoroutine(self._post(body, codes)))
+        posting: Deferred[None] = self._slots.run(lambda: Deferred.fromCoroutine(self._post(body, headers, codes)))
         try:
             await posting.addTimeout(self._timeout, self._clock)
         except Exception as error:
@@ -164,11 +171,16 @@ class Webhook:
         """Close the connections that are kept for the next message; those of an ``agent`` that was given stay."""
         await self._connections.close()
 
-    async def _post(self, body: bytes, codes: list[int]) -> None:
-        agent = self._agent or self._connections.agent(self._clock)
+    def _prepared(self, session: Session, envelope: Envelope) -> tuple[bytes, dict[str, str]]:
+        """The body and the headers of the request."""
+        body = request_body(session, envelope)
         headers = {"content-type": "application/json", "user-agent": "twisted-smtpd", **self._headers}
         if self._secret is not None:
             headers.update(_signature(self._secret, body))
+        return body, headers
+
+    async def _post(self, body: bytes, headers: Mapping[str, str], codes: list[int]) -> None:
+        agent = self._agent or self._connections.agent(self._clock)
         fields = Headers({name: [value] for name, value in headers.items()})
         response = await agent.request(b"POST", self._url, fields, _Body(body))
         codes.append(response.code)
@@ -221,5 +233,6 @@ def request_body(session: Session, envelope: Envelope) -> bytes:
         ],
     }
     message = with_header(envelope.content_bytes)
-    # Base64 needs no escaping, and it may be large.
-    return json.dumps(described)[:-1].encode() + b', "message": "' + base64.b64encode(message) + b'"}'
+    # Base64 needs no escaping, and it may be large: in pieces, so that a thread that does it gives way to the reactor.
+    pieces = (base64.b64encode(message[start : start + PIECE]) for start in range(0, len(message), PIECE))
+    return b"".join((json.dumps(described)[:-1].encode(), b', "message": "', *pieces, b'"}'))

@@ -39,7 +39,6 @@ from twisted_smtpd.runtime.twisted_private import (
 )
 
 __all__ = [
-    "LARGE",
     "LoopReactor",
     "LoopThread",
     "acquire",
@@ -235,11 +234,6 @@ def reactor_here(user: object) -> Any:
     if reactor is not None and (in_thread_of(reactor) or not (reactor.running or isinstance(reactor, LoopReactor))):
         return reactor
     raise RuntimeError("neither an asyncio loop nor the Twisted reactor is running in this thread")
-
-
-#: Octets of a message above which what takes time for each of them or for each line belongs into a thread: below, it
-#: takes some milliseconds at most.
-LARGE = 2**16
 
 
 def in_thread(function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:

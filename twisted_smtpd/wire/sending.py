@@ -6,8 +6,9 @@ import re
 
 from twisted_smtpd.wire.content import normalize
 from twisted_smtpd.wire.replies import Reply
+from twisted_smtpd.wire.slices import slices
 
-__all__ = ["MalformedReply", "ReplyReader", "end_lines", "extensions_of", "prepare_content"]
+__all__ = ["MalformedReply", "ReplyReader", "end_lines", "extensions_of", "stuff_dots"]
 
 # RFC 5321 section 4.5.3.1.5 allows 512 octets.  Longer lines are common, but a line without an end is an attack.
 MAX_LINE = 4096
@@ -102,6 +103,11 @@ def end_lines(content: bytes) -> bytes:
     :param content: the message.
     :returns: octets that are empty or end with CRLF.
     """
+    return b"".join(map(_prepare, slices(content)))
+
+
+def _prepare(content: bytes) -> bytes:
+    """The same for whole lines of a message."""
     ends = content.count(b"\r\n")
     if content.count(b"\n") != ends or content.count(b"\r") != ends:
         content = normalize(content)
@@ -110,16 +116,19 @@ def end_lines(content: bytes) -> bytes:
     return content
 
 
-def prepare_content(content: bytes) -> bytes:
-    """A message in the form in which it is sent after 354: dots are stuffed, the final dot is missing.
+def stuff_dots(content: bytes) -> bytes:
+    """A message in the form in which it is sent after 354; the final dot is missing.
 
-    Lines end as :func:`end_lines` ends them, so that nothing in the message can look like an end of data to the next
-    host (RFC 5321 section 4.5.2).
+    A line that begins with a dot gets another one, so that nothing in the message can look like an end of data to the
+    next host (RFC 5321 section 4.5.2).
 
-    :param content: the message.
-    :returns: octets that are empty or end with CRLF.
+    :param content: the message, whose lines end with CRLF.
     """
-    content = end_lines(content)
-    if content.startswith(b"."):
-        content = b"." + content
-    return content.replace(b"\r\n.", b"\r\n..")
+    return b"".join(map(_stuffed, slices(content)))
+
+
+def _stuffed(lines: bytes) -> bytes:
+    """The same for whole lines."""
+    if lines.startswith(b"."):
+        lines = b"." + lines
+    return lines.replace(b"\r\n.", b"\r\n..")

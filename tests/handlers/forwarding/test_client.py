@@ -22,8 +22,9 @@ from twisted_smtpd.wire.sending import (
     MAX_REPLY,
     MalformedReply,
     ReplyReader,
+    end_lines,
     extensions_of,
-    prepare_content,
+    stuff_dots,
 )
 
 REPLIES = b"220 next.example\r\n250-one\r\n250 two\r\n550-5.1.1 no\n550 5.1.1 such user\n354\r\n"
@@ -85,7 +86,7 @@ class ReplyReaderTests(SynchronousTestCase):
 class ContentTests(SynchronousTestCase):
     @given(st.text("a.\r\n").map(str.encode))
     def test_no_message_has_an_end_of_data_in_it(self, content: bytes) -> None:
-        sent = prepare_content(content)
+        sent = stuff_dots(end_lines(content))
         self.assertTrue(not sent or sent.endswith(b"\r\n"))
         self.assertNotIn(b"\r\n.\r\n", b"\r\n" + sent)
         self.assertEqual(sent.replace(b"\r\n", b"").translate(None, b"a. "), b"")

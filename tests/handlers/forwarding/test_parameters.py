@@ -19,6 +19,8 @@ from tests.support.memory_reactor import ResolvingReactor
 from tests.support.next_host import CONTENT, NextHostDouble, ProxyTestCase, transaction
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.handlers import Chain, Proxy
+from twisted_smtpd.handlers import proxy as proxy_module
+from twisted_smtpd.handlers.forwarding.outgoing import Outgoing
 from twisted_smtpd.handlers.forwarding.parameters import check_message, lines_to_offer, mail_command, rcpt_command
 from twisted_smtpd.handlers.received import count_received, received_header
 from twisted_smtpd.handlers.registry import HandlerError, make_handler
@@ -26,6 +28,7 @@ from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.session import Envelope, Recipient, Session
 from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.wire.replies import SMTPReplyError
+from twisted_smtpd.wire.sending import stuff_dots
 
 PROJECT = Path(__file__).parents[3]
 
@@ -69,13 +72,57 @@ class ContentTests(ProxyTestCase):
             message.endswith("ü\r\n\r\nhello\r\n.\r\nMAIL FROM:<evil@x.example> .\r\nend\r\n".encode()), message
         )
 
+    def compute_here(self) -> list[Any]:
+        """Prepare large messages without a thread; returns the functions that would have run in one."""
+        functions = []
+
+        async def compute(function: Any, *arguments: Any) -> Any:
+            functions.append(function)
+            return function(*arguments)
+
+        self.patch(proxy_module, "compute", compute)
+        return functions
+
+    def test_a_large_message_is_prepared_in_a_thread(self) -> None:
+        functions = self.compute_here()
+        self.sent(b"Subject: hi\r\n\r\nhello\r\n")
+        self.assertEqual(functions, [])
+        # Octets, or lines.
+        host = NextHostDouble(EHLO="250 next.example")
+        large = b"Subject: hi\r\n\r\n" + (b"x" * 900 + b"\r\n") * 80
+        self.assertEqual(codes(self.say(host, transaction(content=large)))[-1], 250)
+        self.sent(b"a: b\r\n" * 501 + b"\r\n")
+        self.assertEqual(functions, [Outgoing.prepare, stuff_dots] * 2)
+
+    def test_nothing_is_sent_on_for_a_client_that_is_gone_while_the_message_is_prepared(self) -> None:
+        prepared: Deferred[None] = Deferred()
+
+        async def compute(function: Any, *arguments: Any) -> Any:
+            await prepared
+            return function(*arguments)
+
+        self.patch(proxy_module, "compute", compute)
+        for options in ({}, {"verify_recipients": False}):
+            prepared = Deferred()
+            host = NextHostDouble(EHLO="250 next.example")
+            factory = self.serve(host, max_connections=1, **options)
+            client = self.join(factory)
+            client.send(transaction(content=b"a: b\r\n" * 501 + b"\r\n"))
+            client.lose()
+            prepared.callback(None)
+            self.assertEqual((host.messages, "DATA" in host.commands), ([], False))
+            # Its connection is free again.
+            self.assertEqual(codes(self.join(factory).send(transaction()))[-1], 250)
+
     def test_a_large_message_arrives_whole(self) -> None:
+        self.compute_here()
         body = b"".join(b"%09d\r\n" % number for number in range(100_000))
         host = NextHostDouble(EHLO="250 next.example")
         self.assertEqual(codes(self.say(host, transaction(content=b"Subject: hi\r\n\r\n" + body)))[-1], 250)
         self.assertTrue(host.messages[0].endswith(b"\r\n\r\n" + body))
 
     def test_a_next_host_that_does_not_read_is_waited_for_and_one_that_reads_slowly_has_time(self) -> None:
+        self.compute_here()
         host = NextHostDouble(EHLO="250 next.example")
 
         def stop_reading(line: Any) -> str:
@@ -260,18 +307,18 @@ class ParameterTests(ProxyTestCase):
         self.assertEqual(self.refused(rcpt_command, "b@y", {"NOTIFY": "DELAY,success"}, self.PLAIN), "555 5.5.4")
 
     def test_a_message_the_next_host_can_not_take_is_refused(self) -> None:
-        ascii_, eight = b"a: b\r\n", "ä: ö\r\n".encode()
+        ascii_, eight = b"a: b\r\n", "a: ö\r\n".encode()
 
         def refusal(header: bytes, body: bytes, utf8: bool, extensions: dict[str, str]) -> str:
-            return str(check_message(header, body, utf8, extensions))[:9]
+            return str(check_message(Outgoing.prepare(b"", header + b"\r\n" + body), utf8, extensions))[:9]
 
         self.assertEqual(refusal(ascii_, ascii_, True, self.PLAIN), "None")
         self.assertEqual(refusal(ascii_, eight, False, self.PLAIN), "554 5.6.3")
         self.assertEqual(refusal(eight, ascii_, False, self.PLAIN), "554 5.6.3")
         self.assertEqual(refusal(eight, ascii_, False, {"8BITMIME": ""}), "None")
         self.assertEqual(refusal(eight, ascii_, True, {"8BITMIME": ""}), "554 5.6.9")
-        self.assertEqual(refusal(ascii_, ascii_, False, {"SIZE": "11"}), "552 5.3.4")
-        self.assertEqual(refusal(ascii_, ascii_, False, {"SIZE": "12"}), "None")
+        self.assertEqual(refusal(ascii_, ascii_, False, {"SIZE": "13"}), "552 5.3.4")
+        self.assertEqual(refusal(ascii_, ascii_, False, {"SIZE": "14"}), "None")
         for no_limit in ("", "0", "x", "٣", "1" * 30):
             self.assertEqual(refusal(ascii_, ascii_, False, {"SIZE": no_limit}), "None")
 

@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_smtpd.wire.replies import Reply
-from twisted_smtpd.wire.sending import MalformedReply, ReplyReader, end_lines, extensions_of, prepare_content
+from twisted_smtpd.wire.sending import MalformedReply, ReplyReader, extensions_of
 
 __all__ = ["ClientError", "ConnectionGone", "Credentials", "SMTPClient"]
 
@@ -382,14 +382,11 @@ class SMTPClient(Protocol):
         """Whether a message goes with BDAT (RFC 3030), without DATA before it."""
         return "CHUNKING" in self.extensions
 
-    async def send_content(
-        self, content: bytes, replies: int, timeout: float, chunk: bool = False, binary: bool = False
-    ) -> list[Reply]:
+    async def send_content(self, content: bytes, replies: int, timeout: float, chunk: bool = False) -> list[Reply]:
         """Send the message after the 354, and hear what becomes of it.
 
-        :param content: the message.
+        :param content: the message as it is sent: its lines end with CRLF, and without `chunk` its dots are stuffed.
         :param chunk: whether to send it with BDAT instead, as one chunk.
-        :param binary: whether it is BINARYMIME: then it goes as it is.
         :param replies: how many answers there will be: with LMTP one per accepted recipient.
         :param timeout: seconds the next host may be silent before and between them.
         :returns: the replies; fewer if the connection ended after at least one of them.
@@ -399,10 +396,9 @@ class SMTPClient(Protocol):
         self._limit = timeout
         answers = [self._expect() for _ in range(replies)]
         if chunk:
-            content = content if binary else end_lines(content)
             self._content = _Content(self, b"BDAT %d LAST\r\n%b" % (len(content), content), b"")
         else:
-            self._content = _Content(self, prepare_content(content), b".\r\n")
+            self._content = _Content(self, content, b".\r\n")
         self._content.start()
         given: list[Reply] = []
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from twisted_smtpd.handlers.forwarding.outgoing import Outgoing
 from twisted_smtpd.wire.addresses import needs_smtputf8
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
@@ -114,24 +115,21 @@ def rcpt_command(address: str, parameters: Parameters, extensions: Parameters) -
     return f"RCPT TO:<{address}>{_words(kept)}"
 
 
-def check_message(
-    header: bytes, body: bytes, utf8: bool, extensions: Mapping[str, str], binary: bool = False
-) -> Reply | None:
+def check_message(message: Outgoing, utf8: bool, extensions: Mapping[str, str], binary: bool = False) -> Reply | None:
     """What the next host can't be sent.
 
-    :param header: the message's header, ours included.
-    :param body: the rest.
+    :param message: the message.
     :param utf8: whether the client sent it with SMTPUTF8.
     :param extensions: what the next host offers.
     :param binary: whether it has been told that the message is binary.
     :returns: the refusal, or ``None`` if it can have the message.
     """
     limit = _size_limit(extensions)
-    if 0 < limit < len(header) + len(body):
+    if 0 < limit < message.size:
         return Reply(552, "5.3.4", (f"Message is larger than the {limit} octets the next host accepts",))
-    if utf8 and "SMTPUTF8" not in extensions and not header.isascii():
+    if utf8 and "SMTPUTF8" not in extensions and not message.plain_header:
         return Reply(554, "5.6.9", ("The next host takes no header with other than ASCII characters",))
-    if not binary and "8BITMIME" not in extensions and not (header.isascii() and body.isascii()):
+    if not binary and "8BITMIME" not in extensions and not message.plain:
         # RFC 6152 section 3: to convert it, or to give it back.
         return Reply(554, "5.6.3", ("The next host takes no 8-bit message",))
     return None
