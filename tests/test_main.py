@@ -42,7 +42,11 @@ class MainTests(SynchronousTestCase):
     def test_the_ports_are_bound_before_the_log_begins(self) -> None:
         """So that a port in use is one line on stderr, and nothing else."""
         main_module.run(self.options(), _Service(self.calls))  # type: ignore[arg-type]
-        self.assertEqual(self.calls, ["start", "log", "run"])
+        self.assertEqual(self.calls, ["start", "run"])
+        # And signals are heard before it begins.
+        (begins,) = self.reactor.whenRunningHooks
+        begins[0]()
+        self.assertEqual(self.calls[-1], "log")
         (trigger,) = self.reactor.triggers["before"]["shutdown"]
         trigger[0]()
         self.assertEqual(self.calls[-1], "stop")

@@ -37,7 +37,8 @@ def run(options: Command, service: IService) -> None:
     # First, so that a port in use is one line on stderr and nothing else.
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    options.begin_log()
+    # When signals are heard: a program that reads where the server listens may send one at once.
+    reactor.callWhenRunning(options.begin_log)
     reactor.run()
     number = options.exit.number if options.exit is not None else None
     if number is not None:

@@ -21,7 +21,8 @@ def _find() -> Callable[[], bool]:
     observers: list[Any] = publisher._observers
 
     def listens() -> bool:
-        return len(observers) != 1 or observers[0] is not beginner._temporaryObserver
+        # A program may have begun its log without observers.
+        return len(observers) > 1 or (len(observers) == 1 and observers[0] is not beginner._temporaryObserver)
 
     return listens
 
