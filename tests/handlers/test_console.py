@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, execute
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_smtpd.handlers import Console
+from twisted_smtpd.handlers.parsing import MAX_DEPTH
 from twisted_smtpd.handlers.readable import readable
 from twisted_smtpd.session import Envelope, Session
 
@@ -62,6 +63,12 @@ class ConsoleTests(SynchronousTestCase):
     def test_raw_is_the_message_as_it_came(self) -> None:
         text = self.printed(b"Subject: =?utf-8?q?x?=\r\n\r\nHello\r\n", raw=True)
         self.assertIn("Subject: =?utf-8?q?x?=\n\nHello\n", text)
+
+    def test_a_message_with_too_many_parts_in_parts_is_printed_as_it_came(self) -> None:
+        parts = b"".join(
+            b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(MAX_DEPTH + 1)
+        )
+        self.assertIn("boundary=b0\n", self.printed(b"Subject: x\r\n" + parts + b"\r\nhi\r\n"))
 
     def test_a_terminal_is_not_told_anything(self) -> None:
         content = "Subject: =?utf-8?q?=1B=5B31m=0A=E2=80=AE?=\r\n\r\n\x1b[2J\u202e\x9b\r\n".encode()

@@ -14,8 +14,9 @@ from zope.interface import implementer
 
 from twisted_smtpd.handlers.printing import harmless, in_encoding, one_line, warn_if_lost, write_whole
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IStartable
+from twisted_smtpd.logs.escaping import peer_text
+from twisted_smtpd.runtime.computing import compute
 from twisted_smtpd.runtime.lifecycle import ServerInfo
-from twisted_smtpd.runtime.reactors import in_thread, wait_for
 from twisted_smtpd.session import Envelope, Peer, Session, within_brackets
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Console:
         self._count += 1
         head = list(self._head(session, envelope, len(content)))
         # In a thread: the email package takes its time, and can be made to take more.
-        text = await wait_for(in_thread(self._printable, head, content, getattr(self.stream, "encoding", None)))
+        text = await compute(self._printable, head, content, getattr(self.stream, "encoding", None))
         write_whole(self.stream, text)
         return "250 OK"
 
@@ -150,10 +151,9 @@ def _source(content: bytes) -> str:
 
 
 def _address(peer: Peer | None) -> str:
-    if not isinstance(peer, tuple):
-        return f"unix:{one_line(peer)}" if peer else "a Unix socket"
-    host = one_line(peer[0])
-    return f"[{host}]:{peer[1]}" if ":" in host else f"{host}:{peer[1]}"
+    if isinstance(peer, tuple):
+        return peer_text(peer)
+    return f"unix:{one_line(peer)}" if peer else "a Unix socket"
 
 
 def _wants_color(stream: TextIO) -> bool:

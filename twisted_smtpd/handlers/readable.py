@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email
 import email.policy
 import re
 from collections.abc import Iterator
@@ -10,6 +9,8 @@ from dataclasses import dataclass, field
 from email.message import Message
 from html.parser import HTMLParser
 from typing import cast
+
+from twisted_smtpd.handlers.parsing import parse
 
 __all__ = ["Attachment", "Readable", "readable"]
 
@@ -69,9 +70,9 @@ def readable(content: bytes) -> Readable:
     """Read a message.
 
     :param content: the message.
-    :raises Exception: the :mod:`email` package can't read it.
+    :raises Exception: the :mod:`email` package can't read it, or its parts are nested too deep.
     """
-    message = email.message_from_bytes(content, policy=email.policy.default)
+    message = parse(content, None, email.policy.default)
     found = Readable([(name, value) for name in HEADERS if (value := _header(message, name))])
     plain: list[str] = []
     html: list[str] = []
