@@ -20,6 +20,7 @@ from twisted_smtpd.auth.prepare import prepare
 from twisted_smtpd.auth.results import AuthResult, Identity, LoginPassword
 from twisted_smtpd.auth.scram import ITERATIONS, SALT_OCTETS, SCRAM_HASHES, ScramKeys
 from twisted_smtpd.auth.worker import Busy, Worker
+from twisted_smtpd.runtime.files import mark_of, open_at_once
 from twisted_smtpd.wire.replies import SMTPReplyError
 
 __all__ = ["PasswordFile", "PasswordFileError", "set_password"]
@@ -127,7 +128,7 @@ class PasswordFile:
     def _current(self) -> _Users:
         """The users, read again if the file has changed and can be read."""
         try:
-            if _mark(os.stat(self.path)) != self._users.mark:
+            if mark_of(os.stat(self.path)) != self._users.mark:
                 self._users = _read(self.path)
                 log.info("read {path} again, it has changed", path=self.path)
             self._reported = None
@@ -179,18 +180,9 @@ def _for_password(hashes: Mapping[str, str]) -> str:
     return next((h for kind, h in hashes.items() if kind not in SCRAM_HASHES), None) or next(iter(hashes.values()))
 
 
-def _mark(status: os.stat_result) -> tuple[int, ...]:
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file; one that is none, such as a FIFO without a writer, must not make the server wait."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
 def _read(path: Path) -> _Users:
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
+        with open(path, "rb", opener=open_at_once) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_OCTETS:
                 raise PasswordFileError(f"{path} is no file of at most {MAX_OCTETS:,} octets")
@@ -219,7 +211,7 @@ def _read(path: Path) -> _Users:
             path=path,
             number=len(decoys),
         )
-    return _Users(users, _mark(status), decoys, _usual_scram(users), _secret(text))
+    return _Users(users, mark_of(status), decoys, _usual_scram(users), _secret(text))
 
 
 def _parse(line: str) -> tuple[str, dict[str, str]]:

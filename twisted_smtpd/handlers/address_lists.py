@@ -14,6 +14,7 @@ from urllib.parse import quote
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.logger import Logger
 
+from twisted_smtpd.runtime.files import mark_of, open_at_once
 from twisted_smtpd.runtime.reactors import in_thread, wait_for
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class FileList:
             return
         self._next_look = now + LOOK_EVERY
         try:
-            changed = _mark_of(os.stat(self.path)) != self._mark
+            changed = mark_of(os.stat(self.path)) != self._mark
         except OSError:
             changed = True
         if changed:
@@ -140,18 +141,9 @@ class FileList:
         """Nothing is open."""
 
 
-def _mark_of(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file; a FIFO without a writer must not make the server wait."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
 def _read(path: Path) -> tuple[frozenset[str], tuple[int, ...]]:
-    with open(path, "rb", opener=_open_at_once) as file:
-        mark = _mark_of(os.fstat(file.fileno()))
+    with open(path, "rb", opener=open_at_once) as file:
+        mark = mark_of(os.fstat(file.fileno()))
         data = file.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
         raise ValueError(f"{path}: it is larger than {MAX_FILE:,} octets")
