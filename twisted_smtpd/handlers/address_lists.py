@@ -229,8 +229,7 @@ class ServiceList:
             raise ValueError("the timeout is between 0 and 60 seconds, and the cache between 0 and 86,400")
         self._timeout, self._cache = timeout, cache
         self._headers = {"user-agent": "twisted-smtpd", **(headers or {})}
-        self._agent, self._reactor = agent, reactor
-        self._connections = Connections(MAX_REQUESTS, timeout)
+        self._connections = Connections(MAX_REQUESTS, timeout, agent, reactor)
         self._slots = DeferredSemaphore(MAX_REQUESTS)
         self._answers: OrderedDict[str, tuple[float, bool]] = OrderedDict()
         self._asked: dict[str, list[Deferred[bool]]] = {}
@@ -241,7 +240,7 @@ class ServiceList:
         return f"<service {self._where}>"
 
     async def has(self, address: str) -> bool:
-        now = self._clock.seconds()
+        now = self._connections.clock.seconds()
         expires, answer = self._answers.get(address, (0.0, False))
         if now < expires:
             return answer
@@ -265,7 +264,7 @@ class ServiceList:
         asking: Deferred[int] = self._slots.run(lambda: Deferred.fromCoroutine(self._request(address)))
         code, reason = 0, ""
         try:
-            code = await asking.addTimeout(self._timeout, self._clock)
+            code = await asking.addTimeout(self._timeout, self._connections.clock)
         except Exception as error:
             from twisted_smtpd.handlers.web import kind_of
 
@@ -289,40 +288,22 @@ class ServiceList:
         self._failures += 1
         log.warn("{list} does not answer: {reason}", list=self, reason=reason)
         if self._failures == MAX_FAILURES:
-            self._resumes = self._clock.seconds() + PAUSE
+            self._resumes = self._connections.clock.seconds() + PAUSE
             log.error("{list} is left alone for {seconds:.0f} seconds", list=self, seconds=PAUSE)
 
     def _remember(self, address: str, answer: bool) -> None:
         if not self._cache:
             return
         self._answers.pop(address, None)
-        self._answers[address] = (self._clock.seconds() + self._cache, answer)
+        self._answers[address] = (self._connections.clock.seconds() + self._cache, answer)
         if len(self._answers) > MAX_ANSWERS:
             self._answers.popitem(last=False)
 
     async def _request(self, address: str) -> int:
-        from twisted.web.http_headers import Headers
-
-        from twisted_smtpd.handlers.web import KEEP, ReadPast
-
-        agent = self._agent or self._connections.agent(self._clock)
         url = self._url.replace(ADDRESS, quote(address, safe="", errors="replace")).encode()
-        headers = Headers({name: [value] for name, value in self._headers.items()})
-        response = await agent.request(b"GET", url, headers, None)
-        rest = ReadPast()
-        response.deliverBody(rest)
         # The status is the answer, whether the rest arrives or not.
-        rest.done.addTimeout(KEEP, self._clock).addErrback(lambda failure: None)
-        code: int = response.code
+        code, _ = await self._connections.request(b"GET", url, self._headers)
         return code
-
-    @property
-    def _clock(self) -> Any:
-        if self._reactor is None:
-            from twisted.internet import reactor
-
-            self._reactor = reactor
-        return self._reactor
 
     async def reload(self) -> None:
         """Ask anew about each address."""

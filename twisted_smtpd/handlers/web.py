@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -9,12 +10,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer
 
-__all__ = ["KEEP", "Connections", "ReadPast", "checked_url", "kind_of"]
+__all__ = ["Connections", "ReadPast", "checked_url", "kind_of"]
 
 # Octets of a response's body that are skipped; after more, the connection is closed.
 MAX_RESPONSE = 65536
-#: Seconds a connection is kept; web servers close theirs after 5 and more.
+# Seconds a connection is kept; web servers close theirs after 5 and more.
 KEEP = 4.0
 
 
@@ -48,23 +51,46 @@ class Connections:
 
     :param most: how many are kept.
     :param timeout: seconds that connecting may take.
+    :param agent: makes the requests, if not one of ours.
+    :param reactor: what connects, if not the global reactor.
     """
 
-    def __init__(self, most: int, timeout: float) -> None:
+    def __init__(self, most: int, timeout: float, agent: IAgent | None = None, reactor: Any = None) -> None:
         self._most = most
         self._timeout = timeout
+        self._agent = agent
+        self._reactor = reactor
         self._pool: HTTPConnectionPool | None = None
 
-    def agent(self, reactor: Any) -> Agent:
-        """What makes requests.
+    @property
+    def clock(self) -> Any:
+        """The reactor."""
+        if self._reactor is None:
+            from twisted.internet import reactor
 
-        :param reactor: what connects.
-        """
+            self._reactor = reactor
+        return self._reactor
+
+    def _own_agent(self) -> IAgent:
         if self._pool is None:
-            self._pool = HTTPConnectionPool(reactor)
+            self._pool = HTTPConnectionPool(self.clock)
             self._pool.maxPersistentPerHost = self._most
             self._pool.cachedConnectionTimeout = KEEP  # type: ignore[assignment]
-        return Agent(reactor, connectTimeout=self._timeout, pool=self._pool)
+        return Agent(self.clock, connectTimeout=self._timeout, pool=self._pool)
+
+    async def request(
+        self, method: bytes, url: bytes, headers: Mapping[str, str], body: IBodyProducer | None = None
+    ) -> tuple[int, Deferred[None]]:
+        """Make a request.
+
+        :returns: the status, and what fires when the rest of the response has been read past, or takes too long.
+        """
+        agent = self._agent or self._own_agent()
+        fields = Headers({name: [value] for name, value in headers.items()})
+        response = await agent.request(method, url, fields, body)
+        rest = ReadPast()
+        response.deliverBody(rest)
+        return response.code, rest.done.addTimeout(KEEP, self.clock).addErrback(lambda failure: None)
 
     async def close(self) -> None:
         """Close those that are kept."""

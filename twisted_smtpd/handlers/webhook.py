@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.logger import Logger
-from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer
 from zope.interface import implementer
 
 from twisted_smtpd.handlers.trace import with_header
-from twisted_smtpd.handlers.web import KEEP, Connections, ReadPast, checked_url, kind_of
+from twisted_smtpd.handlers.web import Connections, checked_url, kind_of
 from twisted_smtpd.interfaces import HookServer, IDATAHandler, IStoppable
 from twisted_smtpd.runtime.computing import compute, is_large
 from twisted_smtpd.session import NULL_SENDER, Envelope, Session
@@ -115,9 +114,7 @@ class Webhook:
             raise ValueError("timeout and max_connections must be above 0")
         self._timeout = timeout
         self._slots = DeferredSemaphore(max_connections)
-        self._agent = agent
-        self._connections = Connections(max_connections, timeout)
-        self._reactor = reactor
+        self._connections = Connections(max_connections, timeout, agent, reactor)
 
     def __repr__(self) -> str:
         return f"<Webhook {self._where}>"
@@ -150,7 +147,7 @@ class Webhook:
         codes: list[int] = []
         posting: Deferred[None] = self._slots.run(lambda: Deferred.fromCoroutine(self._post(body, headers, codes)))
         try:
-            await posting.addTimeout(self._timeout, self._clock)
+            await posting.addTimeout(self._timeout, self._connections.clock)
         except Exception as error:
             # Only the type, because the text may have the URL in it.
             log.warn("{session.id}: {hook}: {error}", session=session, hook=self, error=kind_of(error))
@@ -158,14 +155,6 @@ class Webhook:
         code = codes[0] if codes else 0
         log.info("{session.id}: {hook} says {code}", session=session, hook=self, code=code)
         return status_of_response(code)
-
-    @property
-    def _clock(self) -> Any:
-        if self._reactor is None:
-            from twisted.internet import reactor
-
-            self._reactor = reactor
-        return self._reactor
 
     async def stop(self) -> None:
         """Close the connections that are kept for the next message; those of an ``agent`` that was given stay."""
@@ -180,13 +169,9 @@ class Webhook:
         return body, headers
 
     async def _post(self, body: bytes, headers: Mapping[str, str], codes: list[int]) -> None:
-        agent = self._agent or self._connections.agent(self._clock)
-        fields = Headers({name: [value] for name, value in headers.items()})
-        response = await agent.request(b"POST", self._url, fields, _Body(body))
-        codes.append(response.code)
-        rest = ReadPast()
-        response.deliverBody(rest)
-        await rest.done.addTimeout(KEEP, self._clock).addErrback(lambda failure: None)
+        code, rest = await self._connections.request(b"POST", self._url, headers, _Body(body))
+        codes.append(code)
+        await rest
 
 
 def _key(secret: str | bytes | None) -> bytes | None:
