@@ -38,6 +38,7 @@ from twisted_smtpd.tls import (
     explain,
     self_signed,
 )
+from twisted_smtpd.tls.contexts import SSLObjectConnection
 
 
 class CertificateFilesTests(TLSTestCase):
@@ -180,6 +181,23 @@ class ServerNameTests(TLSTestCase):
         first = self.write("one.pem", self.one.pem, self.one.key_pem)
         creator = ServerCertificates([(first, None), (path, None)])
         self.assertEqual(Link(creator, Client(b"bare.example")).presented(), bare.der)
+
+
+class SSLServerNameTests(ServerNameTests):
+    """The same with the contexts of the standard library."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.certificates.choose_engine(exporter=False)
+        self.assertIsInstance(self.certificates.engine(), SSLObjectConnection)
+
+    def test_the_first_is_for_everybody_else(self) -> None:
+        for name in (None, b"elsewhere.example", b"*"):
+            self.assertEqual(self.presented(name), self.one.der)
+
+    def test_the_end_point_binding_is_of_the_certificate_chosen(self) -> None:
+        """This library has no such binding."""
+        self.assertIsNone(channel_binding(Link(self.certificates, Client(b"two.example")).server_tls, END_POINT))
 
 
 class ReloadTests(TLSTestCase):

@@ -18,7 +18,7 @@ from zope.interface import implementer
 from twisted_smtpd.tls.contexts import SSLObjectConnection
 from twisted_smtpd.tls.engine import OwnCreator
 from twisted_smtpd.tls.errors import TLSConfigurationError, openssl_reason
-from twisted_smtpd.tls.pem import Credentials, Path, load_authorities, load_credentials
+from twisted_smtpd.tls.pem import Credentials, Path, by_name, context_for, load_authorities, load_credentials
 from twisted_smtpd.tls.records import ServerConnection
 from twisted_smtpd.tls.ssl_contexts import SSLContexts, made_of
 from twisted_smtpd.tls.trial import generate
@@ -119,10 +119,7 @@ class _Contexts:
         self, loaded: Sequence[Credentials], policy: _Policy, authorities: Sequence[x509.Certificate] = ()
     ) -> None:
         contexts = [_context(credentials, policy, authorities) for credentials in loaded]
-        self._by_name: dict[bytes, SSL.Context] = {}
-        for credentials, context in zip(loaded, contexts, strict=True):
-            for name in credentials.names:
-                self._by_name.setdefault(name, context)
+        self._by_name = by_name(loaded, contexts)
         self._default = contexts[0]
         if len(contexts) > 1:
             self._default.set_tlsext_servername_callback(self._choose)
@@ -131,10 +128,8 @@ class _Contexts:
         return ServerConnection(self._default, self)
 
     def _choose(self, connection: SSL.Connection) -> None:
-        """Switch to the certificate for the name that the client asks for (RFC 6066 section 3), if there is one."""
-        name = (connection.get_servername() or b"").lower().rstrip(b".")
-        # RFC 6125 section 6.4.3: the wildcard stands for exactly the leftmost label.
-        context = self._by_name.get(name) or self._by_name.get(b"*." + name.partition(b".")[2])
+        """Switch to the certificate for the name that the client asks for, if there is one."""
+        context = context_for(connection.get_servername() or b"", self._by_name)
         if context is not None:
             connection.set_context(context)
 

@@ -10,7 +10,7 @@ from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IOpenSSLContextFactory, IOpenSSLServerConnectionCreator
 from zope.interface import implementer
 
-from twisted_smtpd.tls.engine import OwnCreator
+from twisted_smtpd.tls.engine import OwnCreator, shake_hands
 from twisted_smtpd.tls.errors import TLSConfigurationError
 from twisted_smtpd.tls.records import LARGEST_RECORD, RecordConnection
 
@@ -138,15 +138,7 @@ class SSLObjectConnection:
 
     def handshake(self, data: bytes) -> bool:
         """See :class:`twisted_smtpd.tls.engine.Engine`."""
-        self._incoming.write(data)
-        try:
-            self._ssl.do_handshake()
-        except ssl.SSLWantReadError:
-            return False
-        except ssl.SSLError as error:
-            raise _as_pyopenssl(error) from error
-        self._handshake_done = True
-        return True
+        return shake_hands(self, data)
 
     def decrypt(self, data: bytes) -> bytes:
         """See :class:`twisted_smtpd.tls.engine.Engine`."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from OpenSSL import SSL
+from OpenSSL import SSL
 
-__all__ = ["Engine", "OwnCreator"]
+__all__ = ["Engine", "OwnCreator", "shake_hands"]
 
 
 class Engine(Protocol):
@@ -56,6 +55,26 @@ class Engine(Protocol):
         :returns: whether the client's close_notify has arrived as well.
         :raises OpenSSL.SSL.Error: during the handshake.
         """
+
+
+class PyOpenSSLHandshake(Protocol):
+    """The handshake as pyOpenSSL has it."""
+
+    def bio_write(self, buf: bytes) -> int:
+        """Take in octets from the network."""
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake."""
+
+
+def shake_hands(connection: PyOpenSSLHandshake, data: bytes) -> bool:
+    """What :meth:`Engine.handshake` does, for a connection with pyOpenSSL's methods."""
+    connection.bio_write(data)
+    try:
+        connection.do_handshake()
+    except SSL.WantReadError:
+        return False
+    return True
 
 
 class OwnCreator(ABC):

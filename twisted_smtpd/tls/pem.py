@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Union
+from typing import TypeVar, Union
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -16,7 +17,9 @@ from cryptography.x509.oid import NameOID
 
 from twisted_smtpd.tls.errors import TLSConfigurationError
 
-__all__ = ["Credentials", "Path", "PrivateKey", "load_authorities", "load_credentials"]
+__all__ = ["Credentials", "Path", "PrivateKey", "by_name", "context_for", "load_authorities", "load_credentials"]
+
+C = TypeVar("C")
 
 Path = Union[str, "os.PathLike[str]"]
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
@@ -59,6 +62,29 @@ class Credentials:
     def pem(self) -> bytes:
         """The certificate, in PEM."""
         return self.certificate.public_bytes(Encoding.PEM)
+
+
+def by_name(loaded: Sequence[Credentials], contexts: Sequence[C]) -> dict[bytes, C]:
+    """The contexts of certificates by the names in these; of two for one name, the first counts.
+
+    :param loaded: the certificates.
+    :param contexts: the context of each.
+    """
+    found: dict[bytes, C] = {}
+    for credentials, context in zip(loaded, contexts, strict=True):
+        for name in credentials.names:
+            found.setdefault(name, context)
+    return found
+
+
+def context_for(name: bytes, contexts: Mapping[bytes, C]) -> C | None:
+    """The context for the name that a client asks for (RFC 6066 section 3); ``None`` if there is none.
+
+    :param contexts: see :func:`by_name`.
+    """
+    name = name.lower().rstrip(b".")
+    # RFC 6125 section 6.4.3: the wildcard stands for exactly the leftmost label.
+    return contexts.get(name) or contexts.get(b"*." + name.partition(b".")[2])
 
 
 def _read(path: Path) -> bytes:

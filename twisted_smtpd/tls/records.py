@@ -7,6 +7,8 @@ from typing import Any
 
 from OpenSSL import SSL
 
+from twisted_smtpd.tls.engine import shake_hands
+
 __all__ = ["LARGEST_RECORD", "RecordConnection", "ServerConnection"]
 
 # A TLS record (RFC 8446 section 5.1): type and version, the length in two octets, and that many octets.
@@ -46,12 +48,7 @@ class RecordConnection(SSL.Connection):
 
     def handshake(self, data: bytes) -> bool:
         """See :class:`twisted_smtpd.tls.engine.Engine`."""
-        self.bio_write(data)
-        try:
-            self.do_handshake()
-        except SSL.WantReadError:
-            return False
-        return True
+        return shake_hands(self, data)
 
     def decrypt(self, data: bytes) -> bytes:
         """See :class:`twisted_smtpd.tls.engine.Engine`."""

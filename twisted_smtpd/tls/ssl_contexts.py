@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from twisted_smtpd.tls.contexts import SSLObjectConnection, note_server_name
 from twisted_smtpd.tls.errors import TLSConfigurationError
-from twisted_smtpd.tls.pem import Credentials
+from twisted_smtpd.tls.pem import Credentials, by_name, context_for
 
 __all__ = ["SSLContexts", "made_of"]
 
@@ -23,10 +22,10 @@ class SSLContexts:
     """The contexts of a set of certificates: the first one is the default, the others are found by name.
 
     :param default: the context for clients that name no server, or one that is not known.
-    :param by_name: the contexts by the server's name, in lower case, ``*.example.org`` for a wildcard.
+    :param by_name: see :func:`~twisted_smtpd.tls.pem.by_name`.
     """
 
-    def __init__(self, default: ssl.SSLContext, by_name: dict[str, ssl.SSLContext]) -> None:
+    def __init__(self, default: ssl.SSLContext, by_name: Mapping[bytes, ssl.SSLContext]) -> None:
         self._default = default
         self._by_name = by_name
         default.sni_callback = self._choose
@@ -36,13 +35,11 @@ class SSLContexts:
         return SSLObjectConnection(self._default)
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        """Switch to the certificate for the name that the client asks for (RFC 6066 section 3), if there is one."""
+        """Switch to the certificate for the name that the client asks for, if there is one."""
         if name is None:
             return
         note_server_name(connection, name)
-        name = name.lower().rstrip(".")
-        # RFC 6125 section 6.4.3: the wildcard stands for exactly the leftmost label.
-        chosen = self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2])
+        chosen = context_for(name.encode(), self._by_name)
         if chosen is not None and chosen is not context:
             connection.context = chosen
 
@@ -63,12 +60,7 @@ def made_of(loaded: Sequence[Credentials], minimum_version: ssl.TLSVersion, ciph
         if not _load(context, credentials):
             return None
         contexts.append(context)
-    by_name: dict[str, ssl.SSLContext] = {}
-    for credentials, context in zip(loaded, contexts, strict=True):
-        for name in credentials.names:
-            with suppress(UnicodeDecodeError):
-                by_name.setdefault(name.decode("ascii"), context)
-    return SSLContexts(contexts[0], by_name)
+    return SSLContexts(contexts[0], by_name(loaded, contexts))
 
 
 def _context(minimum_version: ssl.TLSVersion, ciphers: str | None) -> ssl.SSLContext:
