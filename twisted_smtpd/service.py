@@ -32,6 +32,7 @@ from twisted.python.failure import Failure
 from twisted_smtpd import __version__
 from twisted_smtpd.factory import ImplicitTLS, SMTPFactory
 from twisted_smtpd.lmtp import LMTP
+from twisted_smtpd.logs.escaping import peer_text
 from twisted_smtpd.runtime.backlog import widen
 from twisted_smtpd.runtime.exit_status import leave_with, program_name
 from twisted_smtpd.runtime.hangup import Hangup
@@ -409,8 +410,7 @@ def _peer(address: Any) -> Peer:
 def _place(address: Any) -> str:
     if isinstance(address, UNIXAddress):
         return f"unix:{_path(address)}"
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{host}:{address.port}"
+    return peer_text((address.host, address.port))
 
 
 def _path(address: UNIXAddress) -> str:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
-from twisted_smtpd.cli.sources import HIDDEN, Entry
+from twisted_smtpd.cli.sources import Entry
+from twisted_smtpd.logs.masking import HIDDEN
 
 __all__ = ["shown_values", "without_secrets"]
 

@@ -20,10 +20,8 @@ from twisted_smtpd.options.command import FLAGS, SETTINGS
 from twisted_smtpd.options.option import Option
 from twisted_smtpd.options.table import TABLE
 
-__all__ = ["HIDDEN", "Entry", "Layer", "entry_of_file", "merged", "resolved", "suggestion"]
+__all__ = ["Entry", "Layer", "entry_of_file", "merged", "resolved", "suggestion"]
 
-#: What is shown in the place of a secret.
-HIDDEN = "***"
 # Octets of a file that has one value.
 MAX_VALUE = 2**16
 
@@ -37,7 +35,7 @@ class Entry:
     :ivar option: its row.
     :ivar values: its value as on the command line, several for an option that repeats; that of one which is on or off
         is ``true`` or ``false``, and that of the handler its name and its arguments.
-    :ivar name: its name where it is set: ``max_errors``, ``--max-errors``, ``TWISTED_SMTPD_MAX_ERRORS``.
+    :ivar name: its name where it is set: ``hook_timeout``, ``--hook-timeout``, ``TWISTED_SMTPD_HOOK_TIMEOUT``.
     :ivar place: the file and the line, or nothing.
     :ivar hidden: whether the value comes from a file of its own, and so is not to be shown.
     :ivar words: the words of the command line, if that is where it is set.

@@ -60,5 +60,5 @@ def shown_line(line: bytes, mechanisms: Container[str]) -> str:
 def shown_reply(line: bytes) -> bytes:
     """A line of a reply as it may be shown: a challenge is a part of an exchange that has a secret."""
     if line.startswith(b"334 ") and line[4:] not in _KNOWN_CHALLENGES:
-        return b"334 ***"
+        return b"334 " + HIDDEN.encode()
     return line

@@ -14,6 +14,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from twisted_smtpd.logs.escaping import peer_text
 from twisted_smtpd.metrics.figures import Collect, Reading, exposition
 from twisted_smtpd.service import ListeningService
 
@@ -140,5 +141,4 @@ def metrics_url(address: Any) -> str:
     """
     if not hasattr(address, "port"):
         return f"/metrics on {address}"
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"http://{host}:{address.port}/metrics"
+    return f"http://{peer_text((address.host, address.port))}/metrics"

@@ -6,13 +6,12 @@ environment variables.
 
 from __future__ import annotations
 
+from twisted_smtpd.logs.setup import FORMATS, LEVELS
 from twisted_smtpd.options.option import COUNT, SECONDS, Option
 from twisted_smtpd.options.table import TABLE
 
-__all__ = ["COMMAND", "FLAGS", "LEVELS", "SETTINGS", "TLS_VERSIONS"]
+__all__ = ["COMMAND", "FLAGS", "SETTINGS", "TLS_VERSIONS"]
 
-#: The levels of the log, from the one that says most.
-LEVELS = ("debug", "info", "warn", "error", "critical")
 #: The versions of TLS that ``--tls-minimum`` takes.
 TLS_VERSIONS = ("1.0", "1.1", "1.2", "1.3")
 
@@ -114,7 +113,7 @@ _ROWS = (
     Option(
         "text",
         "a line for people or a JSON object for each event",
-        choices=("text", "json"),
+        choices=FORMATS,
         flag="log-format",
         group="log",
         process=True,

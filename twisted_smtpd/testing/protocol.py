@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure as Reason
 
 from twisted_smtpd.lmtp import LMTP
@@ -17,21 +18,10 @@ from twisted_smtpd.testing.wire import Wire
 from twisted_smtpd.wire.content import ContentReader
 from twisted_smtpd.wire.replies import SMTPReplyError
 
-__all__ = ["LMTPDouble", "SMTPDouble", "sleep"]
+__all__ = ["LMTPDouble", "SMTPDouble"]
 
 GO_AHEAD = "354 End data with <CR><LF>.<CR><LF>"
 END_OF_CONTENT = b"\r\n.\r\n"
-
-
-def sleep(clock: IReactorTime, seconds: float) -> Deferred[None]:
-    """Wait.
-
-    :param clock: the time.
-    :param seconds: how long.
-    """
-    waiting: Deferred[None] = Deferred(lambda _: call.cancel())
-    call = clock.callLater(seconds, waiting.callback, None)
-    return waiting
 
 
 class SMTPDouble(SMTP):
@@ -155,7 +145,7 @@ class SMTPDouble(SMTP):
         if failure.action == "stall":
             await Deferred()
         if failure.action == "slow":
-            await sleep(self.time_source, failure.delay)
+            await deferLater(self.time_source, failure.delay)
         return False
 
     # -- content -------------------------------------------------------------------------------------------------------

@@ -10,11 +10,14 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, overload
 
 from OpenSSL import SSL
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.task import deferLater
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from twisted_smtpd.controller import Controller
+from twisted_smtpd.logs.escaping import peer_text
 from twisted_smtpd.runtime.reactors import wait_for
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.store.memory import MAX_MESSAGES, MemoryStore
@@ -23,7 +26,7 @@ from twisted_smtpd.testing.failures import Failure, Failures, Step
 from twisted_smtpd.testing.handler import DoubleHandler, Users
 from twisted_smtpd.testing.mailbox import Criteria, Mailbox, Pattern, Predicate
 from twisted_smtpd.testing.messages import ReceivedMessage
-from twisted_smtpd.testing.protocol import LMTPDouble, SMTPDouble, sleep
+from twisted_smtpd.testing.protocol import LMTPDouble, SMTPDouble
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -148,8 +151,7 @@ class BaseMailServer:
     @property
     def url(self) -> str:
         """Its address: ``smtp://127.0.0.1:40123``, or ``smtps:``, or ``lmtp:``."""
-        host = f"[{self.hostname}]" if ":" in self.hostname else self.hostname
-        return f"{self._scheme}://{host}:{self.port}"
+        return f"{self._scheme}://{peer_text((self.hostname, self.port))}"
 
     @property
     def ca_file(self) -> str:
@@ -481,7 +483,7 @@ class AsyncMailServer(BaseMailServer):
     async def _wait_until(self, result: Callable[[], Any], timeout: float) -> Any:
         if (found := result()) is not None or timeout <= 0 or self._controller.server is None:
             return found
-        over = sleep(self._controller.server.reactor, timeout)
+        over: Deferred[None] = deferLater(self._controller.server.reactor, timeout)
 
         def arrived(stored: StoredMessage) -> None:
             if not over.called and result() is not None:
