@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL, crypto
+
+from twisted_smtpd.tls.issuing import common_name, issue_authority, issue_server
 
 __all__ = ["Authority", "authority"]
 
@@ -37,36 +37,9 @@ class _Issuer(NamedTuple):
     key: ec.EllipticCurvePrivateKey
 
 
-def _usage(**what: bool) -> x509.KeyUsage:
-    none = dict.fromkeys(
-        (
-            *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
-            *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
-        ),
-        False,
-    )
-    return x509.KeyUsage(**{**none, **what})
-
-
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-
 def _new_authority(name: str) -> _Issuer:
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(_name(name))
-        .issuer_name(_name(name))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(_BEGIN)
-        .not_valid_after(_END)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    )
-    return _Issuer(builder.sign(key, SHA256()), key)
+    return _Issuer(issue_authority(name, key, (_BEGIN, _END)), key)
 
 
 def _general_name(name: str) -> x509.GeneralName:
@@ -79,27 +52,9 @@ def _general_name(name: str) -> x509.GeneralName:
 def _issue(issuer: _Issuer, names: tuple[str, ...], until: datetime.datetime) -> _Issuer:
     """A certificate for a server."""
     key = ec.generate_private_key(ec.SECP256R1())
-    issuer_id = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(_name(names[0]))
-        .issuer_name(issuer.certificate.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(_BEGIN)
-        .not_valid_after(until)
-        .add_extension(x509.SubjectAlternativeName(map(_general_name, names)), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        # Clients that verify strictly require these (RFC 5280 section 4.2.1), for example Python from 3.13 on.
-        .add_extension(_usage(digital_signature=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id),
-            critical=False,
-        )
-    )
-    return _Issuer(builder.sign(issuer.key, SHA256()), key)
+    subject, authority = common_name(names[0]), issuer.certificate.subject
+    certificate = issue_server([*map(_general_name, names)], key, subject, authority, issuer.key, (_BEGIN, until))
+    return _Issuer(certificate, key)
 
 
 class Authority:

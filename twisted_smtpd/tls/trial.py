@@ -11,12 +11,11 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from twisted_smtpd.tls.errors import TLSConfigurationError
+from twisted_smtpd.tls.issuing import IssuingKey, Validity, common_name, issue_authority, issue_server
 from twisted_smtpd.tls.pem import Credentials, PrivateKey, load_authorities, load_credentials
 
 __all__ = ["Files", "generate", "written"]
@@ -25,6 +24,7 @@ DAY = datetime.timedelta(days=1)
 VALID = 91 * DAY
 
 _SELF_SIGNED = "twisted-smtpd self-signed, for tests only"
+_SERVER = "twisted-smtpd, for tests only"
 _AUTHORITY = "twisted-smtpd throw-away authority, for tests only"
 
 
@@ -50,7 +50,8 @@ def generate(hostname: str, *, rsa: bool = False) -> Credentials:
     :raises TLSConfigurationError: if the name can't be in a certificate.
     """
     key = _key(rsa)
-    certificate = _server(_names(hostname), key, _name(_SELF_SIGNED), key)
+    name = common_name(_SELF_SIGNED)
+    certificate = issue_server(_names(hostname), key, name, name, key, _validity())
     return Credentials(certificate, key, (), "the self-signed certificate")
 
 
@@ -72,8 +73,9 @@ def written(folder: str | os.PathLike[str], hostname: str, *, rsa: bool = False)
     if _will_do(files, names, rsa):
         return files
     authority_key, key = _key(rsa), _key(rsa)
-    authority = _authority(authority_key)
-    certificate = _server(names, key, authority.subject, authority_key)
+    validity = _validity()
+    authority = issue_authority(_AUTHORITY, authority_key, validity)
+    certificate = issue_server(names, key, common_name(_SERVER), authority.subject, authority_key, validity)
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -98,7 +100,7 @@ def _will_do(files: Files, names: list[x509.GeneralName], rsa: bool) -> bool:
         found = load_credentials(files.certificate, files.key)
     except TLSConfigurationError as error:
         raise TLSConfigurationError(f"{error}; remove {there[0]} to have it made anew") from None
-    if authority.subject != _name(_AUTHORITY) or found.certificate.issuer != authority.subject:
+    if authority.subject != common_name(_AUTHORITY) or found.certificate.issuer != authority.subject:
         raise TLSConfigurationError(f"{files.certificate} is no throw-away certificate: name another folder")
     try:
         found.certificate.verify_directly_issued_by(authority)
@@ -133,76 +135,16 @@ def _is_rsa(key: PrivateKey) -> bool:
     return isinstance(key, rsa.RSAPrivateKey)
 
 
-def _key(is_rsa: bool) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
+def _key(is_rsa: bool) -> IssuingKey:
     if is_rsa:
         return rsa.generate_private_key(public_exponent=65537, key_size=2048)
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-
-def _begun(subject: x509.Name, issuer: x509.Name, key: PrivateKey, issuer_key: PrivateKey) -> x509.CertificateBuilder:
+def _validity() -> Validity:
     # Clocks differ: to clients whose clock is slow, a certificate made this second is not yet valid.
     start = datetime.datetime.now(datetime.timezone.utc) - DAY
-    key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    issuer_id = x509.SubjectKeyIdentifier.from_public_key(issuer_key.public_key())
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + VALID)
-        # Clients that verify strictly require these (RFC 5280 section 4.2.1), for example Python from 3.13 on.
-        .add_extension(key_id, critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id), critical=False)
-    )
-
-
-def _server(
-    names: list[x509.GeneralName],
-    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
-    issuer: x509.Name,
-    issuer_key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
-) -> x509.Certificate:
-    return (
-        _begun(issuer if issuer_key is key else _name("twisted-smtpd, for tests only"), issuer, key, issuer_key)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        # Old clients, for which an RSA key is wanted, encrypt with it (RFC 5246 section 7.4.7.1).
-        .add_extension(_usage(digital_signature=True, key_encipherment=_is_rsa(key)), critical=True)
-        .sign(issuer_key, hashes.SHA256())
-    )
-
-
-def _authority(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> x509.Certificate:
-    name = _name(_AUTHORITY)
-    return (
-        _begun(name, name, key, key)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(key_cert_sign=True), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-
-
-def _usage(
-    digital_signature: bool = False, key_encipherment: bool = False, key_cert_sign: bool = False
-) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=digital_signature,
-        content_commitment=False,
-        key_encipherment=key_encipherment,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=key_cert_sign,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
+    return start, start + VALID
 
 
 def _names(hostname: str) -> list[x509.GeneralName]:
