@@ -7,6 +7,7 @@ import gc
 import os
 import ssl
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 from cryptography import x509
@@ -181,6 +182,26 @@ class ServerNameTests(TLSTestCase):
         first = self.write("one.pem", self.one.pem, self.one.key_pem)
         creator = ServerCertificates([(first, None), (path, None)])
         self.assertEqual(Link(creator, Client(b"bare.example")).presented(), bare.der)
+
+
+class OldVersionTests(TLSTestCase):
+    """TLS 1.0 for old devices, with either library."""
+
+    def files_of_each(self, **options: Any) -> Iterator[CertificateFiles]:
+        for by_ssl in (False, True):
+            files = self.files(name=f"server{by_ssl}", **options)
+            if by_ssl:
+                files.choose_engine(exporter=False)
+                self.assertIsInstance(files.engine(), SSLObjectConnection)
+            yield files
+
+    def test_it_works_where_it_is_the_minimum(self) -> None:
+        for files in self.files_of_each(minimum_version=ssl.TLSVersion.TLSv1):
+            self.assertPasses(Link(files, Client(version=SSL.TLS1_VERSION)))
+
+    def test_it_does_not_by_default(self) -> None:
+        for files in self.files_of_each():
+            self.assertFails(Link(files, Client(version=SSL.TLS1_VERSION)))
 
 
 class SSLServerNameTests(ServerNameTests):

@@ -44,6 +44,14 @@ class _Policy:
     require_client_certificate: bool
     session_id: bytes
 
+    @property
+    def cipher_list(self) -> str | None:
+        """The ciphers; ``None`` for OpenSSL's own."""
+        if self.ciphers is None and self.minimum_version < ssl.TLSVersion.TLSv1_2:
+            # At its own level, OpenSSL 3 refuses these versions whatever the minimum is: they sign with SHA-1.
+            return "DEFAULT:@SECLEVEL=0"
+        return self.ciphers
+
 
 def _check_minimum(version: ssl.TLSVersion) -> None:
     known = (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
@@ -69,10 +77,6 @@ def _context(credentials: Credentials, policy: _Policy, authorities: Sequence[x5
     """
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(policy.minimum_version)
-    ciphers = policy.ciphers
-    if ciphers is None and policy.minimum_version < ssl.TLSVersion.TLSv1_2:
-        # At its own level, OpenSSL 3 refuses these versions whatever the minimum is: they sign with SHA-1.
-        ciphers = "DEFAULT:@SECLEVEL=0"
     context.set_options(_OPTIONS)
     # Tickets need no memory here and work with both versions of TLS; a cache would hold 20,480 sessions.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
@@ -80,7 +84,7 @@ def _context(credentials: Credentials, policy: _Policy, authorities: Sequence[x5
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     # Other servers' sessions are refused.  Also, OpenSSL needs an id if clients are asked for certificates.
     context.set_session_id(policy.session_id)
-    if ciphers is not None:
+    if (ciphers := policy.cipher_list) is not None:
         try:
             context.set_cipher_list(ciphers.encode("ascii"))
         except (SSL.Error, UnicodeError) as error:
@@ -166,7 +170,7 @@ class _Certificates(OwnCreator):
         contexts = None
         if self._by_ssl:
             try:
-                contexts = made_of(loaded, self._policy.minimum_version, self._policy.ciphers)
+                contexts = made_of(loaded, self._policy.minimum_version, self._policy.cipher_list)
             except TLSConfigurationError as error:
                 # Another OpenSSL than pyOpenSSL's, which may know other ciphers and keys.
                 _log.info("the standard library's TLS can't be used: {reason}", reason=str(error))
