@@ -13,7 +13,6 @@ from twisted_smtpd.cli.auth import announce
 from twisted_smtpd.cli.command import Options
 from twisted_smtpd.cli.server import named_by_flag
 from twisted_smtpd.factory import SMTPFactory
-from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.metrics.figures import Collect, Reading, snapshot
 from twisted_smtpd.runtime.computing import give_way
 from twisted_smtpd.runtime.exit_status import leave_with, program_name
@@ -21,7 +20,6 @@ from twisted_smtpd.runtime.leaving import BoundedExit
 from twisted_smtpd.runtime.lifecycle import reloadables
 from twisted_smtpd.runtime.steady import make_steady
 from twisted_smtpd.service import Reloadable, ServerService, ServersService
-from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.workers.worker import Link, WorkerService
 
 __all__ = ["Options", "makeService"]
@@ -60,7 +58,7 @@ def _factory(options: Options) -> SMTPFactory:
     if lmtp and any(listener.name.endswith(":25") for listener in options.listeners):
         options.refuse("--lmtp: not on port 25, where clients speak SMTP (RFC 2033 section 5)")
     try:
-        factory = SMTPFactory(options.handler, protocol=LMTP if lmtp else SMTP, **options.server_options())
+        factory = SMTPFactory(options.handler, protocol=options.protocol(), **options.server_options())
     except (ValueError, TypeError) as error:
         options.refuse(named_by_flag(str(error)))
     if options["auth-required"] and not factory.settings.mechanisms:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -337,6 +338,41 @@ class MistakeTests(SynchronousTestCase):
             error = self.assertRaises(ValueError, Failure, *arguments)
             self.assertIn(text, str(error))
         self.assertIn("chance", str(self.assertRaises(ValueError, Failure, "RCPT", "drop", chance=2.0)))
+
+    def test_in_json_it_is_the_same(self) -> None:
+        for failure in (
+            Failure("rcpt", "451 4.7.1 later", times=2, after=1, match="bart@", chance=0.5, seed=7),
+            Failure("NOOP", b"\xff\x00hi\r\n"),
+            Failure("EHLO", "without size"),
+            Failure("CONTENT", "drop", octets=100),
+            Failure("MAIL", "slow", delay=2.5),
+        ):
+            given = json.loads(json.dumps(failure.as_dict()))
+            again = Failure.from_dict(given)
+            self.assertEqual((again.as_dict(), again.raw, str(again.reply)), (given, failure.raw, str(failure.reply)))
+        self.assertEqual(Failure("RCPT", "451", match=lambda step: True).as_dict()["match"][-9:], "<lambda>>")
+
+    def test_json_that_can_not_be_a_failure(self) -> None:
+        for given, words in (
+            ({"where": "RCPT"}, "'what' is missing"),
+            ({"where": "RCPT", "what": "451", "colour": "red"}, "'colour' is none of where, what"),
+            ({"where": "RCPT", "what": "451", "times": True}, "times: True is of the wrong type"),
+            ({"where": "RCPT", "what": "451", "after": -1}, "after: 0 or more, not -1"),
+            ({"where": "RCPT", "what": "raw \\x"}, "octets as in Python"),
+        ):
+            self.assertIn(words, str(self.assertRaises(ValueError, Failure.from_dict, given)))
+
+    def test_a_code_alone_has_a_text(self) -> None:
+        self.assertEqual(str(Failure("RCPT", "451").reply), "451 Failure on demand")
+
+    def test_failures_have_numbers(self) -> None:
+        failures = Failures()
+        one, two = failures.add(Failure("RCPT", "451")), failures.add(Failure("DATA", "drop"))
+        self.assertEqual(([failure.id for failure in failures], failures.get(2), failures.get(3)), ([1, 2], two, None))
+        one.remove()
+        self.assertEqual(list(failures), [two])
+        failures.clear()
+        self.assertEqual(failures.add(Failure("DATA", "drop")).id, 3)
 
     def test_its_repr_says_what_it_is(self) -> None:
         self.assertEqual(repr(Failure("rcpt", "451 no")), "<Failure RCPT: 451 no; happened 0 times>")

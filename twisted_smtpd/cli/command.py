@@ -17,6 +17,7 @@ from twisted_smtpd import __version__
 from twisted_smtpd.cli.auth import AuthOptions
 from twisted_smtpd.cli.config_file import Configuration, read_configuration
 from twisted_smtpd.cli.environment import from_environment
+from twisted_smtpd.cli.failures import FailureOptions
 from twisted_smtpd.cli.groups import flag_row, own_parameter_row
 from twisted_smtpd.cli.handler import HandlerOptions
 from twisted_smtpd.cli.help import help_text
@@ -25,7 +26,6 @@ from twisted_smtpd.cli.masking import without_secrets
 from twisted_smtpd.cli.proxies import TrustOptions
 from twisted_smtpd.cli.server import ServerOptions
 from twisted_smtpd.cli.sources import Layer, changed_keys, from_command_line, merged
-from twisted_smtpd.cli.tls import TLSOptions
 from twisted_smtpd.cli.workers import WorkerOptions
 from twisted_smtpd.handlers.registry import HandlerError
 from twisted_smtpd.options.command import COMMAND, FLAGS
@@ -57,7 +57,7 @@ def refuse(error: object) -> NoReturn:
 
 
 # The last group is the first to check its options, so that no handler is made for a command line that is wrong.
-class Options(HandlerOptions, WorkerOptions, TLSOptions, TrustOptions, AuthOptions, ServerOptions):
+class Options(HandlerOptions, WorkerOptions, FailureOptions, TrustOptions, AuthOptions, ServerOptions):
     """The command line of ``twist smtpd``, and the options of its first listener.
 
     :param reactor: see :class:`~twisted_smtpd.cli.listening.ListenOptions`.

@@ -100,6 +100,11 @@ TOPICS = (
         ),
         examples=("--auth-file users --auth-required --tlscert both.pem",),
     ),
+    Topic(
+        "Failures on demand",
+        "failures",
+        examples=("--fail 'rcpt=451:10%' --fail-seed 7", "--fail 'answer=drop:times=1:match=bart@'"),
+    ),
 )
 
 

@@ -207,6 +207,24 @@ _ROWS = (
         flag="auth-any",
         group="auth",
     ),
+    Option(
+        None,
+        "fail on purpose, to test clients: WHERE is a command, CONNECT, TLS, AUTH, CONTENT, MESSAGE or ANSWER; WHAT is "
+        "a reply, drop, reset, stall, slow, split, garble or greylist; then a chance (:10%), :times=N, :after=N or "
+        ":match=TEXT; may be repeated",
+        flag="fail",
+        group="failures",
+        metavar="WHERE=WHAT",
+        repeats=True,
+    ),
+    Option(
+        0,
+        "with the same seed, the same clients fail",
+        unit=COUNT,
+        high=2**31,
+        flag="fail-seed",
+        group="failures",
+    ),
 )
 
 #: The options of the command line's own, by flag.

@@ -20,7 +20,7 @@ MAX_EHLO_RESPONSES = 64
 async def greet(client: ClientView) -> None:
     """Greet the client, which is UNWELCOME until now, if ``handle_CONNECT`` lets it in."""
     client._meet()
-    if "CONNECT" in client._settings.hooks:
+    if "CONNECT" in client._settings.asked:
         # RFC 5321 section 3.1: after 554 the client may still say QUIT.  A hook that fails lets no client in.
         status = await client._call_handler_hook("CONNECT")
         code = 250 if status is MISSING else Reply.parse(status).code

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.replies import BadStatus, Reply
@@ -15,7 +16,7 @@ from twisted_smtpd.wire.replies import BadStatus, Reply
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["PLACES", "Failure", "Failures", "Step"]
+__all__ = ["PLACES", "Failure", "Failures", "Step", "parse_failure"]
 
 #: Places that are no commands.
 PLACES = {
@@ -36,6 +37,8 @@ REPLIES = {
     "try again": "451 4.3.0 Try again later",
     "shutting down": "421 4.3.2 Shutting down, try again later",
 }
+#: What a reply says that is given as a code only.
+ON_DEMAND = "Failure on demand"
 GREYLISTED = Reply(451, "4.7.1", ("Greylisted, try again later",))
 #: What is no reply.
 GARBAGE = b"\x00\xff!? \x1b[0m no reply at all\r\n"
@@ -58,6 +61,14 @@ SLOW, SPLIT = 1.0, 0.001
 _MAX_GREYLISTED = 10_000
 
 _VERB = re.compile(r"[A-Z0-9]{1,32}", re.ASCII)
+#: How octets in the place of a reply are written in a text; then come the octets, with Python's escapes.
+RAW = "raw "
+# What follows the action in the text of a failure.
+_QUALIFIERS = ("times", "after", "match", "delay", "octets")
+_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%", re.ASCII)
+_QUALIFIER = re.compile(rf":(?=(?:{'|'.join(_QUALIFIERS)})=|[0-9]+(?:\.[0-9]+)?%)", re.ASCII)
+# Seconds: a failure that waits longer is a mistake.
+_MAX_DELAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,9 @@ class Step:
 class Failure:
     """One thing that goes wrong.  :meth:`MailServer.fail` makes it; used with ``with``, it ends with the block.
 
+    :ivar id: its number among the failures of a server, from 1.
     :ivar where: the command or place.
+    :ivar what: what was asked for.
     :ivar action: ``"reply"``, ``"raw"`` for octets, or what was asked for: ``"drop"`` and so on.
     :ivar reply: the reply, for ``"reply"``.
     :ivar raw: the octets, for ``"raw"``.
@@ -108,24 +121,56 @@ class Failure:
             self.where = "EHLO"
         if self.where != "*" and not _VERB.fullmatch(self.where):
             raise ValueError(f"{where!r} is neither a command nor one of {', '.join(PLACES)}")
+        _check_numbers(times=times, after=after, delay=delay, octets=octets)
         if not 0 < chance <= 1:
             raise ValueError(f"chance: above 0, at most 1, not {chance}")
         self.reply, self.raw, self.words = GREYLISTED, GARBAGE, frozenset[str]()
+        self.what = what
         self.action = self._parse(what)
         self.delay = {"split": SPLIT}.get(self.action, SLOW) if delay is None else delay
-        self.octets, self.used = octets, 0
-        self._times, self._after, self._match = times, after, match
-        self._chance, self._random = chance, random.Random(seed)
+        self.times, self.after, self.match, self.chance, self.seed = times, after, match, chance, seed
+        self.id, self.octets, self.used = 0, octets, 0
+        self._spared = 0
+        self._random = random.Random(seed)
         self._greylist: dict[tuple[str | None, str], None] = {}
         self._remove: Callable[[Failure], None] = _nothing
 
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Failure:
+        """Make one from what :meth:`as_dict` gives; ``id`` and ``used`` are ignored.
+
+        :param given: ``where`` and ``what``, and what else is wanted.
+        :raises ValueError: if something is missing, unknown, of the wrong type or out of bounds.
+        """
+        values = {key: value for key, value in given.items() if key not in ("id", "used")}
+        for key, value in values.items():
+            if key not in _KINDS:
+                raise ValueError(f"{key!r} is none of {', '.join(_KINDS)}")
+            if not isinstance(value, _KINDS[key]) or isinstance(value, bool):
+                raise ValueError(f"{key}: {value!r} is of the wrong type")
+        if missing := [key for key in ("where", "what") if key not in values]:
+            raise ValueError(f"{missing[0]!r} is missing")
+        return cls(values.pop("where"), values.pop("what"), **values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for JSON.  A function for ``match`` is shown by its name, in angle brackets."""
+        match = f"<{getattr(self.match, '__qualname__', 'function')}>" if callable(self.match) else self.match
+        what = self.what
+        if isinstance(what, bytes):
+            what = f"{RAW}{what.decode('latin-1').encode('unicode_escape').decode('ascii')}"
+        options = {name: getattr(self, name) for name in ("times", "after", "delay", "octets", "chance", "seed")}
+        return {"id": self.id, "where": self.where, "what": what, "match": match, **options, "used": self.used}
+
     def _parse(self, what: str | bytes) -> str:
+        if isinstance(what, str) and what.startswith(RAW):
+            what = _octets(what)
         if isinstance(what, bytes):
             self.raw = what
             action = "raw"
         elif what[:3].isdigit() or what in REPLIES:
             try:
-                self.reply = Reply.parse(REPLIES.get(what, what))
+                text = REPLIES.get(what, what)
+                self.reply = Reply.parse(f"{text} {ON_DEMAND}" if len(text) == 3 else text)
             except BadStatus as error:
                 raise ValueError(f"{what!r} is no reply: {error}") from error
             action = "reply"
@@ -148,14 +193,14 @@ class Failure:
         """Whether it happens at this step; if so, that is counted."""
         if self.where not in (step.where, "*") or (self.where == "*" and step.where in PLACES):
             return False
-        if self._times is not None and self.used >= self._times:
+        if self.times is not None and self.used >= self.times:
             return False
         if not self._matches(step):
             return False
-        if self._after > 0:
-            self._after -= 1
+        if self._spared < self.after:
+            self._spared += 1
             return False
-        if self._chance < 1 and self._random.random() >= self._chance:
+        if self.chance < 1 and self._random.random() >= self.chance:
             return False
         if self.action == "greylist" and not self._is_new(step):
             return False
@@ -163,9 +208,9 @@ class Failure:
         return True
 
     def _matches(self, step: Step) -> bool:
-        if callable(self._match):
-            return bool(self._match(step))
-        return self._match is None or self._match.casefold() in step.line.casefold()
+        if callable(self.match):
+            return bool(self.match(step))
+        return self.match is None or self.match.casefold() in step.line.casefold()
 
     def _is_new(self, step: Step) -> bool:
         """Whether the greylist has not seen this sender with this recipient, or message."""
@@ -196,19 +241,91 @@ def _nothing(failure: Failure) -> None:
     """Stands for the removal of a failure that no server has."""
 
 
+#: The types of a failure's values in JSON.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "where": (str,),
+    "what": (str,),
+    "times": (int, type(None)),
+    "after": (int,),
+    "match": (str, type(None)),
+    "delay": (int, float, type(None)),
+    "octets": (int,),
+    "chance": (int, float),
+    "seed": (int,),
+}
+
+
+def _check_numbers(times: int | None, after: int, delay: float | None, octets: int) -> None:
+    if times is not None and times < 1:
+        raise ValueError(f"times: 1 or more, not {times}")
+    for name, value in (("after", after), ("octets", octets)):
+        if value < 0:
+            raise ValueError(f"{name}: 0 or more, not {value}")
+    if delay is not None and not (math.isfinite(delay) and 0 <= delay <= _MAX_DELAY):
+        raise ValueError(f"delay: between 0 and {_MAX_DELAY:,} seconds, not {delay}")
+
+
+def _octets(what: str) -> bytes:
+    """The octets that a text describes."""
+    try:
+        return what[len(RAW) :].encode("latin-1").decode("unicode_escape").encode("latin-1")
+    except UnicodeError as error:
+        raise ValueError(f"{what!r}: octets as in Python, such as {RAW}220 hi\\r\\n") from error
+
+
+def parse_failure(text: str, seed: int = 0) -> Failure:
+    """Read a failure as the command line has it: ``rcpt=451:10%`` or ``data=drop:times=2:match=bart@``.
+
+    :param text: the place, ``=``, what happens, and after colons a chance in percent, ``times=``, ``after=``,
+        ``match=``, ``delay=`` or ``octets=``.
+    :param seed: for the chance.
+    :raises ValueError: if it can't be read.
+    """
+    where, equals, rest = text.partition("=")
+    what, *qualifiers = _QUALIFIER.split(rest)
+    if not (where.strip() and equals and what.strip()):
+        raise ValueError(f"{text!r} is not WHERE=WHAT, such as rcpt=451:10%")
+    options: dict[str, Any] = {}
+    for qualifier in qualifiers:
+        name, value = _qualifier(qualifier)
+        if name in options:
+            raise ValueError(f"{text!r} has {name} twice")
+        options[name] = value
+    return Failure(where, what if what.startswith(RAW) else what.strip(), seed=seed, **options)
+
+
+def _qualifier(text: str) -> tuple[str, Any]:
+    if percent := _PERCENT.fullmatch(text):
+        return "chance", float(percent[1]) / 100
+    name, _, value = text.partition("=")
+    if name == "match":
+        return name, value
+    try:
+        return name, float(value) if name == "delay" else int(value)
+    except ValueError:
+        raise ValueError(f"{text!r}: a number is wanted") from None
+
+
 class Failures:
-    """The failures of one server, in the order in which they were asked for."""
+    """The failures of one server, in the order in which they were asked for; may be used in any thread."""
 
     def __init__(self) -> None:
         self._lock = RLock()
         self._all: list[Failure] = []
+        self._last_id = 0
 
     def add(self, failure: Failure) -> Failure:
-        """Have a failure happen from now on."""
+        """Have a failure happen from now on; it gets an ``id``."""
         with self._lock:
+            self._last_id += 1
+            failure.id = self._last_id
             failure._remove = self.remove
             self._all.append(failure)
         return failure
+
+    def get(self, id: int) -> Failure | None:
+        """The failure of this number."""
+        return next((failure for failure in self if failure.id == id), None)
 
     def remove(self, failure: Failure) -> None:
         """Forget a failure, if it is there."""
@@ -223,6 +340,10 @@ class Failures:
 
     def __len__(self) -> int:
         return len(self._all)
+
+    def __iter__(self) -> Iterator[Failure]:
+        with self._lock:
+            return iter(list(self._all))
 
     def due(self, where: str, line: str, session: Session, envelope: Envelope) -> Failure | None:
         """The first failure that happens at a step; see :class:`Step`."""

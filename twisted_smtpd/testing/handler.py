@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted_smtpd.auth.credentials import BearerToken, CramMD5Response
 from twisted_smtpd.auth.results import AuthResult, Identity, LoginPassword
-from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.session import Envelope, Recipient, Session
 from twisted_smtpd.store.memory import MemoryStore
 from twisted_smtpd.store.messages import NewMessage
 from twisted_smtpd.testing.protocol import SMTPDouble
@@ -31,39 +31,28 @@ class DoubleHandler:
         self.store = store
         self._began = began
 
-    async def handle_CONNECT(self, server: SMTPDouble, session: Session, envelope: Envelope) -> Any:
+    async def handle_CONNECT(self, server: SMTPDouble, session: Session, envelope: Envelope) -> str:
         self._began(session, server.transcript)
-        peer = session.peer
-        failure = server.failures.due("CONNECT", str(peer[0]) if peer else "", session, envelope)
-        return "250 OK" if failure is None else await server.status_of(failure) or "250 OK"
+        return "250 OK"
 
-    async def handle_EHLO(
-        self, server: SMTPDouble, session: Session, envelope: Envelope, hostname: str, responses: list[str]
-    ) -> list[str]:
-        session.host_name = hostname
-        return server.hide(responses)
+    async def handle_DATA(self, server: SMTPDouble, session: Session, envelope: Envelope) -> str:
+        self.store.add(NewMessage.of(session, envelope))
+        return "250 OK"
 
-    async def handle_DATA(self, server: SMTPDouble, session: Session, envelope: Envelope) -> Any:
-        if server.replies_to_each_recipient:
-            return await self._deliver(server, session, envelope)
-        refusal = await server.decide("MESSAGE")
-        self.store.add(NewMessage.of(session, envelope, refusal=refusal))
-        if refusal is not None:
-            return refusal
-        return await server.decide("ANSWER") or "250 OK"
+    def message_refused(
+        self,
+        server: SMTPDouble,
+        session: Session,
+        envelope: Envelope,
+        recipients: tuple[Recipient, ...],
+        refusal: str,
+    ) -> None:
+        """Keep a message that a failure has refused.
 
-    async def _deliver(self, server: SMTPDouble, session: Session, envelope: Envelope) -> list[str]:
-        """Decide for each recipient, as LMTP has it."""
-        statuses: list[str | None] = []
-        for recipient in envelope.recipients:
-            failure = server.failures.due("MESSAGE", f"{envelope.mail_from} {recipient.address}", session, envelope)
-            statuses.append(None if failure is None else await server.status_of(failure))
-        whole = NewMessage.of(session, envelope)
-        for refusal in dict.fromkeys(statuses):
-            its = tuple(one for one, status in zip(envelope.recipients, statuses, strict=True) if status == refusal)
-            self.store.add(replace(whole, recipients=its, refusal=refusal))
-        answer = await server.decide("ANSWER") if None in statuses else None
-        return [status or answer or "250 OK" for status in statuses]
+        :param recipients: those for whom it is refused.
+        :param refusal: the reply.
+        """
+        self.store.add(replace(NewMessage.of(session, envelope, refusal=refusal), recipients=recipients))
 
     async def handle_DISCONNECT(
         self, server: SMTPDouble, session: Session, envelope: Envelope, reason: Exception
@@ -86,9 +75,6 @@ class Users:
         self, server: SMTPDouble, session: Session, envelope: Envelope, mechanism: str, credentials: Any
     ) -> AuthResult:
         login = credentials.login.decode("utf-8", "replace")
-        failure = server.failures.due("AUTH", login, session, envelope)
-        if failure is not None and (status := await server.status_of(failure)) is not None:
-            return AuthResult(success=False, handled=False, message=status)
         if self._users is None or self._knows(login, credentials):
             return AuthResult(success=True, auth_data=Identity(credentials.login))
         return AuthResult(success=False, handled=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable, Sequence
+from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -10,33 +11,44 @@ from twisted.internet.protocol import connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure as Reason
 
+from twisted_smtpd.auth.results import AuthResult
 from twisted_smtpd.lmtp import LMTP
+from twisted_smtpd.protocol.verdict import is_many
+from twisted_smtpd.runtime.awaiting import DONE, MISSING, settle
+from twisted_smtpd.session import Envelope, Recipient, Session
 from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.testing.failures import Failure, Failures
 from twisted_smtpd.testing.transcript import Transcript
 from twisted_smtpd.testing.wire import Wire
 from twisted_smtpd.wire.content import ContentReader
-from twisted_smtpd.wire.replies import SMTPReplyError
+from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
-__all__ = ["LMTPDouble", "SMTPDouble"]
+__all__ = ["LMTPDouble", "SMTPDouble", "failing"]
 
 GO_AHEAD = "354 End data with <CR><LF>.<CR><LF>"
 END_OF_CONTENT = b"\r\n.\r\n"
 
 
 class SMTPDouble(SMTP):
-    """One SMTP connection of a server for tests.
+    """One SMTP connection of a server for tests, with any handler.
 
-    :ivar failures: what is to go wrong; the server sets it.
+    A handler may have ``message_refused(server, session, envelope, recipients, refusal)``, to keep what a failure at
+    MESSAGE has refused.
+
+    :cvar server_failures: what is to go wrong on all connections of this class; ``None`` if each has its own.
+    :ivar failures: what is to go wrong.
     :ivar transcript: the dialog.
     :ivar wire: the way out.
     """
 
+    server_failures: ClassVar[Failures | None] = None
     wire: Wire
 
     def _share(self, settings: Any) -> None:
         super()._share(settings)
-        self.failures = Failures()
+        self.failures = Failures() if self.server_failures is None else self.server_failures
+        if self.authenticator is not None:
+            self.authenticator = FailingAuthenticator(self.authenticator)
         self.transcript = Transcript()
         self._passed = False
         self._hidden: frozenset[str] = frozenset()
@@ -184,9 +196,108 @@ class SMTPDouble(SMTP):
             self.drop("the test asked for it")
         # With "stall" the rest is read, and nothing is said.
 
-    def hide(self, responses: list[str]) -> list[str]:
-        """The lines of a reply to EHLO without the extensions that this client must not see."""
-        return [line for line in responses if not (set(line[4:].upper().split(None, 1)[:1]) & self._hidden)]
+    # -- hooks ---------------------------------------------------------------------------------------------------------
+
+    def push(self, status: str | bytes | Reply) -> Awaitable[None]:
+        if self._hidden and self._verb in ("EHLO", "LHLO"):
+            text = status.decode("latin-1") if isinstance(status, bytes) else str(status)
+            lines = [line for line in text.split("\n") if not self._hides(line)]
+            if not lines:
+                return DONE
+            status = "\n".join(lines)
+        return super().push(status)
+
+    def _hides(self, line: str) -> bool:
+        """Whether a line of the reply to EHLO tells of an extension that this client must not see."""
+        return bool(set(line[4:].upper().split(None, 1)[:1]) & self._hidden)
+
+    def _call_handler_hook(self, command: str, *arguments: Any) -> Awaitable[Any]:
+        if command == "CONNECT":
+            return self._connected()
+        if command in ("DATA", "DATA_STREAM"):
+            return self._judge(command, arguments)
+        return super()._call_handler_hook(command, *arguments)
+
+    async def _connected(self) -> Any:
+        """Let the handler see the client; then let go wrong what is to go wrong at CONNECT."""
+        status = await super()._call_handler_hook("CONNECT")
+        peer = self.session.peer
+        failure = self._due("CONNECT", str(peer[0]) if peer else "")
+        try:
+            instead = None if failure is None else await self.status_of(failure)
+        except SMTPReplyError as error:
+            return error.reply
+        return status if instead is None else instead
+
+    async def _judge(self, command: str, arguments: Sequence[Any]) -> Any:
+        """Let the handler judge a message, apart from what goes wrong at MESSAGE and at ANSWER."""
+        try:
+            if not self.replies_to_each_recipient:
+                refusal = await self.decide("MESSAGE")
+                refusals = [refusal] * len(self.envelope.recipients)
+            else:
+                refusals = [await self._refusal(recipient) for recipient in self.envelope.recipients]
+            await self._note_refusals(refusals)
+            if refusals and None not in refusals:
+                for stream in arguments:
+                    async for _ in stream:
+                        # It is not kept.
+                        pass
+                return refusals if self.replies_to_each_recipient else refusals[0]
+            status = await self._ask_handler(command, arguments, refusals)
+            return await self._with_failures(status, refusals)
+        except SMTPReplyError as error:
+            return error.reply
+
+    async def _refusal(self, recipient: Recipient) -> str | None:
+        """What goes wrong at MESSAGE for one recipient (LMTP)."""
+        failure = self._due("MESSAGE", f"{self.envelope.mail_from} {recipient.address}")
+        return None if failure is None else await self.status_of(failure)
+
+    async def _note_refusals(self, refusals: Sequence[str | None]) -> None:
+        """Tell a handler that wants to know it what it does not get."""
+        note = getattr(self.event_handler, "message_refused", None)
+        if note is None:
+            return
+        for refusal in dict.fromkeys(refusals):
+            if refusal is not None:
+                pairs = zip(self.envelope.recipients, refusals, strict=True)
+                its = tuple(recipient for recipient, status in pairs if status == refusal)
+                note(self, self.session, self.envelope, its, refusal)
+
+    async def _ask_handler(self, command: str, arguments: Sequence[Any], refusals: Sequence[str | None]) -> Any:
+        """Call the handler's hook with the recipients that are left."""
+        if not any(refusals):
+            return await self._ask(command, arguments)
+        envelope = self.envelope
+        before = envelope.recipients, envelope.rcpt_tos, envelope.rcpt_options, self._accepted
+        left = [one for one, refusal in zip(before[0], refusals, strict=True) if refusal is None]
+        envelope.recipients, envelope.rcpt_tos = left, [recipient.address for recipient in left]
+        envelope.rcpt_options = [option for recipient in left for option in recipient.options]
+        self._accepted = len(left)
+        try:
+            status = await self._ask(command, arguments)
+            return [one async for one in status] if hasattr(status, "__aiter__") else status
+        finally:
+            envelope.recipients, envelope.rcpt_tos, envelope.rcpt_options, self._accepted = before
+
+    async def _ask(self, command: str, arguments: Sequence[Any]) -> Any:
+        status = await super()._call_handler_hook(command, *arguments)
+        if status is MISSING and command == "DATA" and (hook := self._settings.deprecated_data_hook) is not None:
+            status = await settle(hook(self, self.session, self.envelope), self.loop)
+        return status
+
+    async def _with_failures(self, status: Any, refusals: Sequence[str | None]) -> Any:
+        """The status with what goes wrong at ANSWER, and for the refused recipients."""
+        answer = await self.decide("ANSWER") if _is_yes(status) else None
+        if answer is not None:
+            status = answer
+        if not any(refusals):
+            return status
+        if status is MISSING:
+            status = "250 OK"
+        left = iter(status if is_many(status) else [status] * refusals.count(None))
+        return [next(left) if refusal is None else refusal for refusal in refusals]
 
     async def decide(self, where: str) -> str | None:
         """Let go wrong what is to go wrong at MESSAGE or ANSWER.
@@ -219,3 +330,46 @@ class SMTPDouble(SMTP):
 
 class LMTPDouble(SMTPDouble, LMTP):
     """One LMTP connection of a server for tests."""
+
+
+def failing(failures: Failures, lmtp: bool = False) -> type[SMTPDouble]:
+    """A protocol whose connections fail, for any handler.
+
+    :param failures: what is to go wrong.
+    :param lmtp: whether it is LMTP.
+    """
+    base = LMTPDouble if lmtp else SMTPDouble
+    return type(base.__name__, (base,), {"server_failures": failures, "__module__": __name__})
+
+
+class FailingAuthenticator:
+    """Asks an authenticator, unless something is to go wrong at AUTH.
+
+    :param authenticator: the authenticator; what else it has can be reached.
+    """
+
+    def __init__(self, authenticator: Any) -> None:
+        self._authenticator = authenticator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._authenticator, name)
+
+    async def __call__(
+        self, server: SMTPDouble, session: Session, envelope: Envelope, mechanism: str, credentials: Any
+    ) -> Any:
+        login = getattr(credentials, "login", b"")
+        name = login.decode("utf-8", "replace") if isinstance(login, bytes) else str(login)
+        failure = server.failures.due("AUTH", name, session, envelope)
+        if failure is not None and (status := await server.status_of(failure)) is not None:
+            return AuthResult(success=False, handled=False, message=status)
+        given = self._authenticator(server, session, envelope, mechanism, credentials)
+        return await settle(given, server.loop)
+
+
+def _is_yes(status: Any) -> bool:
+    """Whether a hook has taken a message, at least for some recipients."""
+    if status is MISSING:
+        return True
+    if isinstance(status, (list, tuple)):
+        return any(_is_yes(one) for one in status)
+    return str(status).startswith("2")

@@ -9,17 +9,12 @@ from threading import Condition
 from time import monotonic
 from typing import TYPE_CHECKING, Any, overload
 
-from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.task import deferLater
-from twisted.protocols.tls import TLSMemoryBIOProtocol
-from zope.interface import implementer
 
 from twisted_smtpd.controller import Controller
 from twisted_smtpd.logs.escaping import peer_text
 from twisted_smtpd.runtime.reactors import wait_for
-from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.store.memory import MAX_MESSAGES, MemoryStore
 from twisted_smtpd.store.messages import StoredMessage
 from twisted_smtpd.testing.failures import Failure, Failures, Step
@@ -27,6 +22,7 @@ from twisted_smtpd.testing.handler import DoubleHandler, Users
 from twisted_smtpd.testing.mailbox import Criteria, Mailbox, Pattern, Predicate
 from twisted_smtpd.testing.messages import ReceivedMessage
 from twisted_smtpd.testing.protocol import LMTPDouble, SMTPDouble
+from twisted_smtpd.testing.tls import FailingTLS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -47,25 +43,6 @@ def _authority() -> Authority:
     from twisted_smtpd.testing.certificates import authority
 
     return authority()
-
-
-@implementer(IOpenSSLServerConnectionCreator)
-class _TLS:
-    """TLS with a certificate of the tests' authority, good or bad."""
-
-    def __init__(self, names: tuple[str, ...], failures: Failures) -> None:
-        self._names = names
-        self._failures = failures
-
-    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        from twisted_smtpd.tls import connection_creator
-
-        client: Any = tlsProtocol.wrappedProtocol
-        # With implicit TLS there is neither a session nor an envelope yet.
-        session, envelope = client.session or Session(), client.envelope or Envelope()
-        failure = self._failures.due("TLS", str(session.peer[0]) if session.peer else "", session, envelope)
-        context = _authority().server_context(self._names, "" if failure is None else failure.action)
-        return connection_creator(context).serverConnectionForTLS(tlsProtocol)
 
 
 class _DoubleController(Controller):
@@ -122,7 +99,7 @@ class BaseMailServer:
         self._failures = Failures()
         self._mail = Mailbox(max_messages)
         self.handler = DoubleHandler(self._mail.store, self._mail.begin)
-        creator = _TLS(tuple(dict.fromkeys((hostname, "localhost", "127.0.0.1", "::1"))), self._failures)
+        creator = FailingTLS(None, tuple(dict.fromkeys((hostname, "localhost", "127.0.0.1", "::1"))), self._failures)
         if starttls and not tls:
             options.setdefault("tls_context", creator)
         if auth:
@@ -270,6 +247,11 @@ class BaseMailServer:
                 seed=seed,
             )
         )
+
+    @property
+    def failures(self) -> Failures:
+        """What goes wrong at present."""
+        return self._failures
 
     def clear_failures(self) -> None:
         """From now on nothing goes wrong."""
