@@ -12,7 +12,6 @@ import atexit
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -28,7 +27,7 @@ from twisted.internet.main import installReactor
 from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
-from twisted_smtpd.runtime.steady import steady_seconds
+from twisted_smtpd.runtime.steady import Unfrozen, steady_seconds
 from twisted_smtpd.runtime.twisted_private import (
     DAEMON_THREADS,
     MOVING,
@@ -65,6 +64,10 @@ _FORKED = (
     "start controllers after the fork only, start the process with the 'spawn' method, or give the controller a loop "
     "of its own: Controller(handler, loop=asyncio.new_event_loop())"
 )
+_PATCHED = (
+    "{library} has patched {module}: a server can't run in a thread of this process; run it in a process of its own, "
+    "with the command twisted-smtpd"
+)
 _WHY_SILENT = (
     "the server's thread is busy or blocked: by factory(), by a hook or the handler's start(), or because it can't run "
     "(gevent) or its clock stands still (freezegun)"
@@ -82,11 +85,8 @@ class SteadyLoop(asyncio.SelectorEventLoop):
     calls of a loop and not for others, and timers that were set by one time would wait for the other.
     """
 
-    # Out of a module's reach, where the function would be replaced.
-    _clock = staticmethod(time.monotonic)
-
     def time(self) -> float:
-        return self._clock()
+        return Unfrozen.monotonic()
 
 
 class LoopReactor(AsyncioSelectorReactor):
@@ -297,6 +297,21 @@ def run_on(loop: asyncio.AbstractEventLoop, function: Callable[[], Any], timeout
         raise TimeoutError(str(error) or f"not done within {timeout:g} s") from None
 
 
+def refuse_patched_threads() -> None:
+    """Refuse to start a thread where greenlets stand for threads, or have their own sockets.
+
+    :raises RuntimeError: if gevent or eventlet has patched what a thread needs.
+    """
+    for library, name, function in (
+        ("gevent", "gevent.monkey", "is_module_patched"),
+        ("eventlet", "eventlet.patcher", "is_monkey_patched"),
+    ):
+        patched = getattr(sys.modules.get(name), function, None)
+        for module in ("thread", "socket", "select"):
+            if patched is not None and (patched(module) or (module == "thread" and patched("threading"))):
+                raise RuntimeError(_PATCHED.format(library=library, module=module))
+
+
 class LoopThread:
     """A thread that runs an asyncio loop, with a reactor on it.
 
@@ -363,6 +378,8 @@ class SharedThread:
         """
         if self.forked:
             raise RuntimeError(_FORKED)
+        if self._own is None:
+            refuse_patched_threads()
         with _lock:
             reactor = global_reactor()
             if isinstance(reactor, LoopReactor) and not reactor.kept:

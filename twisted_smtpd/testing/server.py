@@ -6,7 +6,6 @@ import os
 import ssl
 from collections.abc import Callable, Mapping
 from threading import Condition
-from time import monotonic
 from typing import TYPE_CHECKING, Any, overload
 
 from twisted.internet.defer import Deferred
@@ -15,6 +14,7 @@ from twisted.internet.task import deferLater
 from twisted_smtpd.controller import Controller
 from twisted_smtpd.logs.escaping import peer_text
 from twisted_smtpd.runtime.reactors import wait_for
+from twisted_smtpd.runtime.steady import Unfrozen
 from twisted_smtpd.store.memory import MAX_MESSAGES, MemoryStore
 from twisted_smtpd.store.messages import StoredMessage
 from twisted_smtpd.testing.failures import Failure, Failures, Step
@@ -33,9 +33,6 @@ __all__ = ["DEFAULT_TIMEOUT", "AsyncMailServer", "BaseMailServer", "MailServer"]
 
 #: Seconds that ``wait_for`` waits, unless it is told otherwise.
 DEFAULT_TIMEOUT = 5.0
-
-# Out of reach of what replaces time.monotonic() in modules (freezegun).
-_clock: tuple[Callable[[], float]] = (monotonic,)
 
 
 def _authority() -> Authority:
@@ -392,10 +389,9 @@ class MailServer(BaseMailServer):
 
     def _wait_until(self, result: Callable[[], Any], timeout: float) -> Any:
         """The result, as soon as it is not ``None``; or ``None`` when the time is over."""
-        (now,) = _clock
-        end = now() + timeout
+        end = Unfrozen.monotonic() + timeout
         with self._arrival:
-            while (found := result()) is None and (left := end - now()) > 0:
+            while (found := result()) is None and (left := end - Unfrozen.monotonic()) > 0:
                 self._arrival.wait(left)
         return found
 
