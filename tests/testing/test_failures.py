@@ -389,3 +389,36 @@ class UsersTests(SynchronousTestCase):
             return self.successResultOf(asked).success
 
         self.assertEqual([ask("anne", "sécret"), ask("anne", "secret"), ask("bart", "")], [True, False, False])
+
+
+class SecretTests(DoubleCase):
+    """No secret is in the transcript; a failure that is asked for does not open another way."""
+
+    SECRET = b"AGFubmUAc2VjcmV0"
+
+    def transcript_of(self, *segments: bytes) -> str:
+        client = self.connect()
+        for segment in segments:
+            client.send(segment)
+        return str(client.protocol.transcript)
+
+    def test_of_an_exchange_the_mechanism_is_shown(self) -> None:
+        plain = self.transcript_of(b"EHLO c\r\n", b"auth plain %b\r\n" % self.SECRET)
+        login = self.transcript_of(b"EHLO c\r\n", b"AUTH LOGIN\r\n", b"YW5uZQ==\r\n", self.SECRET + b"\r\n")
+        self.assertIn("C: AUTH PLAIN ***", plain)
+        self.assertIn("C: AUTH LOGIN\nS: 334 VXNlcm5hbWU6\nC: ***\nS: 334 UGFzc3dvcmQ6\nC: ***", login)
+        self.assertNotIn(self.SECRET.decode(), plain + login)
+
+    def test_what_follows_an_auth_that_fails_is_hidden(self) -> None:
+        pipelined = b"AUTH LOGIN\r\nYW5uZQ==\r\n%b\r\nNOOP\r\n" % self.SECRET
+        for failure in ("535 5.7.8 no", GARBAGE):
+            self.failures.clear()
+            self.fail_at("AUTH", failure)
+            transcript = self.transcript_of(b"EHLO c\r\n", pipelined)
+            self.assertNotIn(self.SECRET.decode(), transcript)
+            self.assertIn("C: NOOP", transcript)
+
+    def test_a_refused_auth_and_an_unknown_mechanism(self) -> None:
+        for auth in (b"AUTH LOGIN\r\n", b"AUTH X-OURS %b\r\n" % self.SECRET):
+            transcript = self.transcript_of(auth + self.SECRET + b"\r\n")
+            self.assertNotIn(self.SECRET.decode(), transcript)

@@ -99,22 +99,15 @@ class CodeTests(SynchronousTestCase):
 
 
 class TranscriptTests(SynchronousTestCase):
-    def test_no_secret_is_in_it(self) -> None:
-        transcript = Transcript()
-        transcript.client(b"auth plain AGFubmUAc2VjcmV0")
-        transcript.client(b"AUTH LOGIN")
-        transcript.secret()
-        self.assertEqual(str(transcript), "C: auth plain (not shown)\nC: AUTH LOGIN\nC: (not shown)")
-
     def test_controls_are_shown_and_not_sent_to_the_terminal(self) -> None:
         transcript = Transcript()
-        transcript.client(b"NOOP \x1b[31m\xff\x00\xc2\x85")
-        transcript.server(b"250-a\r\n250 b\r\n")
-        self.assertEqual(transcript.lines, (r"C: NOOP \x1b[31m\xff\x00\x85", "S: 250-a", "S: 250 b"))
+        transcript.client("NOOP \x1b[31m\x00\x85")
+        transcript.server(b"250-a\xff\r\n250 b\r\n")
+        self.assertEqual(transcript.lines, (r"C: NOOP \x1b[31m\x00\x85", r"S: 250-a\xff", "S: 250 b"))
 
     def test_it_does_not_grow_without_end(self) -> None:
         transcript = Transcript()
         for _ in range(MAX_LINES + 3):
-            transcript.client(b"x" * 10_000)
+            transcript.client("x" * 10_000)
         self.assertEqual((len(transcript.lines), transcript.lines[-1]), (MAX_LINES + 1, "-- 3 more lines"))
         self.assertLess(len(str(transcript)), MAX_LINES * 600)

@@ -11,7 +11,7 @@ from twisted_smtpd.protocol.settings import SharedSettings
 from twisted_smtpd.wire.commands import parse_command
 from twisted_smtpd.wire.replies import SMTPReplyError
 
-__all__ = ["Transcript"]
+__all__ = ["Transcript", "shown_client_line"]
 
 
 class Waiting(Protocol):
@@ -43,6 +43,25 @@ class Traced(Client, Protocol):
         """The verbs that are known."""
 
 
+def shown_client_line(connection: Traced, line: bytes) -> str:
+    """A line that the client has said, as it may be shown; to be called before the line is acted on.
+
+    :param connection: the connection.
+    :param line: the line without its line end.
+    """
+    # A line that a command waits for is one of an AUTH exchange, or of a program's own command.
+    secret = connection._runner.input is not None or (connection._hidden_lines and not _is_known(connection, line))
+    return HIDDEN if secret else shown_line(line, connection._settings.mechanisms)
+
+
+def _is_known(connection: Traced, line: bytes) -> bool:
+    commands = connection._commands
+    try:
+        return parse_command(line, commands)[0] in commands
+    except SMTPReplyError:
+        return False
+
+
 class Transcript:
     """Writes down the dialog of one connection.
 
@@ -59,17 +78,7 @@ class Transcript:
 
         :param line: the line without its line end.
         """
-        connection = self._connection
-        # A line that a command waits for is one of an AUTH exchange, or of a program's own, which nobody here knows.
-        secret = connection._runner.input is not None or (connection._hidden_lines and not self._is_known(line))
-        self._say("C", HIDDEN if secret else shown_line(line, connection._settings.mechanisms))
-
-    def _is_known(self, line: bytes) -> bool:
-        commands = self._connection._commands
-        try:
-            return parse_command(line, commands)[0] in commands
-        except SMTPReplyError:
-            return False
+        self._say("C", shown_client_line(self._connection, line))
 
     def refused_line(self) -> None:
         """The client has said a line that can't be read, or is too long."""

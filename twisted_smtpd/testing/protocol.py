@@ -13,6 +13,8 @@ from twisted.python.failure import Failure as Reason
 
 from twisted_smtpd.auth.results import AuthResult
 from twisted_smtpd.lmtp import LMTP
+from twisted_smtpd.protocol.reporting import HIDDEN_LINES
+from twisted_smtpd.protocol.transcript import shown_client_line
 from twisted_smtpd.protocol.verdict import is_many
 from twisted_smtpd.runtime.awaiting import DONE, MISSING, settle
 from twisted_smtpd.session import Envelope, Recipient, Session
@@ -78,14 +80,13 @@ class SMTPDouble(SMTP):
     # -- commands ------------------------------------------------------------------------------------------------------
 
     def lineReceived(self, line: bytes) -> None:
-        if self._runner.input is not None:
-            self.transcript.secret()
-        elif self._passed:
+        if self._passed:
             self._passed = False
         else:
-            self.transcript.client(line)
+            answers_challenge = self._runner.input is not None
+            self.transcript.client(shown_client_line(self, line))
             try:
-                if self._goes_wrong(line):
+                if not answers_challenge and self._goes_wrong(line):
                     return
             except Exception as error:
                 # The test's own `match` has failed.
@@ -98,7 +99,7 @@ class SMTPDouble(SMTP):
         text = line.decode("utf-8", "replace")
         verb = text.split(None, 1)[0].upper() if text.strip() else ""
         if verb in self._hidden:
-            self._verb = verb
+            self._note_command(verb, line)
             self._runner.start(self._refuse_hidden(verb))
             return True
         failure = self._due("EHLO" if verb == "LHLO" else verb, text)
@@ -110,11 +111,17 @@ class SMTPDouble(SMTP):
         if failure.action == "without":
             self._hidden = failure.words
             return False
-        self._verb = verb
+        self._note_command(verb, line)
         if verb == "RCPT" and failure.action in ("reply", "greylist"):
             self._recipient_refused()
         self._runner.start(self._fail_command(failure, line))
         return True
+
+    def _note_command(self, verb: str, line: bytes) -> None:
+        """Note what is refused here, for the log; and that secrets may follow, as after any AUTH that is refused."""
+        self._verb, self._line = verb, line
+        if verb == "AUTH":
+            self._hidden_lines = HIDDEN_LINES
 
     def _due(self, where: str, line: str) -> Failure | None:
         return self.failures.due(where, line, self.session, self.envelope)

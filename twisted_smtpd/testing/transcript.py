@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted_smtpd.logs.masking import shown_reply
+
 __all__ = ["MAX_LINES", "Transcript"]
 
 #: Lines of a dialog that are kept; of a longer one, these are its first.
@@ -15,23 +17,16 @@ MAX_WIDTH = 500
 class Transcript:
     """What was said in a session: ``C:`` by the client, ``S:`` by the server, ``--`` is a remark.
 
-    Passwords are left out, and of a message only the size is told.
+    Secrets are ``***``, and of a message only the size is told.
     """
 
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._more = 0
 
-    def client(self, line: bytes) -> None:
-        """Note a command line, without its line end.  Of AUTH only the mechanism is kept."""
-        words = line.split(None, 2)
-        if len(words) > 2 and words[0].upper() == b"AUTH":
-            line = b" ".join((*words[:2], b"(not shown)"))
+    def client(self, line: str) -> None:
+        """Note a line of the client, as it may be shown (:func:`~twisted_smtpd.protocol.transcript.shown_client_line`)."""
         self._add("C:", _readable(line))
-
-    def secret(self) -> None:
-        """Note a line of a client that signs in."""
-        self._add("C:", "(not shown)")
 
     def content(self, size: int) -> None:
         """Note a message.
@@ -44,7 +39,7 @@ class Transcript:
     def server(self, data: bytes) -> None:
         """Note what the server sends: replies, or parts of them."""
         for line in data.removesuffix(b"\r\n").split(b"\r\n"):
-            self._add("S:", _readable(line))
+            self._add("S:", _readable(shown_reply(line).decode("utf-8", "backslashreplace")))
 
     def remark(self, text: str) -> None:
         """Note an event, such as the end of the connection."""
@@ -71,7 +66,6 @@ class Transcript:
     __hash__ = object.__hash__
 
 
-def _readable(data: bytes) -> str:
-    """Octets as a text of one line."""
-    text = data.decode("utf-8", "backslashreplace")
+def _readable(text: str) -> str:
+    """A text in one line, without anything that a terminal obeys."""
     return "".join(char if char.isprintable() or char == "\t" else f"\\x{ord(char):02x}" for char in text)
