@@ -15,12 +15,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from bodies import HEADER, KINDS, body
+
 HOST = "127.0.0.1"
 UNSUPPORTED = 77
 TIMEOUT = 60.0
 OPENERS = 50
-HEADER = b"From: a@bench.example\r\nTo: b@bench.example\r\nSubject: load\r\n\r\n"
-LINE = b"x" * 78 + b"\r\n"
+VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class NotOffered(Exception):
@@ -36,22 +37,25 @@ class Connection:
 
     :param options: the command line.
     :param context: for TLS; ``None`` for none.
-    :raises NotOffered: if EHLO's answer lacks what the load needs.
+    :param session: a TLS session to resume.
+    :raises NotOffered: if EHLO's answer lacks what the load needs, or the session is not resumed.
     """
 
-    def __init__(self, options: argparse.Namespace, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, options: argparse.Namespace, context: ssl.SSLContext | None, session: ssl.SSLSession | None = None
+    ) -> None:
         self.options = options
         self.socket = socket.create_connection((HOST, options.port), TIMEOUT)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if context is not None and options.tls == "implicit":
-            self.socket = context.wrap_socket(self.socket)
+            self.socket = self.secure(context, session)
         self.replies = self.socket.makefile("rb")
         self.expect(220)
         self.greet()
         if context is not None and options.tls == "starttls":
             self.need(b"STARTTLS")
             self.command(b"STARTTLS", 220)
-            self.socket = context.wrap_socket(self.socket)
+            self.socket = self.secure(context, session)
             self.replies = self.socket.makefile("rb")
             self.greet()
         if options.auth:
@@ -59,6 +63,17 @@ class Connection:
             self.command(b"AUTH PLAIN " + base64.b64encode(b"\0user\0secret"), 235)
         if options.pipelining:
             self.need(b"PIPELINING")
+
+    def secure(self, context: ssl.SSLContext, session: ssl.SSLSession | None) -> ssl.SSLSocket:
+        """Shake hands."""
+        secured = context.wrap_socket(self.socket, session=session)
+        if session is not None and not secured.session_reused:
+            raise NotOffered("TLS sessions are not resumed")
+        return secured
+
+    def session(self) -> ssl.SSLSession | None:
+        """What a later connection can resume.  With TLS 1.3 the server sends it with what it says next."""
+        return self.socket.session if isinstance(self.socket, ssl.SSLSocket) else None
 
     def greet(self) -> None:
         """Say EHLO and note what is offered."""
@@ -121,23 +136,27 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("port", type=int)
     parser.add_argument("--messages", type=int, default=0)
     parser.add_argument("--size", type=int, default=1024, help="octets of the body")
+    parser.add_argument("--body", choices=KINDS, default="lines")
     parser.add_argument("--connections", type=int, default=20, help="at the same time")
     parser.add_argument("--recipients", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="send all messages of a connection before ending it")
     parser.add_argument("--pipelining", action="store_true")
     parser.add_argument("--tls", choices=("none", "starttls", "implicit"), default="none")
+    parser.add_argument("--resume", choices=tuple(VERSIONS), help="resume sessions, with this version of TLS")
     parser.add_argument("--auth", action="store_true")
     parser.add_argument("--idle", action="store_true", help="open the connections, and hold them until stdin ends")
     return parser.parse_args()
 
 
 def tls_context(options: argparse.Namespace) -> ssl.SSLContext | None:
-    """What the connections share for TLS: nothing is verified, no session is resumed."""
+    """What the connections share for TLS: nothing is verified."""
     if options.tls == "none":
         return None
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    if options.resume:
+        context.minimum_version = context.maximum_version = VERSIONS[options.resume]
     return context
 
 
@@ -156,14 +175,17 @@ def load(options: argparse.Namespace) -> float:
     :raises Exception: the first thing that went wrong on any connection.
     """
     context = tls_context(options)
-    content = HEADER + LINE * (options.size // len(LINE)) + b"x" * (options.size % len(LINE)) + b"\r\n"
+    content = HEADER + body(options.body, options.size)
     errors: list[Exception] = []
 
     def work(messages: int) -> None:
+        session = None
         try:
             for batch in [messages] if options.keep else [1] * messages:
-                connection = Connection(options, context)
+                connection = Connection(options, context, session)
                 connection.send(content, batch)
+                if options.resume:
+                    session = connection.session()
                 connection.quit()
         except Exception as error:
             errors.append(error)

@@ -11,7 +11,7 @@ from load import TARGETS, Scenario
 from measure import Sample
 
 OURS = "twisted-smtpd"
-BASES = ("smtp-sink", "aiosmtpd")
+BASES = ("smtp-sink", "aiosmtpd", "go-smtp")
 NOTHING = "-"
 
 

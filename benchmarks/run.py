@@ -9,8 +9,10 @@ import argparse
 import dataclasses
 import os
 import platform
+import ssl
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -90,8 +92,13 @@ class Benchmark:
             self.results.start.setdefault(name, []).append(server.start_seconds)
             return f"{server.start_seconds:12,.2f} s"
 
-    def round(self, peers: list[Peer], extras: set[str]) -> None:
-        """Measure everything once, each scenario on one server after the other."""
+    def round(self, peers: list[Peer], extras: set[str], number: int = 0) -> None:
+        """Measure everything once, each scenario on one server after the other.
+
+        :param number: of the round: each begins with another server.
+        """
+        first = number % len(peers) if peers else 0
+        peers = peers[first:] + peers[:first]
         for scenario in self.results.scenarios:
             for peer in peers:
                 self.attempt(scenario.key, peer.name, lambda s=scenario, p=peer: self.cost(s, p))  # type: ignore[misc]
@@ -160,10 +167,28 @@ def describe_machine(cores: Cores, rounds: int) -> dict[str, str]:
         "processor": f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.release()}",
         "cores": f"server on {cores.server}, load on {cores.load}{shared}",
+        "Python": describe_python(),
+        "OpenSSL": describe_openssl(),
         "load": "smtp-source, and what that can't do: client.py" if has_smtp_source() else "client.py",
         "rounds": str(rounds),
         "other load": f"{os.getloadavg()[0]:.1f} processes when it started (average of a minute)",
     }
+
+
+def describe_python() -> str:
+    """The interpreter of the servers in Python, and how it was built."""
+    arguments = str(sysconfig.get_config_var("CONFIG_ARGS"))
+    profiled = "with" if "--enable-optimizations" in arguments else "without"
+    return f"{platform.python_version()}, {platform.python_compiler()}, built {profiled} --enable-optimizations"
+
+
+def describe_openssl() -> str:
+    """Both libraries for TLS have one."""
+    try:
+        from OpenSSL import SSL
+    except ImportError:
+        return ssl.OPENSSL_VERSION
+    return f"{ssl.OPENSSL_VERSION} (ssl), {SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode()} (pyOpenSSL)"
 
 
 def make_certificate(folder: Path) -> Path:
@@ -197,7 +222,7 @@ def main() -> int:
         benchmark = Benchmark(results, cores, make_certificate(Path(folder)))
         for number in range(1, rounds + 1):
             print(f"round {number} of {rounds}", file=sys.stderr)
-            benchmark.round(peers, extras)
+            benchmark.round(peers, extras, number - 1)
     print(report.text(results))
     if results.failed:
         print("something failed: see above; nothing is written", file=sys.stderr)

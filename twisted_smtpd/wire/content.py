@@ -30,6 +30,9 @@ _END_OF_DATA = b"\r\n.\r\n"
 # A piece that ends with one of these may end in the middle of an end of data; the longest comes first.
 _UNDECIDED = tuple(_END_OF_DATA[:length] for length in (4, 3, 2, 1))
 
+# In text, where there are dots in most lines, a pattern is found faster than bytes.find() and rfind() find it.
+_FIND_LINE_DOT = re.compile(re.escape(_LINE_DOT)).search
+
 _BARE_NEWLINE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 # For shorter lines the search for lines of equal length costs more than it saves.
@@ -117,17 +120,27 @@ def _find_end_of_data(data: bytes) -> tuple[int, bool]:
     :returns: its index, or -1; and whether there may be stuffed dots before it.
     """
     # The search for one octet is many times as fast as for three, and base64 has no dots, only the header before it
-    # has.  bytes is searched, and split, faster from the right than from the left.
+    # has.  The end of data is mostly at the end.
     dot = data.rfind(b".")
-    if dot < 0 or (last := data.rfind(_LINE_DOT, 0, dot + 1)) < 0:
+    if dot < 0:
         return -1, False
-    if data.startswith(_CRLF, last + 3):
-        dot = data.rfind(b".", 0, last)
-        if dot < 0 or data.rfind(_LINE_DOT, 0, dot + 1) < 0:
-            return last, False
-    if data.rfind(_END_OF_DATA) < 0:
+    end = dot - len(_CRLF)
+    if end >= 0 and data.startswith(_END_OF_DATA, end):
+        dot = data.rfind(b".", 0, end)
+        if dot < 0:
+            return end, False
+    else:
+        end = -1
+    found = _FIND_LINE_DOT(data, 0, dot + 1)
+    if found is None:
+        return end, False
+    first = found.start()
+    if data.startswith(_END_OF_DATA, first):
+        return first, False
+    # bytes is searched faster from the right than from the left.
+    if end < 0 and data.rfind(_END_OF_DATA, first) < 0:
         return -1, True
-    return data.find(_END_OF_DATA), True
+    return data.find(_END_OF_DATA, first), True
 
 
 @dataclass(frozen=True, slots=True)
