@@ -31,7 +31,7 @@ class MainTests(SynchronousTestCase):
         self.calls: list[Any] = []
         self.reactor: Any = MemoryReactorClock()
         self.reactor.run = lambda: self.calls.append("run")
-        self.patch(Command, "begin_log", lambda options: self.calls.append("log"))
+        self.patch(Command, "begin_log", lambda options, lock: self.calls.append("log"))
         self.patch(os, "kill", lambda *call: self.calls.append(call))
 
     def options(self, *words: str) -> Command:
@@ -45,7 +45,7 @@ class MainTests(SynchronousTestCase):
         self.assertEqual(self.calls, ["start", "run"])
         # And signals are heard before it begins.
         (begins,) = self.reactor.whenRunningHooks
-        begins[0]()
+        begins[0](None)
         self.assertEqual(self.calls[-1], "log")
         (trigger,) = self.reactor.triggers["before"]["shutdown"]
         trigger[0]()

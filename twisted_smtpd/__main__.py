@@ -38,7 +38,7 @@ def run(options: Command, service: IService) -> None:
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     # When signals are heard: a program that reads where the server listens may send one at once.
-    reactor.callWhenRunning(options.begin_log)
+    reactor.callWhenRunning(options.begin_log, options.log_lock)
     reactor.run()
     number = options.exit.number if options.exit is not None else None
     if number is not None:

@@ -107,7 +107,9 @@ def _supervisor(options: Options) -> IService:
     assert options.binder is not None
     reactor = options.reactor
     arguments, relay = options.worker_arguments()
-    supervisor = Supervisor(reactor, options["workers"], arguments, leave=leave_with, relay=relay)
+    supervisor = Supervisor(
+        reactor, options["workers"], arguments, leave=leave_with, relay=relay, log_lock=options.log_lock
+    )
     listeners = [listener for server in options.servers for listener in server.listeners]
     service = SupervisorService(supervisor, options.binder, listeners, reactor=reactor, grace=options["grace"])
     service.trusts_unix = any(server.trusts_unix for server in options.servers)

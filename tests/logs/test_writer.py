@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_smtpd.logs.forms import json_line, untimed_text_line
 from twisted_smtpd.logs.setup import Observer, start_logging
-from twisted_smtpd.logs.writer import KEPT, LineWriter, open_log
+from twisted_smtpd.logs.writer import KEPT, LineWriter, fcntl, open_log
 
 
 class WriterTests(SynchronousTestCase):
@@ -103,3 +106,52 @@ class ObserverTests(SynchronousTestCase):
 
     def test_an_event_without_text_is_no_line(self) -> None:
         self.assertEqual((untimed_text_line({}), json_line({})), ("", ""))
+
+
+_WRITER = """\
+import os, sys
+from twisted_smtpd.logs.writer import LineWriter
+
+letter, lock, ready = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+writer = LineWriter(1, lock=lock)
+for number in range(40):
+    writer.write(letter * (20_000 if number % 2 else 100))
+# Most of it is kept now: nobody reads before all are here.
+os.write(ready, b"x")
+while writer._kept:
+    writer.close()
+"""
+
+
+class SharedPipeTests(SynchronousTestCase):
+    """Workers write their lines to the pipe of their parent."""
+
+    if fcntl is None:
+        skip = "there are no workers on this system"
+
+    def test_lines_of_several_processes_are_not_mixed(self) -> None:
+        reader, end = os.pipe()
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            # So small that no long line gets through at once.
+            fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 4096)
+        wait, ready = os.pipe()
+        with tempfile.TemporaryFile() as lock, open(reader, "rb") as log:
+            writers = [
+                subprocess.Popen(
+                    [sys.executable, "-c", _WRITER, letter, str(lock.fileno()), str(ready)],
+                    stdout=end,
+                    pass_fds=(lock.fileno(), ready),
+                )
+                for letter in "abc"
+            ]
+            os.close(end)
+            os.close(ready)
+            for _ in writers:
+                self.assertEqual(os.read(wait, 1), b"x")
+            lines = log.read().decode().splitlines()
+            for writer in writers:
+                self.assertEqual(writer.wait(60), 0)
+        os.close(wait)
+        self.assertEqual(len(lines), 120)
+        self.assertEqual({(line[0], len(set(line))) for line in lines}, {("a", 1), ("b", 1), ("c", 1)})
+        self.assertEqual({len(line) for line in lines}, {100, 20_000})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
@@ -12,7 +13,7 @@ import subprocess
 import urllib.request
 from typing import Any
 
-from tests.loopback.servers import LIMIT, TWIST, TWISTD, ServerCase
+from tests.loopback.servers import LIMIT, MODULE, TWIST, TWISTD, ServerCase
 
 # Says in its answer which process took the message.
 HANDLER = """
@@ -43,11 +44,17 @@ class WorkersTests(ServerCase):
     def serve_two(self, *words: str, command: tuple[str, ...] = TWIST) -> subprocess.Popen[str]:
         """Start two workers on a free port; return when both serve."""
         places = ("-l", "127.0.0.1:0", "--metrics=127.0.0.1:0")
-        server = self.start(command, "--workers=2", "-c", "mine.Handler", *places, *words)
-        self.page = self.read_until(server, "Metrics are at ").split()[-1]
-        self.port = int(self.read_until(server, " listens on ").rpartition("127.0.0.1:")[2].split()[0])
+        self.server = server = self.start(command, "--workers=2", "-c", "mine.Handler", *places, *words)
+        self.page = self.said(server, r"Metrics are at (http:[^\s\"]+)")
+        self.port = int(self.said(server, r"listens on 127\.0\.0\.1:([0-9]+)"))
         self.until_up(2)
         return server
+
+    def said(self, server: subprocess.Popen[str], pattern: str) -> str:
+        """What a line of the log says."""
+        found = re.search(pattern, self.read_until(server, pattern.split("(")[0].split(" 1")[0]))
+        assert found is not None
+        return found[1]
 
     def until_up(self, count: int) -> str:
         """Read the metrics until so many workers answer; the page itself waits for them, so this is no busy loop."""
@@ -184,6 +191,27 @@ class WorkersTests(ServerCase):
         self.all_workers()
         self.serve_two(command=TWISTD)
         self.all_workers()
+
+    def test_each_line_is_in_the_form_and_of_the_level_that_the_command_line_says(self) -> None:
+        self.serve_two("--log-format=json", "--trace", command=MODULE)
+        workers = self.all_workers()
+        for client in workers.values():
+            client.docmd("NOOP", "x" * 400)
+            client.close()
+        events = [json.loads(line) for line in self.end(self.server).splitlines()]
+        sessions = {event["session"].partition("-")[0] for event in events if event.get("line", "").startswith("NOOP")}
+        self.assertEqual(len(sessions), 2)
+        for session in sessions:
+            times = [event["time"] for event in events if event.get("session", "").startswith(session)]
+            self.assertEqual(times, sorted(times))
+
+    def test_the_last_words_of_a_worker_are_read(self) -> None:
+        (self.folder / "mine.py").write_text(HANDLER.replace("return", "os.write(2, b'it broke\\n'); os._exit(3) ;"))
+        server = self.serve_two("--log-format=json", command=MODULE)
+        with self.assertRaises(smtplib.SMTPServerDisconnected):
+            self.deliver(self.client())
+        self.assertEqual(self.read_until(server, "it broke"), "it broke\n")
+        self.assertIn("ended with status 3", json.loads(self.read_until(server, "another one starts"))["message"])
 
     def test_what_can_not_start_ends_with_its_status_and_one_line(self) -> None:
         for words, status in ((("-c", "nonsense"), 64), (("-c", "sink", "--auth-required"), 64)):

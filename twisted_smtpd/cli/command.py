@@ -6,6 +6,7 @@ import getopt
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NoReturn
 
@@ -32,6 +33,7 @@ from twisted_smtpd.options.command import COMMAND, FLAGS
 from twisted_smtpd.runtime.exit_status import call_program, program_name
 from twisted_smtpd.runtime.leaving import BoundedExit
 from twisted_smtpd.runtime.reactor_names import install_reactor
+from twisted_smtpd.workers import worker
 
 __all__ = ["Command", "Options", "refuse"]
 
@@ -314,6 +316,15 @@ class Command(LogOptions, Options):
             raise usage.UsageError(f"--reactor: {name!r} can't be had here: {error}") from None
 
     opt_reactor.__doc__ = COMMAND["reactor"].help
+
+    def postOptions(self) -> None:
+        super().postOptions()
+        if worker.assigned is not None:
+            self.log_lock = worker.assigned.log_lock
+        elif self.supervising and self.log_lock is None:
+            # Its end is that of the process.
+            self.log_lock, path = tempfile.mkstemp()
+            os.unlink(path)
 
     def worker_arguments(self) -> tuple[list[str], bool]:
         return ["twisted_smtpd", *self.words], False

@@ -31,10 +31,13 @@ class LogOptions(OptionGroup):
             except (OSError, ValueError) as error:
                 raise usage.UsageError(f"--log-file: {name}: {getattr(error, 'strerror', None) or error}") from None
 
-    def begin_log(self) -> None:
-        """Write the log; what was logged before is written now."""
+    def begin_log(self, lock: int | None = None) -> None:
+        """Write the log; what was logged before is written now.
+
+        :param lock: see :class:`~twisted_smtpd.logs.writer.LineWriter`.
+        """
         name = self["log-file"]
-        start_logging(self["log-format"], self["log-level"], None if name in _STANDARD_ERROR else name)
+        start_logging(self["log-format"], self["log-level"], None if name in _STANDARD_ERROR else name, lock)
 
 
 _STANDARD_ERROR = (None, "-", "+")

@@ -22,11 +22,14 @@ class WorkerOptions(ListenOptions):
     """How many processes serve, and where their metrics are served.
 
     :ivar metrics: the places that serve the metrics, once the options are parsed; none in a worker.
+    :ivar log_lock: the descriptor of a file that all processes lock while they write to the log, once the options are
+        parsed; ``None`` for a process alone, and for ``twist``.
     :ivar binder: binds the ports, in the parent of workers.
     """
 
     metrics: Sequence[Listener] = ()
     binder: Binder | None = None
+    log_lock: int | None = None
     _inheritor: Inheritor | None = None
 
     optParameters: ClassVar[list[list[Any]]] = [

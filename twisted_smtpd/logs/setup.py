@@ -60,12 +60,15 @@ def _is_of_twisted(event: Mapping[str, Any]) -> bool:
     return namespace.startswith("twisted.") or namespace == "twisted"
 
 
-def start_logging(format: str = "text", level: str = "info", file: str | None = None) -> Observer:
+def start_logging(
+    format: str = "text", level: str = "info", file: str | None = None, lock: int | None = None
+) -> Observer:
     """Begin the log of this program; what the program prints is left alone.
 
     :param format: one of :data:`FORMATS`.
     :param level: the least grave level that is written, one of :data:`LEVELS`.
     :param file: the name of a file to append to; ``None`` or ``"-"`` for the standard error.
+    :param lock: see :class:`~twisted_smtpd.logs.writer.LineWriter`.
     :returns: what writes it.
     :raises ValueError: for a format or a level that does not exist.
     :raises OSError: if the file can't be opened.
@@ -77,7 +80,7 @@ def start_logging(format: str = "text", level: str = "info", file: str | None = 
     form = FORMS[format]
     if file is None or file == "-":
         encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-        writer = LineWriter(2, encoding)
+        writer = LineWriter(2, encoding, lock=lock)
         if format == "text" and _is_journal(2):
             form = untimed_text_line
     else:

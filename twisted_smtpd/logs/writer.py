@@ -10,6 +10,11 @@ import sys
 import time
 from collections import deque
 
+try:
+    import fcntl
+except ImportError:  # no such locks on this system, and no workers either
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["KEPT", "LineWriter"]
 
 #: Octets that are kept for a reader who does not read.
@@ -19,6 +24,7 @@ AT_ONCE = select.PIPE_BUF if hasattr(select, "PIPE_BUF") else 512
 # Seconds after which what could not be written is tried again, and those that the end of the program waits for it.
 AGAIN = 0.1
 LAST = 1.0
+PAUSE = 0.005
 
 
 class LineWriter:
@@ -30,13 +36,19 @@ class LineWriter:
     :param descriptor: an open file, pipe, socket or terminal.
     :param encoding: of its text; what it can't express is escaped.
     :param path: the file's name, if it has one: it is opened again when it has been moved away (``logrotate``).
+    :param lock: a descriptor of a file that all processes have which write to the same pipe, socket or terminal: so a
+        line that is too long to be written at once is not mixed with theirs.
     :ivar lost: lines that were thrown away since the last one that was written.
     """
 
-    def __init__(self, descriptor: int, encoding: str = "utf-8", path: str | None = None) -> None:
+    def __init__(
+        self, descriptor: int, encoding: str = "utf-8", path: str | None = None, lock: int | None = None
+    ) -> None:
         self._descriptor = descriptor
         self._encoding = encoding
         self._path = path
+        self._lock = lock
+        self._holds_lock = False
         self._looked = 0.0
         self._kept: deque[bytes] = deque()
         self._size = 0
@@ -82,7 +94,7 @@ class LineWriter:
         kept = self._kept
         while kept:
             data = kept[0]
-            if not self._is_file and not self._ready(wait):
+            if not self._is_file and not (self._ready(wait) and self._take_lock(len(data))):
                 return
             try:
                 written = os.write(self._descriptor, data if self._is_file else data[:AT_ONCE])
@@ -92,12 +104,33 @@ class LineWriter:
                 # There is no reader any more, or no space: nothing of this can be told anywhere.
                 kept.clear()
                 self._size = 0
+                self._leave_lock()
                 return
             self._size -= written
             if written < len(data):
                 kept[0] = data[written:]
             else:
                 kept.popleft()
+                self._leave_lock()
+
+    def _take_lock(self, size: int) -> bool:
+        """Whether no other process is in the middle of a line.
+
+        Lines that are written at once share the lock: the system keeps them apart.
+        """
+        if self._lock is None or self._holds_lock:
+            return True
+        try:
+            fcntl.lockf(self._lock, (fcntl.LOCK_SH if size <= AT_ONCE else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        self._holds_lock = True
+        return True
+
+    def _leave_lock(self) -> None:
+        if self._lock is not None and self._holds_lock:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN)
+            self._holds_lock = False
 
     def _ready(self, wait: float) -> bool:
         try:
@@ -143,7 +176,10 @@ class LineWriter:
     def close(self) -> None:
         """Give the reader a second for what is kept; for the end of the program."""
         until = time.monotonic() + LAST
+        self.flush()
         while self._kept and time.monotonic() < until:
+            # Not only the reader, but also another process's line may be waited for.
+            time.sleep(PAUSE)
             self.flush(until - time.monotonic())
 
 

@@ -25,7 +25,10 @@ class Transcript:
         self._more = 0
 
     def client(self, line: str) -> None:
-        """Note a line of the client, as it may be shown (:func:`~twisted_smtpd.protocol.transcript.shown_client_line`)."""
+        """Note a line of the client.
+
+        :param line: as it may be shown; see :func:`~twisted_smtpd.protocol.transcript.shown_client_line`.
+        """
         self._add("C:", _readable(line))
 
     def content(self, size: int) -> None:

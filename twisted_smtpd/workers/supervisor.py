@@ -209,6 +209,7 @@ class Supervisor(ServerFactory):
     :param twist: the module that each worker runs, and its arguments.
     :param leave: is called with the exit status for this process if no worker can start.
     :param relay: whether to log what the workers print, since they have no standard output of their own.
+    :param log_lock: a file that all processes lock while they write to the log; ``None`` if they need not.
     :ivar clock: the reactor.
     :ivar stopping: whether the workers are being ended.
     :ivar proven: whether any worker has served.
@@ -224,11 +225,13 @@ class Supervisor(ServerFactory):
         *,
         leave: Callable[[int], object],
         relay: bool = False,
+        log_lock: int | None = None,
     ) -> None:
         self.clock = reactor
         self.stopping = self.proven = self._hurried = False
         self._twist = twist
         self._leave = leave
+        self._log_lock = log_lock
         self._output: Any = {1: "r", 2: "r"} if relay else {1: 1, 2: 2}
         self._slots = [_Slot(self, number) for number in range(1, size + 1)]
         self._shared: list[SharedSocket] = []
@@ -259,9 +262,12 @@ class Supervisor(ServerFactory):
         free = count(max([2, *(one.place or 0 for one in self._shared)]) + 1)
         process.hears, process.speaks = next(free), next(free)
         sockets = [replace(one, descriptor=one.place or next(free)) for one in self._shared]
-        assignment = Assignment(number, sockets, process.hears, process.speaks, announces=not self.proven)
+        lock = None if self._log_lock is None else next(free)
+        assignment = Assignment(number, sockets, process.hears, process.speaks, not self.proven, lock)
         arguments = boot_arguments(assignment, self._twist)
         child_fds = {0: self._no_input, **self._output, process.hears: "w", process.speaks: "r"}
+        if lock is not None:
+            child_fds[lock] = self._log_lock
         child_fds.update((new.descriptor, one.descriptor) for new, one in zip(sockets, self._shared, strict=True))
         self.clock.spawnProcess(process, arguments[0], arguments, env=None, childFDs=child_fds)
 

@@ -49,6 +49,7 @@ class Assignment:
     :ivar hears: the descriptor from which it reads what its parent says.
     :ivar speaks: the descriptor to which it writes for its parent.
     :ivar announces: whether it announces in the log where the server listens.
+    :ivar log_lock: the descriptor of the file that all workers lock while they write to the log, if there is one.
     """
 
     number: int
@@ -56,6 +57,7 @@ class Assignment:
     hears: int
     speaks: int
     announces: bool = False
+    log_lock: int | None = None
 
     def dumps(self) -> str:
         """The assignment as text."""
@@ -89,7 +91,8 @@ def main() -> None:
     worker.assigned = assignment = Assignment.loads(sys.argv.pop(1))
     module = sys.argv.pop(1)
     sys.argv[0] = {"twisted": "twist"}.get(module, module)
-    for descriptor in (assignment.hears, assignment.speaks, *(one.descriptor for one in assignment.sockets)):
+    lock = () if assignment.log_lock is None else (assignment.log_lock,)
+    for descriptor in (assignment.hears, assignment.speaks, *lock, *(one.descriptor for one in assignment.sockets)):
         # A child process of a handler must not keep the port open, nor the pipes, or the worker would seem alive.
         os.set_inheritable(descriptor, False)
     for number in (signal.SIGINT, signal.SIGHUP):
