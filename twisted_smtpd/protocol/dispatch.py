@@ -214,6 +214,11 @@ class Dispatch(Connection):
         return self._identity is not None and self._identity.may_vouch
 
     @property
+    def may_start_tls(self) -> bool:
+        """Whether STARTTLS is possible: there is no TLS yet, and the transport has it."""
+        return not self.session.tls and hasattr(self.transport, "startTLS")
+
+    @property
     def __ident__(self) -> str:
         return self.ident
 

@@ -187,13 +187,13 @@ class StartTLS(Extension):
     """STARTTLS (RFC 3207)."""
 
     name = "STARTTLS"
+    varies_with = ("may_start_tls",)
 
     def in_use(self, settings: SharedSettings) -> bool:
         return settings.security.starttls is not None
 
     def keyword(self, server: ClientView) -> str | None:
-        # RFC 3207 section 4.2: not once TLS is there.
-        return None if server.session.tls or not hasattr(server.transport, "startTLS") else "STARTTLS"
+        return "STARTTLS" if server.may_start_tls else None
 
 
 class RequireTLS(Extension):

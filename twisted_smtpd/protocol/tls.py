@@ -137,7 +137,7 @@ class TLSLayer:
             self._awaited = True
             await client._wait(self._timeout, self._overdue, client._sleep())
         # Imported here and below: a server without TLS does not need it.
-        from twisted_smtpd.tls import describe
+        from twisted_smtpd.tls.info import describe
 
         try:
             client.session.ssl = describe(client.transport)
@@ -162,7 +162,7 @@ class TLSLayer:
     def lost(self, reason: Failure) -> None:
         """The connection is lost; say so if it was in the middle of the handshake."""
         if self.handshaking and reason.value is not None and hasattr(self._client, "session"):
-            from twisted_smtpd.tls import explain
+            from twisted_smtpd.tls.info import explain
 
             self._log(explain(reason.value))
 

@@ -157,6 +157,10 @@ class ClientView(ConnectionView, Protocol):
     def may_vouch(self) -> bool:
         """Whether the client may say for which other client it speaks."""
 
+    @property
+    def may_start_tls(self) -> bool:
+        """Whether there is no TLS yet, and the transport has it."""
+
     def push(self, status: str | Reply) -> Awaitable[None]:
         """Send a reply, and wait while the client does not read."""
 

@@ -70,6 +70,9 @@ def _context(minimum_version: ssl.TLSVersion, ciphers: str | None) -> ssl.SSLCon
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_RENEGOTIATION
     # Without close_notify a connection may have been cut by an attacker.
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    # A second one would take a tenth of the handshake's time: OpenSSL sends two, for clients that open two connections at
+    # once and resume the same session with both.
+    context.num_tickets = 1
     # Python's own list leaves out ciphers that old devices need; with pyOpenSSL they have them.
     try:
         context.set_ciphers("DEFAULT" if ciphers is None else ciphers)

@@ -35,7 +35,8 @@ _FIND_LINE_DOT = re.compile(re.escape(_LINE_DOT)).search
 
 _BARE_NEWLINE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
-# For shorter lines the search for lines of equal length costs more than it saves.
+# For smaller pieces, and for shorter lines, the search for lines of equal length costs more than it saves.
+_LARGE = 16384
 _EQUAL_LINE = 16
 
 # Pieces shorter than _SMALL are joined until they have _GATHERED octets.  Otherwise a client that sends one octet at a
@@ -268,7 +269,7 @@ class ContentReader(ABC):
 
     def _accept(self, piece: bytes) -> None:
         """Check and keep a piece of content that is un-stuffed and does not start or end in the middle of a CRLF."""
-        if len(piece) >= _SMALL and self._is_faultless(piece):
+        if len(piece) >= _LARGE and self._is_faultless(piece):
             if self._head is not None and self._header_is_too_long(self._head, piece):
                 self.error = "header"
                 self.discard()
