@@ -5,9 +5,11 @@ It loads neither Twisted nor the server before a test asks for a fixture.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -100,10 +102,29 @@ def _users(text: str) -> dict[str, str]:
     return {name.strip(): password for name, _, password in pairs}
 
 
+@contextmanager
+def _plain_imports() -> Iterator[None]:
+    """Import without what takes a third of the time: pytest's work on assert statements, and garbage collections.
+
+    pytest works on all modules of a package with a plugin, for those that help tests with assertions; these have none.
+    """
+    finders = list(sys.meta_path)
+    collecting = gc.isenabled()
+    gc.disable()
+    sys.meta_path[:] = [finder for finder in finders if type(finder).__module__ != "_pytest.assertion.rewrite"]
+    try:
+        yield
+    finally:
+        sys.meta_path[:] = finders
+        if collecting:
+            gc.enable()
+
+
 def _serve(request: Any) -> Iterator[MailServer]:
     """A mail server for tests: hostname and port say where it is, messages what has come."""
     # Imported here: it takes a fifth of a second, and most runs of pytest need no mail server.
-    from twisted_smtpd.testing import MailServer
+    with _plain_imports():
+        from twisted_smtpd.testing import MailServer
 
     marker = request.node.get_closest_marker("smtpd")
     options = {**_parsed(_given(request.config)), **(marker.kwargs if marker else {})}
