@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import HostnameAddress, IPv6Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.fakes import (
@@ -26,7 +28,10 @@ from tests.support.fakes import (
     make_factory,
 )
 from tests.support.lives import Living
-from twisted_smtpd.factory import SMTPFactory
+from tests.support.tls_helpers import TLSTestCase
+from twisted_smtpd.auth.authenticators import AcceptAnyone
+from twisted_smtpd.factory import ImplicitTLS, SMTPFactory
+from twisted_smtpd.handlers import Sink
 from twisted_smtpd.runtime.connections import LINGER, limited_address
 from twisted_smtpd.smtp import SMTP
 
@@ -417,3 +422,43 @@ class HandlerLifeTests(SynchronousTestCase):
         started.cancel()
         self.failureResultOf(started, CancelledError)
         self.assertEqual(len(cancelled), 1)
+
+
+class NoTLSTests(TLSTestCase):
+    """AUTH that can't be offered is said at the start, once."""
+
+    NAMES = "CRAM-MD5 LOGIN OAUTHBEARER PLAIN XOAUTH2"
+    TEXT = f"AUTH {NAMES} is offered with TLS only, and there is no TLS: nobody can authenticate"
+
+    def warnings_of(self, use: Callable[[SMTPFactory], object], **options: Any) -> list[str]:
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        factory = SMTPFactory(Sink(), **{"authenticator": AcceptAnyone(), **options})
+        for _ in range(2):
+            use(factory)
+        return [formatEvent(event) for event in events if "is offered with TLS only" in str(event.get("log_format"))]
+
+    def test_at_the_start_of_the_factory(self) -> None:
+        self.assertEqual(self.warnings_of(SMTPFactory.doStart), [self.TEXT])
+
+    def test_what_gives_tls(self) -> None:
+        for options in (
+            {"tls_context": self.files()},
+            {"auth_require_tls": False},
+            {"authenticator": None},
+            {"proxy_from": ["192.0.2.1"]},
+        ):
+            self.assertEqual(self.warnings_of(SMTPFactory.doStart, **options), [], options)
+
+        context = self.files()
+
+        def with_tls(factory: SMTPFactory) -> None:
+            ImplicitTLS(factory, context).doStart()
+
+        def known(factory: SMTPFactory) -> None:
+            factory.endpoint_has_tls = True
+            factory.doStart()
+
+        for use in (with_tls, known):
+            self.assertEqual(self.warnings_of(use), [])

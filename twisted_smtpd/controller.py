@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from twisted_smtpd.auth.offer import warn_of_no_tls
 from twisted_smtpd.logs import bridge
 from twisted_smtpd.options.table import DEFAULTS
 from twisted_smtpd.runtime.host_name import own_name
@@ -199,7 +200,12 @@ class BaseController:
         except BaseException:
             self._forget(reactor)
             raise
+        self._opened(server)
+
+    def _opened(self, server: RunningServer) -> None:
         self.server = server
+        if self.ssl_context is None and isinstance(self.smtpd, SMTP):
+            warn_of_no_tls(self.smtpd._settings)
 
     def _forget(self, reactor: Any) -> None:
         self.server = self.smtpd = None
@@ -225,7 +231,7 @@ class BaseController:
             raise
         finally:
             self._starting = False
-        self.server = server
+        self._opened(server)
 
     async def close(self) -> None:
         """Stop the server: idle clients hear 421, messages in progress have :attr:`grace` seconds to finish.

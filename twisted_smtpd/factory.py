@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 
 from twisted_smtpd.assemble import settings_for
+from twisted_smtpd.auth.offer import warn_of_no_tls
 from twisted_smtpd.options.table import SMTPOptions
 from twisted_smtpd.runtime.connections import Connections
 from twisted_smtpd.runtime.lifecycle import HandlerUse, ServerInfo
@@ -30,11 +31,14 @@ class SMTPFactory(ServerFactory):
     :param handler: the object whose hooks decide what happens.
     :param protocol: the protocol class.
     :param options: see :class:`twisted_smtpd.smtp.SMTP`.
+    :ivar endpoint_has_tls: whether an endpoint has TLS of its own; ``None`` if that is not known: then there is a
+        warning at the start if AUTH needs TLS, and the options give none.
     :raises TypeError: for an option that does not exist, or a value of the wrong type.
     :raises ValueError: for a value out of bounds.
     """
 
     noisy = False
+    endpoint_has_tls: bool | None = None
 
     def __init__(self, handler: object, *, protocol: type[SMTP] = SMTP, **options: Unpack[SMTPOptions]) -> None:
         self.handler = handler
@@ -53,6 +57,8 @@ class SMTPFactory(ServerFactory):
     def startFactory(self) -> None:
         super().startFactory()  # type: ignore[no-untyped-call]
         say_most_connections(self.settings.values["max_connections"], self.connections.most)
+        if self.endpoint_has_tls is None:
+            warn_of_no_tls(self.settings)
 
     def buildProtocol(self, addr: IAddress | None) -> SMTP:
         protocol: SMTP
@@ -119,6 +125,7 @@ class ImplicitTLS(ServerFactory):
 
     def __init__(self, factory: SMTPFactory, context: object) -> None:
         self.factory = factory
+        factory.endpoint_has_tls = True
         # Here, since most servers have no TLS.
         from twisted_smtpd.tls import connection_creator
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import smtplib
 import socket
 import threading
@@ -18,6 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 
 from tests.loopback.controllers import LIMIT, ControllerCase, Slow, in_thread, send
+from twisted_smtpd.auth import AcceptAnyone
 from twisted_smtpd.controller import (
     Controller,
     UnixSocketController,
@@ -253,6 +255,16 @@ class TLSTests(ControllerCase):
         ):
             self.assertEqual(client.noop()[0], 250)
             client.close()
+
+    def test_auth_that_can_not_be_offered_without_tls_is_said_at_the_start(self) -> None:
+        server, _ = self.contexts()
+        with self.assertLogs("mail.log", logging.WARNING) as found, self.make(authenticator=AcceptAnyone()):
+            pass
+        self.assertEqual(len([line for line in found.output if "is offered with TLS only" in line]), 1, found.output)
+        for given in ("ssl_context", "tls_context"):
+            options: dict[str, Any] = {given: server}
+            with self.assertNoLogs("mail.log", logging.WARNING), self.make(authenticator=AcceptAnyone(), **options):
+                pass
 
     def test_starttls(self) -> None:
         server, context = self.contexts()

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from twisted_smtpd.auth.results import MECHANISM_NAME
 from twisted_smtpd.auth.scram import BINDINGS, SCRAM_HASHES
 from twisted_smtpd.auth.view import AuthClient, Mechanism
+from twisted_smtpd.protocol.settings import SharedSettings
 
 __all__ = [
     "MAX_AUTH_LINE",
@@ -21,6 +22,7 @@ __all__ = [
     "needs_tls",
     "usable",
     "usable_names",
+    "warn_of_no_tls",
 ]
 
 log = Logger()
@@ -122,6 +124,16 @@ def _warn(values: Mapping[str, Any], table: Mapping[str, Mechanism]) -> None:
         log.warn("authentication is required, but there is no way to authenticate: no mail will be accepted")
     elif not values["auth_require_tls"]:
         log.warn("authentication is required, but not TLS: passwords may come in clear")
+
+
+def warn_of_no_tls(settings: SharedSettings) -> None:
+    """Warn if AUTH needs TLS, and there is none.
+
+    :param settings: of a server none of whose endpoints is known to have TLS of its own.
+    """
+    names = " ".join(settings.mechanisms)
+    if names and settings.values["auth_require_tls"] and not settings.security.can_have_tls:
+        log.warn("AUTH {names} is offered with TLS only, and there is no TLS: nobody can authenticate", names=names)
 
 
 def any_credentials(authenticator: object) -> bool:

@@ -128,17 +128,19 @@ def announce(factory: SMTPFactory, tls: bool) -> None:
     :param tls: whether a listener has TLS of its own.
     """
     settings = factory.settings
+    factory.endpoint_has_tls = tls
     if not settings.mechanisms:
         return
     # Imported here: a server without AUTH does not need it.
     from twisted_smtpd.auth.authenticators import AcceptAnyone
+    from twisted_smtpd.auth.offer import warn_of_no_tls
 
     names = " ".join(settings.mechanisms)
     if isinstance(settings.values["authenticator"], AcceptAnyone):
         log.warn("AUTH {names}: ANY NAME WITH ANY PASSWORD IS LET IN.  Don't use this for real mail.", names=names)
     elif not settings.values["auth_require_tls"]:
         log.warn("AUTH {names} is offered in clear as well: passwords can be read on their way", names=names)
-    elif tls or settings.security.starttls or settings.security.implicit or settings.security.proxies:
+    elif tls or settings.security.can_have_tls:
         log.info("AUTH {names} is offered once there is TLS", names=names)
     else:
-        log.warn("AUTH {names} is offered with TLS only, and there is no TLS: nobody can authenticate", names=names)
+        warn_of_no_tls(settings)

@@ -48,8 +48,13 @@ class Security:
             if self.unjudged_proxies:
                 log.warn("proxy_protocol_timeout without proxy_from needs handle_PROXY: every connection is dropped")
             self.proxies = Everyone()
-        if values["require_starttls"] and not (self.starttls or self.implicit or self.proxies):
+        if values["require_starttls"] and not self.can_have_tls:
             raise ValueError("require_starttls needs a tls_context")
+
+    @property
+    def can_have_tls(self) -> bool:
+        """Whether a session can have TLS: by STARTTLS, from the start, or in front of a proxy."""
+        return bool(self.starttls or self.implicit or self.proxies)
 
     @property
     def deadlines(self) -> list[float]:
