@@ -123,6 +123,22 @@ class StartTLSTests(SecureTestCase):
             self.assertFalse(peer.transport.TLS)
             self.assertEqual(recorder.envelopes, [])
 
+    def test_nothing_behind_starttls_runs_however_it_is_cut(self) -> None:
+        stream = EHLO + b"STARTTLS\r\nMAIL FROM:<evil@x.example>\r\n"
+        end = stream.index(b"MAIL")
+        for cut in range(1, len(stream)):
+            recorder = Recorder()
+            peer = self.connect(recorder, tls_context=self.files())
+            peer.deliver(stream[:cut])
+            said = peer.read()
+            peer.deliver(stream[cut:])
+            # What comes after the reply to STARTTLS meets TLS, and that answers with an alert.
+            said += b"" if cut == end else peer.read()
+            self.assertTrue(peer.closed or peer.transport.disconnecting, cut)
+            self.assertEqual(codes(said), [250, 220 if cut == end else 421], cut)
+            self.assertEqual((recorder.envelopes, peer.protocol.envelope.mail_from), ([], None))
+            peer.lose()
+
     def test_nothing_that_comes_in_segments_of_its_own_runs_either(self) -> None:
         commands = b"MAIL FROM:<evil@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\n\r\n.\r\n"
         recorder = Recorder()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -51,10 +53,19 @@ class _OnSockets:
             self.patch(output, "PLAIN_TRANSPORTS", (tls_dialog.TLSTransport,))
 
 
+def forbid_ssl() -> Any:
+    """While this lasts, pyOpenSSL does the work of servers with certificate files."""
+    return mock.patch.object(certificates.ServerCertificates, "choose_engine", lambda *arguments, **options: None)
+
+
 class _WithPyOpenSSL(_OnSockets):
+    addCleanup: Any
+
     def setUp(self) -> None:
         super().setUp()
-        self.patch(certificates.ServerCertificates, "choose_engine", lambda *arguments, **options: None)
+        forbidden = forbid_ssl()
+        forbidden.start()
+        self.addCleanup(forbidden.stop)
 
 
 class SSLStartTLSTests(_OnSockets, test_tls.StartTLSTests):
@@ -214,6 +225,33 @@ class GuaranteesTests(SecureTestCase):
         for peer in self.peers(hooks(handle_NOOP=hook)):
             said = peer.send(b"NOOP\r\n")
             self.assertEqual(sorted(said.split(b"\r\n")), [b"", b"250 2.0.0 third", b"250-first", b"250-second"])
+
+    def test_what_came_before_close_notify_is_answered(self) -> None:
+        for peer in self.peers():
+            # As in a batch of clients that have sent something: replies wait for its end.
+            batches = SimpleNamespace(holding=True, senders=[], hook_ran=False)
+            peer.protocol._output._batches = batches
+            assert peer.tls is not None
+            peer.tls.send(EHLO)
+            peer.tls.shutdown()
+            peer.deliver(peer._outgoing())
+            for sender in batches.senders:
+                sender.send_held()
+            self.assertEqual(codes(peer.read()), [250])
+            self.assertTrue(peer.transport.disconnecting)
+            peer.lose()
+
+    def test_the_alert_is_sent_behind_octets_that_have_replies(self) -> None:
+        for peer in self.peers():
+            assert peer.tls is not None
+            peer.tls.send(EHLO)
+            peer.deliver(peer._outgoing() + b"\x17\x03\x03\x00\x20" + bytes(32))
+            self.assertFalse(peer.aborted)
+            self.assertTrue(peer.transport.disconnecting)
+            with self.assertRaises(SSL.Error) as caught:
+                peer.read()
+            self.assertIn("alert", str(caught.exception))
+            peer.lose()
 
     def test_it_is_closed_when_both_have_said_so(self) -> None:
         for peer in self.peers():

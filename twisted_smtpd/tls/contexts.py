@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from twisted_smtpd.tls.engine import OwnCreator, shake_hands
 from twisted_smtpd.tls.errors import TLSConfigurationError
+from twisted_smtpd.tls.odd_names import catch_odd_names
 from twisted_smtpd.tls.records import LARGEST_RECORD, RecordConnection
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class SSLObjectConnection:
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
+        catch_odd_names(SSLObjectConnection.do_handshake)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -133,6 +135,8 @@ class SSLObjectConnection:
         self._ending = False
         self._app_data: object = None
         self.over: SSL.Error | None = None
+        # Whether the handshake has failed because of the server name that the client asks for.
+        self.odd_name = False
 
     # For TLSTransport: everything at once, and no exception where there is nothing to do.
 
@@ -186,6 +190,8 @@ class SSLObjectConnection:
         try:
             self._ssl.do_handshake()
         except ssl.SSLError as error:
+            if self.odd_name:
+                raise SSL.Error([("ssl", "", "the server name that the client asks for is not ASCII")]) from error
             raise _as_pyopenssl(error) from error
         self._handshake_done = True
 

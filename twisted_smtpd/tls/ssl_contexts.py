@@ -70,8 +70,8 @@ def _context(minimum_version: ssl.TLSVersion, ciphers: str | None) -> ssl.SSLCon
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_RENEGOTIATION
     # Without close_notify a connection may have been cut by an attacker.
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
-    # A second one would take a tenth of the handshake's time: OpenSSL sends two, for clients that open two connections at
-    # once and resume the same session with both.
+    # OpenSSL would send two, for clients that resume a session with two connections at once.  Each takes a tenth of the
+    # handshake's time.
     context.num_tickets = 1
     # Python's own list leaves out ciphers that old devices need; with pyOpenSSL they have them.
     try:

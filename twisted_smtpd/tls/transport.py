@@ -17,6 +17,7 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_smtpd.runtime.output import Output
 from twisted_smtpd.runtime.twisted_private import SocketTransport
 from twisted_smtpd.tls.engine import Engine
 
@@ -27,6 +28,7 @@ class Secured(Protocol):
     """A protocol on a TLS transport."""
 
     transport: Any
+    _output: Output
 
     def dataReceived(self, data: bytes) -> object: ...
 
@@ -107,6 +109,9 @@ class TLSTransport:
         """TLS is over: send close_notify or the alert, and close."""
         if self._ended:
             return
+        if self._protocol is not None and not self._handshaking:
+            # What came before close_notify may have replies.
+            self._protocol._output.send_held()
         self._ended = True
         if isinstance(why, SSL.ZeroReturnError):
             self._say_goodbye()
@@ -179,6 +184,9 @@ class TLSTransport:
         try:
             return self._engine.encrypt(data)
         except SSL.Error as error:
+            if self._engine.over is not None:
+                # Nothing can be sent but the alert, which follows.
+                return b""
             # OpenSSL wants to read first: a client has begun a new handshake where its context allows that.
             self._reason = Failure(error)
             self._ended = True
