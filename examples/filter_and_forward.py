@@ -1,6 +1,6 @@
 """A filter before a mail server: takes mail for one domain, refuses what is marked as spam, forwards the rest.
 
-twist smtpd -c filter_and_forward.Gateway mail.example.com:25
+twisted-smtpd -c filter_and_forward.Gateway mail.example.com:25
 """
 
 from __future__ import annotations

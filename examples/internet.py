@@ -3,7 +3,7 @@
 ``Recipients FILE`` takes mail for the addresses in FILE and relays nothing.  ``Senders`` has users that have signed in
 write as themselves only.  Both leave the message to the next handler of their chain::
 
-    twist smtpd -l 0.0.0.0:25 -c chain internet.Recipients recipients + mailbox Maildir
+    twisted-smtpd -l 0.0.0.0:25 -c chain internet.Recipients recipients + mailbox Maildir
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Delivers into Maildirs: ``twist smtpd --lmtp -l unix:/run/lmtp -c lmtp_delivery.Delivery FOLDER``.
+"""Delivers into Maildirs: ``twisted-smtpd --lmtp -l unix:/run/lmtp -c lmtp_delivery.Delivery FOLDER``.
 
 The folders in FOLDER are the users.
 """

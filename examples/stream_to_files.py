@@ -1,4 +1,4 @@
-"""Writes messages of any size to files, as they arrive: ``twist smtpd --size=0 -c stream_to_files.Files FOLDER``."""
+"""Writes messages of any size to files, as they arrive: ``twisted-smtpd --size=0 -c stream_to_files.Files FOLDER``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Takes mail for example.com and refuses all other.  Run it here with: twist smtpd -c ten_lines.Handler"""
+"""Takes mail for example.com and refuses all other.  Run it here with: twisted-smtpd -c ten_lines.Handler"""
 
 
 class Handler:

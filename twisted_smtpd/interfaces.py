@@ -74,8 +74,8 @@ class IStartable(Interface):
     def start(server: Any) -> Any:
         """Open what the handler needs: files, database connections, and so on.
 
-        No client is served before this has ended.  If it raises an error, the server does not start: a program that
-        ``twist smtpd`` runs ends with status 1 and one line on stderr, and a controller's ``start()`` raises the error.
+        No client is served before this has ended.  If it raises an error, the server does not start:
+        ``twisted-smtpd`` ends with status 1 and one line on stderr, and a controller's ``start()`` raises the error.
 
         :param server: a :class:`~twisted_smtpd.handlers.ServerInfo`: what is known about the server.
         :returns: nothing that is looked at.
@@ -102,7 +102,7 @@ class IStoppable(Interface):
 
 
 class IOffersServices(Interface):
-    """Has services of its own, which ``twist smtpd`` runs beside the server.
+    """Has services of its own, which ``twisted-smtpd`` runs beside the server.
 
     A method ``services`` is called if it needs no arguments.  Only the command line calls it, controllers don't.
     """
@@ -355,7 +355,7 @@ class IExceptionHandler(Interface):
 
 
 class IHandlerPlugin(Interface):
-    """A Twisted plugin (:mod:`twisted.plugin`) that gives a handler a name for ``twist smtpd -c``.
+    """A Twisted plugin (:mod:`twisted.plugin`) that gives a handler a name for ``twisted-smtpd -c``.
 
     :class:`~twisted_smtpd.handlers.registry.HandlerPlugin` is one.
     """

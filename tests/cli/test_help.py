@@ -9,6 +9,7 @@ from twisted_smtpd.cli.command import Command, Options
 from twisted_smtpd.cli.help import TOPICS, help_text, topic_lines
 from twisted_smtpd.options.command import SETTINGS
 from twisted_smtpd.runtime.exit_status import call_program, program_name
+from twisted_smtpd.runtime.reactor_names import reactor_name
 
 
 class HelpTests(CommandLine):
@@ -68,5 +69,14 @@ class CommandTests(CommandLine):
 
     def test_workers_run_the_same_command(self) -> None:
         self.assertEqual(
-            self.command("--size=1").worker_arguments(), (["twisted_smtpd", "-c", "sink", "--size=1"], False)
+            self.command("--size=1").worker_arguments(),
+            (["twisted_smtpd", "--reactor=default", "-c", "sink", "--size=1"], False),
+        )
+        # Also one that a program has installed before it runs the command.
+        from twisted.internet import reactor
+
+        options = self.command()
+        options.reactor = reactor
+        self.assertEqual(
+            options.worker_arguments()[0], ["twisted_smtpd", f"--reactor={reactor_name(reactor)}", "-c", "sink"]
         )

@@ -15,7 +15,7 @@ __all__ = ["main"]
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="twisted-smtpd-passwd",
-        description="Sets a user's password in a password file for `twist smtpd --auth-file`. The password is asked "
+        description="Sets a user's password in a password file for `twisted-smtpd --auth-file`. The password is asked "
         "for; where the standard input is no terminal, it is its first line.",
     )
     parser.add_argument("file", help="the password file; it is made if it is not there")

@@ -32,7 +32,7 @@ from twisted_smtpd.handlers.registry import HandlerError
 from twisted_smtpd.options.command import COMMAND, FLAGS
 from twisted_smtpd.runtime.exit_status import call_program, program_name
 from twisted_smtpd.runtime.leaving import BoundedExit
-from twisted_smtpd.runtime.reactor_names import install_reactor
+from twisted_smtpd.runtime.reactor_names import install_reactor, reactor_name
 from twisted_smtpd.workers import worker
 
 __all__ = ["Command", "Options", "refuse"]
@@ -327,4 +327,5 @@ class Command(LogOptions, Options):
             os.unlink(path)
 
     def worker_arguments(self) -> tuple[list[str], bool]:
-        return ["twisted_smtpd", *self.words], False
+        # A program may have installed another reactor than the options name.
+        return ["twisted_smtpd", f"--reactor={reactor_name(self.reactor)}", *self.words], False

@@ -1,1 +1,1 @@
-"""Several processes on the same ports: ``twist smtpd --workers N``."""
+"""Several processes on the same ports: ``twisted-smtpd --workers N``."""
