@@ -98,6 +98,32 @@ class CodeTests(SynchronousTestCase):
         self.assertEqual((message.codes(), message.codes(length=4)), (["654321"], []))
 
 
+class HostileTests(SynchronousTestCase):
+    """Seen: an error where a charset was no charset, and minutes for comments that don't end."""
+
+    def test_charsets_that_are_none(self) -> None:
+        for charset in (b"idna", b"undefined", b"rot13", b"zlib", b'"a\x00b"', b"nonesuch"):
+            message = received(b"Content-Type: text/plain; charset=" + charset + b"\r\n\r\nhi\r\n")
+            self.assertEqual(message.text, "hi\n", charset)
+
+    def test_html_that_does_not_end(self) -> None:
+        number = 20_000
+        for part in ("<!--", "<!x", "<a ", "<a href='", '<a b="', "</", "<script>", "<![CDATA["):
+            html = f"<a href='https://x.example/'>hi</a>{part * number}"
+            self.assertEqual(find_links(html, ""), ["https://x.example/"], part)
+
+    def test_links_of_punctuation(self) -> None:
+        number = 100_000
+        text = f"https://x.example/{'(' * number}{')' * number}{').' * number}"
+        self.assertEqual(find_links("", text), [f"https://x.example/{'(' * number}{')' * number}"])
+
+    def test_tags_in_scripts_are_text_of_the_script(self) -> None:
+        script = "<script>'<title>' + '<a href=https://y.example/>'</script>"
+        html = f"{script}<a href=https://x.example/?a&amp;b>code 123456</a>"
+        message = received(b"Content-Type: text/html\r\n\r\n" + html.encode())
+        self.assertEqual((message.links(), message.codes()), (["https://x.example/?a&b"], ["123456"]))
+
+
 class TranscriptTests(SynchronousTestCase):
     def test_controls_are_shown_and_not_sent_to_the_terminal(self) -> None:
         transcript = Transcript()

@@ -105,6 +105,16 @@ class KeepTests(SynchronousTestCase):
         self.assertEqual([m.rcpt_tos for m in server.messages], [["b2@example.com"], ["b3@example.com"]])
         self.assertIn("2 older messages were dropped", server.report())
 
+    def test_a_report_is_short_whatever_has_come(self) -> None:
+        server = started(self)
+        client = client_of(self, server)
+        people = [f"b{number}@example.com" for number in range(100)]
+        client.sendmail("anne@example.com", people, f"Subject: {'x' * 900}\n\nhi\n")
+        report = server.report()
+        self.assertIn("b4@example.com and 95 more: 'xxx", report)
+        self.assertIn("lines are left out: see dialogs", report)
+        self.assertLess(len(report), 4000)
+
 
 class WaitTests(SynchronousTestCase):
     def later(self, function: Any, *arguments: Any) -> None:

@@ -25,6 +25,10 @@ Predicate: TypeAlias = Callable[[ReceivedMessage], object]
 MAX_DIALOGS = 1000
 SHOWN_DIALOGS = 3
 SHOWN_MESSAGES = 20
+# Recipients of a message, characters of a text, and lines of a dialog's beginning and end that are shown.
+SHOWN_RECIPIENTS = 5
+SHOWN_WIDTH = 160
+SHOWN_FIRST, SHOWN_LAST = 10, 30
 
 
 @dataclass(frozen=True)
@@ -156,12 +160,24 @@ def _list(title: str, messages: list[ReceivedMessage]) -> list[str]:
     lines = [f"{title}:"] if messages else []
     for message in messages[:SHOWN_MESSAGES]:
         refusal = f"  ({message.refusal})" if message.refusal else ""
-        to = ", ".join(message.rcpt_tos)
-        lines.append(f"  {message.id}. <{message.mail_from}> to {to}: {header(message, 'Subject')!r}{refusal}")
+        to = ", ".join(message.rcpt_tos[:SHOWN_RECIPIENTS])
+        if (more := len(message.rcpt_tos) - SHOWN_RECIPIENTS) > 0:
+            to = f"{to} and {more} more"
+        subject = _cut(header(message, "Subject"))
+        lines.append(f"  {message.id}. <{message.mail_from}> to {to}: {subject!r}{refusal}")
     if len(messages) > SHOWN_MESSAGES:
         lines.append(f"  and {len(messages) - SHOWN_MESSAGES} more")
     return lines
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_WIDTH else f"{text[:SHOWN_WIDTH]}…"
+
+
 def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())
+    """A dialog, or its beginning and its end."""
+    lines = text.splitlines()
+    left = len(lines) - SHOWN_FIRST - SHOWN_LAST
+    if left > 0:
+        lines[SHOWN_FIRST:-SHOWN_LAST] = [f"-- {left} lines are left out: see dialogs"]
+    return "\n".join(f"  {_cut(line)}" for line in lines)

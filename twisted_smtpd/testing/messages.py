@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import default
-from html.parser import HTMLParser
+from html import unescape
 from typing import Any, cast
 
 from twisted_smtpd.session import NULL_SENDER, Envelope
@@ -22,6 +22,12 @@ _MIXED = re.compile(
     r"(?<![\w#./:@-])(?=[A-Z-]*\d)(?=[\d-]*[A-Z])([A-Z\d]{3,5}-[A-Z\d]{3,5}|[A-Z\d]{5,10})(?![\w-])", re.ASCII
 )
 _YEAR = re.compile(r"(?:19|20)\d\d", re.ASCII)
+# A comment, a declaration, a tag or text.
+_MARKUP = re.compile(
+    r"<!--.*?(?:-->|\Z)|<[!?][^>]*(?:>|\Z)|<(?P<end>/?)(?P<name>[a-z][a-z0-9:-]*)(?P<attributes>[^<>]*)>|(?P<text><|[^<]+)",
+    re.DOTALL | re.IGNORECASE | re.ASCII,
+)
+_HREF = re.compile(r"""(?:^|\s)href\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", re.IGNORECASE | re.ASCII)
 # The punctuation that may follow a link.
 _MARKS = ".,;:!?*_~"
 _ABOUT_CODES = re.compile(r"\b(?:code|pin|otp|passcode|password|token|verif|confirm|sign|log)", re.IGNORECASE)
@@ -139,45 +145,47 @@ def decoded(part: EmailMessage) -> str:
     octets = payload if isinstance(payload, bytes) else b""
     try:
         text = octets.decode(part.get_content_charset("utf-8"), "replace")
-    except LookupError:
+    except (LookupError, ValueError):
+        # Python has codecs that are no charsets, and charsets come with octets that no name of a codec may have.
         text = octets.decode("utf-8", "replace")
     return text.replace("\r\n", "\n")
 
 
-class _Reader(HTMLParser):
-    """Collects the links and the text of HTML."""
+class _Reader:
+    """Collects the links and the text of HTML, in a time that grows with its length only.
+
+    (That of Python's ``HTMLParser`` grows with the square of the number of tags that don't end.)
+    """
 
     _UNSEEN = frozenset({"head", "script", "style", "title"})
+    # Up to their end there is no other tag.
+    _RAW = frozenset({"script", "style"})
 
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
+    def __init__(self, html: str) -> None:
         self.links: list[str] = []
         self.words: list[str] = []
-        self._hidden = 0
+        self._raw, self._hidden = "", 0
+        for match in _MARKUP.finditer(html):
+            if match["name"]:
+                self._tag(match["name"].lower(), bool(match["end"]), match["attributes"])
+            elif match["text"] and not self._hidden:
+                self.words.append(unescape(match["text"]))
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._hidden += tag in self._UNSEEN
-        for name, value in attrs:
-            if name == "href" and value and re.match(r"\s*https?://", value, re.IGNORECASE):
-                self.links.append(value.strip())
-
-    def handle_endtag(self, tag: str) -> None:
-        self._hidden -= tag in self._UNSEEN and self._hidden > 0
-
-    def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            self.words.append(data)
-
-
-def _read(html: str) -> _Reader:
-    reader = _Reader()
-    reader.feed(html)
-    reader.close()
-    return reader
+    def _tag(self, name: str, is_end: bool, attributes: str) -> None:
+        if self._raw and not (is_end and name == self._raw):
+            return
+        self._raw = name if name in self._RAW and not is_end else ""
+        if name in self._UNSEEN:
+            self._hidden = max(0, self._hidden + (-1 if is_end else 1))
+        href = None if is_end else _HREF.search(attributes)
+        if href is not None:
+            link = unescape(href[1] or href[2] or href[3] or "").strip()
+            if re.match(r"https?://", link, re.IGNORECASE):
+                self.links.append(link)
 
 
 def _visible(html: str) -> str:
-    return " ".join(_read(html).words) if html else ""
+    return " ".join(_Reader(html).words) if html else ""
 
 
 def find_links(html: str, text: str) -> list[str]:
@@ -186,21 +194,19 @@ def find_links(html: str, text: str) -> list[str]:
     :param html: the HTML, or ``""``.
     :param text: the text, or ``""``.
     """
-    links = _read(html).links if html else []
+    links = _Reader(html).links if html else []
     return list(dict.fromkeys((*links, *map(_without_mark, _URL.findall(text)))))
 
 
 def _without_mark(url: str) -> str:
-    """A link without the punctuation of the sentence in which it stands."""
-    url = url.rstrip(_MARKS)
-    while _ends_outside(url):
-        url = url[:-1].rstrip(_MARKS)
-    return url
-
-
-def _ends_outside(url: str) -> bool:
-    """Whether a link ends in a bracket that was opened before it."""
-    return any(url.endswith(end) and url.count(end) > url.count(begin) for begin, end in ("()", "[]"))
+    """A link without the punctuation of the sentence in which it stands, and the brackets around it."""
+    surplus = {close: url.count(close) - url.count(begin) for begin, close in ("()", "[]")}
+    end = len(url)
+    while end and (url[end - 1] in _MARKS or surplus.get(url[end - 1], 0) > 0):
+        end -= 1
+        if url[end] in surplus:
+            surplus[url[end]] -= 1
+    return url[:end]
 
 
 def find_codes(text: str) -> list[str]:
