@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import wraps
 from operator import attrgetter
@@ -81,7 +81,9 @@ class Settings(SharedSettings):
         self.values = cast(SMTPOptions, values)
         self.own = tuple(values[name] for name in OPTIONS)
         # They are looked at for each connection, where dir() would take ten times as long.
-        self._attributes = [*map(vars, type(handler).__mro__[:-1]), getattr(handler, "__dict__", {})]
+        if hasattr(type(handler), "renew_hooks"):
+            handler.renew_hooks()  # type: ignore[attr-defined]
+        self._attributes = [found for one in _with_members(handler) for found in _attributes_of(one)]
         self._names = [*map(tuple, self._attributes)]
         self._called = _called(handler)
         self.hooks = {name: f"handle_{name}" for name in hook_names(handler)}
@@ -140,9 +142,22 @@ class Settings(SharedSettings):
         return True
 
 
+def _with_members(handler: object) -> Iterator[object]:
+    """A handler; and those of which it has its hooks, if it is a chain."""
+    yield handler
+    if hasattr(type(handler), "renew_hooks"):
+        for member in handler.handlers:  # type: ignore[attr-defined]
+            yield from _with_members(member)
+
+
+def _attributes_of(handler: object) -> list[Mapping[str, Any]]:
+    return [*map(vars, type(handler).__mro__[:-1]), getattr(handler, "__dict__", {})]
+
+
 def _called(handler: object) -> list[str]:
-    """The names of the methods that are called, if the handler has them."""
-    return [name for name in dir(handler) if name.startswith(("handle_", "auth_", "process_message"))]
+    """The names of the methods that are called, if the handler has them; those of each member of a chain."""
+    prefixes = ("handle_", "auth_", "process_message")
+    return [name for one in _with_members(handler) for name in dir(one) if name.startswith(prefixes)]
 
 
 def _old_hooks(cls: type[Any]) -> frozenset[str]:

@@ -12,7 +12,7 @@ from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.tap import makeService
 
 # KMail, curl and Jakarta Mail say the first two.
-MALFORMED = ("=joe", "=<joe>", "", "=anne@", "=+ZZ", "=a+0D+0A@x.example", "=<>x")
+MALFORMED = ("=joe", "=<joe>", "", "=", "=anne@", "=+ZZ", "=a+0D+0A@x.example", "=<>x")
 
 
 class UntrustedSubmitterTests(AuthCase):

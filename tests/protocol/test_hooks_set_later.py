@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.fakes import EHLO, Client, answering, codes, join, make_factory
-from twisted_smtpd.handlers import Chain
+from twisted_smtpd.handlers import Chain, Sink
 from twisted_smtpd.smtp import SMTP
 
 
@@ -124,5 +124,60 @@ class LaterTests(SynchronousTestCase):
 
         self.each(check)
 
-    def test_a_chain_has_the_hooks_of_its_beginning(self) -> None:
-        self.assertFalse(self.refusals(by_factory(Chain(Sub()))))
+    def in_chain(self, check: Callable[[Callable[[], Client], Any], None]) -> None:
+        for server in (by_factory, by_hand):
+            for wrap in (lambda member: Chain(Sink(), member), lambda member: Chain(Chain(member), Sink())):
+                member = Sub()
+                check(server(wrap(member)), member)
+
+    def test_on_a_member_of_a_chain_and_of_a_chain_in_it(self) -> None:
+        def check(connect: Callable[[], Client], member: Any) -> None:
+            for owner in (member, Sub, Handler):
+                self.assertFalse(self.refusals(connect))
+                owner.handle_NOOP = answering("458 later")
+                try:
+                    self.assertTrue(self.refusals(connect))
+                finally:
+                    del owner.handle_NOOP
+            self.assertFalse(self.refusals(connect))
+
+        self.in_chain(check)
+
+    def test_one_in_the_place_of_another_in_a_chain(self) -> None:
+        def check(connect: Callable[[], Client], member: Any) -> None:
+            member.handle_NOOP = answering("250 first")
+            client = connect()
+            self.assertEqual(codes(client.send(EHLO + b"NOOP\r\n"))[-1], 250)
+            member.handle_NOOP = answering("458 later")
+            self.assertTrue(self.refusals(connect))
+            self.assertEqual(codes(client.send(b"NOOP\r\n")), [458])
+
+        self.in_chain(check)
+
+    def test_the_connections_of_a_chain_keep_working_when_a_hook_is_gone(self) -> None:
+        def check(connect: Callable[[], Client], member: Any) -> None:
+            member.handle_NOOP = answering("458 later")
+            client = connect()
+            del member.handle_NOOP
+            self.assertEqual(codes(client.send(EHLO + b"NOOP\r\n"))[-1], 250)
+
+        self.in_chain(check)
+
+    def test_a_mechanism_of_a_member_too(self) -> None:
+        def check(connect: Callable[[], Client], member: Any) -> None:
+            connect()
+            member.auth_FOO = answering("anne")
+            client = connect()
+            client.protocol.auth_require_tls = False
+            self.assertIn(b"AUTH FOO\r\n", client.send(EHLO))
+
+        self.in_chain(check)
+
+    def test_what_is_set_on_the_chain_itself_stays(self) -> None:
+        member = Sub()
+        chain: Any = Chain(member)
+        connect = by_factory(chain)
+        chain.handle_NOOP = answering("458 later")
+        self.assertTrue(self.refusals(connect))
+        member.handle_NOOP = answering("250 unheard")
+        self.assertTrue(self.refusals(connect))

@@ -119,7 +119,22 @@ class ParameterTests(_Case):
             self.refused(501, "5.5.4", parse_parameters, text)
 
     def test_malformed(self) -> None:
-        for text in ("=", "=1", "SIZE=", "-A", "A_B", "É=1", "A.B", "<a@b>", "A=b\x00", "A=\x7f", "A=b\xa0c", "A\nB"):
+        for text in (
+            "=",
+            "=1",
+            "SIZE=",
+            "XAUTH=",
+            "AUTHS=",
+            "-A",
+            "A_B",
+            "É=1",
+            "A.B",
+            "<a@b>",
+            "A=b\x00",
+            "A=\x7f",
+            "A=b\xa0c",
+            "A\nB",
+        ):
             self.refused(501, "5.5.4", parse_parameters, text)
             self.refused(501, "5.5.4", parse_parameters, f"SIZE=1 {text}")
 

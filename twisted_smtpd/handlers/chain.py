@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -70,6 +70,19 @@ class Chain:
         self._started: list[HandlerUse] = []
         if any(reloadables(handler) for handler in handlers):
             alsoProvides(self, IReloadable)
+        # The hooks of the chain's own that stand for its handlers' hooks of the moment.
+        self._made: dict[str, Any] = {}
+        self.renew_hooks()
+
+    def renew_hooks(self) -> None:
+        """Have the hooks that the handlers have now: one may have been set on a handler while the server runs.
+
+        :raises ValueError: if one handler reads the message as a stream and another one wants it as well.
+        """
+        handlers = self.handlers
+        for handler in handlers:
+            if isinstance(handler, Chain):
+                handler.renew_hooks()
         names = {name for handler in handlers for name in hook_names(handler)}
         takers = [handler for handler in handlers if {"DATA", "DATA_STREAM"} & hook_names(handler)]
         if older := [handler for handler in handlers if deprecated_data_hook(handler) is not None]:
@@ -78,12 +91,18 @@ class Chain:
         if "DATA_STREAM" in names and len(takers) > 1:
             raise ValueError("a message that one handler reads as a stream can't be given to another one")
         # On the instance: a hook that exists but decides nothing would still be called for each command.
-        for name in names:
-            setattr(self, f"handle_{name}", self._hook(name))
+        made = {f"handle_{name}": self._hook(name) for name in names}
         for handler in reversed(handlers):
-            for name in dir(handler):
-                if name.startswith("auth_"):
-                    setattr(self, name, getattr(handler, name))
+            made.update((name, getattr(handler, name)) for name in dir(handler) if name.startswith("auth_"))
+        own = vars(self)
+        for name, hook in self._made.items():
+            if own.get(name) is hook:
+                delattr(self, name)
+        for name, hook in made.items():
+            # One that was set on the chain itself stays.
+            if name not in own:
+                setattr(self, name, hook)
+        self._made = made
 
     def __repr__(self) -> str:
         return f"<Chain {' + '.join(type(handler).__name__ for handler in self.handlers)}>"
@@ -146,7 +165,7 @@ class Chain:
 
     def _hook(self, name: str) -> Callable[..., Any]:
         """The chain's own hook of a name."""
-        hooks = [hook for handler in self.handlers if (hook := _hook_of(handler, name)) is not None]
+        hooks = _Hooks(self.handlers, name)
         if name == "EHLO":
             return _EHLOHook(hooks)
         return {
@@ -160,10 +179,25 @@ class Chain:
         }.get(name, _first_hook)(hooks)
 
 
-def _hook_of(handler: object, name: str) -> Callable[..., Any] | None:
-    if name in hook_names(handler):
-        return getattr(handler, f"handle_{name}")  # type: ignore[no-any-return]
-    return deprecated_data_hook(handler) if name == "DATA" else None
+class _Hooks:
+    """The hooks of one name that the handlers have at the moment: one may be replaced while the server runs.
+
+    :param handlers: the handlers of the chain.
+    :param name: of the hooks.
+    """
+
+    def __init__(self, handlers: Sequence[object], name: str) -> None:
+        self._name = f"handle_{name}"
+        older = deprecated_data_hook if name == "DATA" else lambda handler: None
+        self._asked = [one for one in handlers if name in hook_names(one) or older(one) is not None]
+
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
+        for handler in self._asked:
+            hook = getattr(handler, self._name, None)
+            if hook is None and self._name == "handle_DATA":
+                hook = deprecated_data_hook(handler)
+            if hook is not None:
+                yield hook
 
 
 def _common_defaults(handlers: Sequence[object]) -> dict[str, Any]:
@@ -182,7 +216,7 @@ async def _call(hook: Callable[..., Any], *arguments: Any) -> Any:
         return error.reply
 
 
-Hooks = Sequence[Callable[..., Any]]
+Hooks = Iterable[Callable[..., Any]]
 
 
 def _first_hook(hooks: Hooks) -> Callable[..., Any]:
@@ -273,11 +307,12 @@ def _rcpt_hook(hooks: Hooks) -> Callable[..., Any]:
 def _data_hook(hooks: Hooks) -> Callable[..., Any]:
     async def give(*arguments: Any) -> Any:
         answer: Any = PASS
-        for hook in hooks:
+        asked = list(hooks)
+        for hook in asked:
             status = await _call(hook, *arguments)
             if status is PASS:
                 continue
-            if hook is not hooks[-1]:
+            if hook is not asked[-1]:
                 if hasattr(status, "__aiter__"):
                     status = [one async for one in status]
                 elif isinstance(status, str) and len({one[0] for one in whole_statuses(status)}) > 1:
@@ -308,26 +343,27 @@ class _EHLOHook:
     """``handle_EHLO`` with the fifth argument."""
 
     def __init__(self, hooks: Hooks) -> None:
-        self._changing = [hook for hook in hooks if takes_responses(hook)]
-        self._pushing = [hook for hook in hooks if not takes_responses(hook)]
+        self._hooks = hooks
 
     async def __call__(
         self, server: HookServer, session: Session, envelope: Envelope, hostname: str, responses: list[str]
     ) -> Any:
         session.host_name = hostname
-        for hook in self._changing:
+        hooks = list(self._hooks)
+        for hook in filter(takes_responses, hooks):
             # Its own list: one that passes on has changed nothing.
             answer = await _call(hook, server, session, envelope, hostname, list(responses))
             if isinstance(answer, (list, tuple)):
                 responses = list(answer)
             elif answer is not PASS:
                 return answer
-        if not self._pushing:
+        pushing = [hook for hook in hooks if not takes_responses(hook)]
+        if not pushing:
             return responses
         *lines, last = responses
         if lines:
             await server.push("\n".join(lines))
-        for hook in self._pushing:
+        for hook in pushing:
             answer = await _call(hook, server, session, envelope, hostname)
             if answer is not PASS:
                 return answer

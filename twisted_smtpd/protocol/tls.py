@@ -18,6 +18,7 @@ from twisted_smtpd.protocol.states import State
 from twisted_smtpd.protocol.view import ClientView
 from twisted_smtpd.runtime.awaiting import CANCELLED, MISSING
 from twisted_smtpd.runtime.judging import permits
+from twisted_smtpd.runtime.turns import Yielding, reactor_of
 from twisted_smtpd.tls.engine import OwnCreator
 from twisted_smtpd.wire.replies import SMTPReplyError
 
@@ -121,11 +122,17 @@ class TLSLayer:
             client.drop("the server has dropped it")
             return False
         self.handshaking = True
-        transport = TLSTransport(client.transport, client, engine)
+        transport = TLSTransport(client.transport, client, engine, self._begin_step)
         client._output.seal_with(transport, transport.seal)
         if arrived:
             transport.dataReceived(arrived)
         return await self.handshake()
+
+    def _begin_step(self, connection: Yielding) -> bool:
+        """Whether a step of the handshake may be done at once.  A step takes a millisecond, as long as a turn."""
+        client = self._client
+        reactor = reactor_of(client.transport.transport)
+        return reactor is None or client.connections.turns.begin(connection, client._address, reactor)
 
     async def handshake(self) -> bool:
         """Wait for the end of the handshake.

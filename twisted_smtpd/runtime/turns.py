@@ -3,6 +3,7 @@
 What a client has sent ahead is worked through until a millisecond has passed, or some commands; the rest waits here.
 However many connections wait, they get one millisecond together in each turn of the reactor, so what others wait for
 them does not grow with their number.  The addresses they come from take turns, and so do the connections of an address.
+A step of a TLS handshake takes a turn as well.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-__all__ = ["COMMANDS_AT_ONCE", "TIME_AT_ONCE", "Turns", "reactor_of"]
+__all__ = ["COMMANDS_AT_ONCE", "TIME_AT_ONCE", "Turns", "Yielding", "reactor_of"]
 
 log = Logger()
 
@@ -56,6 +57,17 @@ class Turns:
         """
         self._waiting.setdefault(connection if address is None else address, deque()).append(connection)
         self._call(reactor)
+
+    def begin(self, connection: Yielding, address: str | None, reactor: IReactorTime) -> bool:
+        """Let the first connection since the last turn begin at once; the others wait.
+
+        :returns: whether it may begin; if not, :meth:`Yielding.take_turn` is called when it may.
+        """
+        if self._due:
+            self.wait(connection, address, reactor)
+            return False
+        self._call(reactor)
+        return True
 
     def _call(self, reactor: IReactorTime) -> None:
         if not self._due:

@@ -9,6 +9,7 @@ Other transports, and TLS contexts of which this package does not know what they
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from OpenSSL import SSL
@@ -39,6 +40,8 @@ class Secured(Protocol):
 
 # Octets that may wait for the next reply, if no client waits for them.
 MAY_WAIT = 2**10
+# Octets that a client may send while its handshake waits for a turn; its certificates take 100 KB at most.
+MAX_ARRIVED = 2**17
 
 
 @implementer(ISSLTransport)
@@ -48,19 +51,33 @@ class TLSTransport:
     :param transport: the socket's.
     :param protocol: the protocol; this becomes its transport.
     :param engine: the TLS connection.
+    :param begin: asked before each step of the handshake: whether it may be done at once.  If not, it is done when
+        :meth:`take_turn` is called.  ``None`` if it always may.
     :ivar disconnecting: whether this side has said that it will send no more.
     """
 
     # Twisted's transports have this name, too.
     TLS = True
 
-    __slots__ = ("_aborted", "_ended", "_engine", "_handshaking", "_protocol", "_reason", "disconnecting", "transport")
+    __slots__ = (
+        *("_aborted", "_arrived", "_begin", "_ended", "_engine", "_handshaking", "_protocol", "_reason"),
+        *("disconnecting", "transport"),
+    )
 
-    def __init__(self, transport: SocketTransport, protocol: Secured, engine: Engine) -> None:
+    def __init__(
+        self,
+        transport: SocketTransport,
+        protocol: Secured,
+        engine: Engine,
+        begin: Callable[[TLSTransport], bool] | None = None,
+    ) -> None:
         self.transport: Any = transport
         self._protocol: Secured | None = protocol
         self._engine = engine
         self._handshaking = True
+        self._begin = begin
+        # What has arrived while the handshake waits for its turn; empty while it does not wait.
+        self._arrived = b""
         # Whether TLS is over, so that what else arrives is not read.
         self._ended = False
         self._aborted = False
@@ -73,6 +90,26 @@ class TLSTransport:
 
     def dataReceived(self, data: bytes) -> None:
         """Octets have arrived from the network."""
+        if self._handshaking and self._begin is not None:
+            waiting, self._arrived = bool(self._arrived), self._arrived + data
+            if len(self._arrived) > MAX_ARRIVED:
+                self.abortConnection()
+            elif not waiting and self._begin(self):
+                self.take_turn()
+            return
+        self._receive(data)
+
+    def take_turn(self) -> None:
+        """Go on with the handshake."""
+        data, self._arrived = self._arrived, b""
+        if not self._aborted:
+            self._receive(data)
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.abortConnection()
+
+    def _receive(self, data: bytes) -> None:
         protocol, engine = self._protocol, self._engine
         if self._ended or protocol is None:
             return

@@ -36,7 +36,8 @@ _HELLOS = frozenset({b"HELO ", b"EHLO ", b"LHLO "})
 _blanks = re.compile(r"[ \t]+")
 # RFC 5321 section 4.1.2 has no "=" in a value, but VERP addresses have it, and some clients send ORCPT and AUTH without
 # encoding it.  It is allowed here: the keyword ends at the first "=", so nothing becomes ambiguous.
-_parameter = re.compile("([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00- \x7f]+))?")
+# Only AUTH may be empty: what a client says there without having signed in does not matter (RFC 4954 section 5).
+_parameter = re.compile("([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00- \x7f]+|(?<=^[Aa][Uu][Tt][Hh]=)))?")
 _xtext = re.compile("(?:[^\x00- +\x7f]|\\+[0-9A-Fa-f]{2})*")
 _hexchar = re.compile(rb"\+([0-9A-Fa-f]{2})")
 _not_xchar = re.compile(rb"[^!-*,-<>-~]")
