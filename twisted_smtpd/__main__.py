@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from twisted.application.service import IService
 
 from twisted_smtpd.cli.command import Command
+from twisted_smtpd.logs.setup import start_logging
 from twisted_smtpd.tap import makeService
 
 __all__ = ["main"]
@@ -22,9 +23,28 @@ def main(words: Sequence[str] | None = None) -> None:
 
     :param words: the command line, without the program's name; by default that of the process.
     """
+    open_missing_streams()
     options = Command()
     options.parseOptions(sys.argv[1:] if words is None else words)
+    if options.dry:
+        # What it would warn of at its start.
+        start_logging(level="warn")
     run(options, makeService(options))
+
+
+def open_missing_streams() -> None:
+    """Put the null device in the place of standard streams that are closed.
+
+    The next socket would get such a descriptor, and its client what is written to the log.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It gets the lowest number that is free, which is this one.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def run(options: Command, service: IService) -> None:

@@ -44,7 +44,17 @@ class HelpTests(CommandLine):
 class HintTests(CommandLine):
     def test_a_handler_without_c(self) -> None:
         self.assertIn("did you mean -c sink?", self.refused("sink"))
+        self.assertIn("did you mean -c sink?", self.refused("Sink"))
         self.assertNotIn("did you mean", self.refused("nonesuch"))
+
+    def test_a_misspelled_handler_or_option(self) -> None:
+        self.assertIn("there is no handler 'mailbx': did you mean mailbox? ", self.refused("-c", "mailbx", "in"))
+        self.assertIn("--lisen not recognized: did you mean --listen? ", self.refused("--lisen", "25"))
+        self.assertIn("(a handler's own options follow `--`)", self.refused("--username", "anne"))
+
+    def test_a_part_of_an_endpoint_description(self) -> None:
+        self.assertIn("it lacks domain= (see", self.refused("-l", "systemd:name=smtp"))
+        self.assertIn("there is no foo= in it (see", self.refused("-l", "tcp:25:foo=1"))
 
     def test_a_next_host_without_a_port(self) -> None:
         self.assertIn("'mx' has no port: write mx:25", self.refused("-c", "proxy", "mx"))

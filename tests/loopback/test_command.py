@@ -5,6 +5,7 @@ from __future__ import annotations
 import mailbox
 import os
 import re
+import shlex
 import shutil
 import signal
 import smtplib
@@ -13,8 +14,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+from unittest import skipUnless
 
-from tests.loopback.servers import HOME, LIMIT, MODULE, ServerCase
+from tests.loopback.servers import HOME, LIMIT, MODULE, ServerCase, end_in_time
 from tests.support.tls_helpers import issue
 from twisted_smtpd.auth.passwords import set_password
 
@@ -163,6 +166,32 @@ class CommandTests(ServerCase):
                 server.send_signal(signal.SIGTERM)
             server.communicate(timeout=LIMIT)
         self.assertEqual(list(home.rglob("dropin.cache")), [])
+
+    def test_a_check_says_what_the_start_would_warn_of(self) -> None:
+        (self.folder / "mine.py").write_text("class Handler:\n    async def handle_RCTP(self, server): ...\n")
+        status, stdout, stderr = self.run_out(MODULE, "--check", "-c", "mine.Handler")
+        self.assertEqual((status, stdout.count("\n")), (0, 1), stderr)
+        self.assertIn("nobody calls handle_RCTP: did you mean handle_RCPT?", stderr)
+
+    @skipUnless(Path("/proc/self/fd").is_dir(), "needs /proc")
+    def test_a_closed_stream_is_not_replaced_by_a_client(self) -> None:
+        # The log would be sent to the client whose socket gets descriptor 2.
+        log = self.folder / "log"
+        command = shlex.join([sys.executable, *MODULE, "-l", "127.0.0.1:0", "-c", "console", "--log-file", str(log)])
+        closed = f"exec {command} <&- >&- 2>&-"
+        server: Any = subprocess.Popen(["sh", "-c", closed], cwd=self.folder, env=self.environment)
+        self.addCleanup(server.wait, LIMIT)
+        end_in_time(self, server)
+        while server.poll() is None:
+            found = re.search(r"listens on 127\.0\.0\.1:(\d+)", log.read_text() if log.exists() else "")
+            if found is not None:
+                break
+        for number in range(3):
+            self.assertEqual(os.readlink(f"/proc/{server.pid}/fd/{number}"), os.devnull)
+        self.send(int(found[1]))  # type: ignore[index]
+        server.terminate()
+        self.assertEqual(server.wait(LIMIT), -signal.SIGTERM)
+        self.assertIn("WHAT IS PRINTED IS LOST", log.read_text())
 
     def test_a_wrong_reactor_is_one_line(self) -> None:
         status, stdout, stderr = self.run_out(MODULE, "--reactor=nonesuch")

@@ -142,6 +142,12 @@ class Options(HandlerOptions, WorkerOptions, FailureOptions, TrustOptions, AuthO
             return ""
         if not self.is_command and COMMAND.get(error.opt) and COMMAND[error.opt].command:
             return f" (it is twist's: twist --{error.opt} … smtpd)"
+        # Imported here: few options are misspelled.
+        import difflib
+
+        names = [name.rstrip("=") for name in self.longOpt]
+        if found := difflib.get_close_matches(error.opt, names, n=1, cutoff=0.75):
+            return f": did you mean --{found[0]}?"
         return " (a handler's own options follow `--`)"
 
     def _lay(self, command_line: Layer) -> None:

@@ -10,7 +10,7 @@ from twisted.python import usage
 
 from twisted_smtpd.cli.groups import OptionGroup, own_parameter_row
 from twisted_smtpd.cli.sources import resolved
-from twisted_smtpd.handlers.registry import HandlerError, handler_names, is_handler, make_handler
+from twisted_smtpd.handlers.registry import HandlerError, handler_names, is_handler, make_handler, nearest_name
 from twisted_smtpd.options.command import COMMAND
 
 __all__ = ["HandlerOptions"]
@@ -52,8 +52,10 @@ class HandlerOptions(OptionGroup):
             return make_handler(self["class"], [_with_credential(word) for word in self.arguments])
         except HandlerError as error:
             hint = ""
-            if self.arguments and not self.handler_given() and is_handler(self.arguments[0]):
-                hint = f": did you mean -c {self.arguments[0]}?"
+            if self.arguments and not self.handler_given():
+                word = self.arguments[0]
+                meant = word if is_handler(word) else nearest_name(word)
+                hint = f": did you mean -c {meant}?" if meant else ""
             raise usage.UsageError(f"{error}{hint}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -86,8 +87,19 @@ class ListenOptions(OptionGroup):
                     f"--{option}: {where!r}: systemd has passed no such socket (LISTEN_FDS): the server has to be "
                     "started by the .socket unit"
                 ) from None
-            reason = f"{type(error).__name__}: {error}"
+            reason = _reason(error)
             raise usage.UsageError(
                 f"--{option}: {where!r} is neither HOST:PORT nor an endpoint description: {reason}"
             ) from None
         return endpoint
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with an endpoint description; its parser is called with its parts as arguments."""
+    if isinstance(error, TypeError):
+        if missing := re.search(r"missing .* arguments?: (.*)", str(error)):
+            parts = re.sub(r"'(\w+)'", r"\1=", missing[1])
+            return f"it lacks {parts}"
+        if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
+            return f"there is no {unknown[1]}= in it"
+    return f"{type(error).__name__}: {error}"

@@ -21,7 +21,7 @@ from twisted_smtpd.runtime.plugins import find_plugins
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["HandlerError", "HandlerPlugin", "handler_names", "is_handler", "make_handler"]
+__all__ = ["HandlerError", "HandlerPlugin", "handler_names", "is_handler", "make_handler", "nearest_name"]
 
 log = Logger()
 
@@ -115,6 +115,14 @@ def is_handler(name: str) -> bool:
     return any(plugin.name == name for plugin in _BUILT_IN) or name in _registered()
 
 
+def nearest_name(name: str) -> str | None:
+    """The name of a handler that a misspelled one was meant for."""
+    # Imported here: few names are misspelled.
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name.lower(), _registered(), n=1, cutoff=0.75)), None)
+
+
 def make_handler(name: str, arguments: Sequence[str]) -> Any:
     """Make a handler as the command line names it.
 
@@ -130,9 +138,9 @@ def make_handler(name: str, arguments: Sequence[str]) -> Any:
         if name not in known:
             known = _registered()
         if name not in known:
-            raise HandlerError(
-                f"there is no handler {name!r}: it is one of {', '.join(known)}, or a class as package.module.Class"
-            )
+            nearest = nearest_name(name)
+            names = f"it is one of {', '.join(known)}, or a class as package.module.Class"
+            raise HandlerError(f"there is no handler {name!r}: {f'did you mean {nearest}?' if nearest else names}")
         handler = known[name].handler
     if isinstance(handler, str):
         handler = _import(handler, name)

@@ -130,7 +130,8 @@ class NeedsAsyncioReactor(RuntimeError):
     def __init__(self, awaited: object) -> None:
         super().__init__(
             f"the hook awaits {type(awaited).__qualname__}, which only the asyncio reactor can run: start with "
-            "`twisted-smtpd --reactor=asyncio`, or install twisted.internet.asyncioreactor before the reactor is imported"
+            "`twisted-smtpd --reactor=asyncio`, or install twisted.internet.asyncioreactor before the reactor is "
+            "imported"
         )
 
 
