@@ -91,7 +91,7 @@ class Settings(SharedSettings):
         self.old_hooks = _old_hooks(cls)
         # A class with its own push(), or its own way to call hooks, may refuse what no hook does.
         has_a_say = cls._call_handler_hook is not Dispatch._call_handler_hook or _is_set_by(cls, "push")
-        self.asked = frozenset({*self.hooks, *(("CONNECT", "MAIL", "RCPT") if has_a_say else ())})
+        self.asked = frozenset({*self.hooks, *(("CONNECT", "HELO", "EHLO", "MAIL", "RCPT", "QUIT") if has_a_say else ())})
         self.call_limits = call_limits(values["command_call_limit"])
         self.security = Security(values, self.hooks)
         self.mechanisms = mechanism_table(cls, handler, values, self.hooks)

@@ -165,8 +165,15 @@ class SMTP(Transaction):
         await self.push("250 OK" if status is MISSING else status)
 
     @syntax("QUIT")
-    async def smtp_QUIT(self, arg: str | None) -> None:
+    def smtp_QUIT(self, arg: str | None) -> Awaitable[None]:
         # With an argument the client goes as well.
+        if "QUIT" in self._settings.asked:
+            return self._quit_after_hook()
+        rest = self.push("221 Bye")
+        self.finish()
+        return rest
+
+    async def _quit_after_hook(self) -> None:
         try:
             status = await self._call_handler_hook("QUIT")
             await self.push("221 Bye" if status is MISSING else status)

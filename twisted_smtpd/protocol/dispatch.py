@@ -248,7 +248,15 @@ class Dispatch(Connection):
         if refusal is not None:
             self.turn_away(refusal)
             return
-        self._runner.start(open_connection(self))
+        try:
+            rest = open_connection(self)
+        except Exception as error:
+            self._command_failed(error)
+        else:
+            if rest is DONE:
+                self._find_state()
+            else:
+                self._runner.start(rest)  # type: ignore[arg-type]
         self._advance()
 
     # -- for asyncio: loop.create_server(lambda: SMTP(handler)) --------------------------------------------------------
@@ -478,8 +486,11 @@ class Dispatch(Connection):
         if count > limits.get(verb, limits["*"]):
             raise SMTPReplyError(421, "4.7.0", f"{verb} sent too many times")
 
+    def _find_state(self) -> None:
+        self._commands = self._settings.dispatch[state_of(self)]
+
     def _command_done(self) -> None:
-        # Found anew, since a hook may have changed session and envelope.
+        # What _find_state does, without the call: a hook may have changed session and envelope.
         self._commands = self._settings.dispatch[state_of(self)]
         self._release()
         if self._gone:
@@ -582,6 +593,10 @@ class Dispatch(Connection):
             # XFORWARD holds for one message: the next one may come from another client.
             self.session.xforward = {}
 
+    @property
+    def _in_chunks(self) -> bool:
+        return self._body.chunked is not None
+
     def _forget_message(self) -> Awaitable[None]:
         """End a message of which only some chunks have come; what this returns waits for the hook that reads it."""
         return DONE if self._body.chunked is None else self._body.abandon_chunks()
@@ -629,7 +644,7 @@ class Dispatch(Connection):
             if not (self._runner.timed_out and isinstance(error, CANCELLED)):
                 self._log_failure(error, name)
             status = None
-        if self._reads_chunks(name):
+        if self._body.chunked is not None and self._reads_chunks(name):
             # The replies that were sent meanwhile are those to its chunks.
             pass
         elif not self._code:

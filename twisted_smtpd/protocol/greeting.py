@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
-from twisted_smtpd.runtime.awaiting import DONE, MISSING, takes_responses
+from twisted_smtpd.runtime.awaiting import MISSING, takes_responses
 from twisted_smtpd.wire.commands import parse_helo_name
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
@@ -17,48 +18,68 @@ __all__ = ["MAX_EHLO_RESPONSES", "greet", "say_hello"]
 MAX_EHLO_RESPONSES = 64
 
 
-async def greet(client: ClientView) -> None:
-    """Greet the client, which is UNWELCOME until now, if ``handle_CONNECT`` lets it in."""
+def greet(client: ClientView) -> Awaitable[None]:
+    """Greet the client, which is UNWELCOME until now, if ``handle_CONNECT`` lets it in.
+
+    :returns: what is left to be awaited, as with a command.
+    """
     client._meet()
     if "CONNECT" in client._settings.asked:
-        # RFC 5321 section 3.1: after 554 the client may still say QUIT.  A hook that fails lets no client in.
-        status = await client._call_handler_hook("CONNECT")
-        code = 250 if status is MISSING else Reply.parse(status).code
-        if not 200 <= code < 300:
-            await client.push(status)
-            return
-        if code == 220:
-            client._set_barrier(None)
-            await client.push(status)
-            return
+        return _greet_after_hook(client)
     client._set_barrier(None)
-    if (rest := client.push(f"220 {client.hostname} {client.ident}")) is not DONE:
-        await rest
+    return client.push(f"220 {client.hostname} {client.ident}")
 
 
-async def say_hello(client: ClientView, arg: str | None, *, extended: bool) -> None:
+async def _greet_after_hook(client: ClientView) -> None:
+    # RFC 5321 section 3.1: after 554 the client may still say QUIT.  A hook that fails lets no client in.
+    status = await client._call_handler_hook("CONNECT")
+    code = 250 if status is MISSING else Reply.parse(status).code
+    if 200 <= code < 300:
+        client._set_barrier(None)
+        if code != 220:
+            status = f"220 {client.hostname} {client.ident}"
+    await client.push(status)
+
+
+def say_hello(client: ClientView, arg: str | None, *, extended: bool) -> Awaitable[None]:
     """Carry out HELO, EHLO or LHLO.
 
     :param arg: the client's name.
     :param extended: whether it is EHLO or LHLO.
+    :returns: what is left to be awaited.
     """
     if arg is None:
         raise SMTPReplyError(501, "5.5.4", f"Syntax: {client._verb} hostname")
     name = parse_helo_name(arg)
+    settings = client._settings
+    if settings.old_hooks or ("EHLO" if extended else "HELO") in settings.asked or client._in_chunks:
+        return _say_hello_to_hook(client, name, extended)
+    session = client.session
+    before = session.host_name, session.extended_smtp
+    session.host_name, session.extended_smtp = name, extended
+    try:
+        rest = client.push(_ehlo_response(client) if extended else f"250 {client.hostname}")
+    except BaseException:
+        session.host_name, session.extended_smtp = before
+        raise
+    client._set_rset_state()
+    client._find_state()
+    return rest
+
+
+async def _say_hello_to_hook(client: ClientView, name: str, extended: bool) -> None:
     session = client.session
     before = session.host_name, session.extended_smtp
     session.host_name, session.extended_smtp = None, extended
     accepted = False
     try:
         status = await (_ehlo_status(client, name) if extended else _helo_status(client, name))
-        if (rest := client.push(status)) is not DONE:
-            await rest
+        await client.push(status)
         accepted = client._code < 300
     finally:
         if accepted:
             session.host_name = session.host_name or name
-            if (rest := client._forget_message()) is not DONE:
-                await rest
+            await client._forget_message()
             client._set_rset_state()
         else:
             # RFC 5321 section 4.1.4: a refused EHLO leaves the state as it was.

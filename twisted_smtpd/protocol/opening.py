@@ -40,9 +40,19 @@ STEPS: tuple[tuple[Condition, Step], ...] = (
 )
 
 
-async def open_connection(client: OpeningClient) -> None:
-    """Take the steps before SMTP one after the other, then greet the client."""
+def open_connection(client: OpeningClient) -> Awaitable[None]:
+    """Take the steps before SMTP one after the other, then greet the client.
+
+    :returns: what is left to be awaited, as with a command.
+    """
     client._begin_session()
+    for is_needed, _ in STEPS:
+        if is_needed(client):
+            return _take_steps(client)
+    return greet(client)
+
+
+async def _take_steps(client: OpeningClient) -> None:
     for is_needed, take in STEPS:
         if is_needed(client) and not await take(client):
             return

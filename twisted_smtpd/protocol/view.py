@@ -179,6 +179,13 @@ class ClientView(ConnectionView, Protocol):
     def _set_barrier(self, barrier: State | None) -> None:
         """Enter :attr:`State.UNWELCOME` or :attr:`State.WEAK`, or leave it."""
 
+    def _find_state(self) -> None:
+        """Find the state anew, after session or envelope have changed."""
+
+    @property
+    def _in_chunks(self) -> bool:
+        """Whether some chunks of a message have come, and not the last one."""
+
     def _meet(self) -> None:
         """Note that the client is greeted: a reply answers no command now, and ``handle_DISCONNECT`` will be called."""
 

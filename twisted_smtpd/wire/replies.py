@@ -227,7 +227,7 @@ def encode_status(
 def encode_known(status: str | Reply, verb: str, enhanced: bool, utf8: bool, more: bool) -> tuple[int, bytes, bool]:
     """The same without the check of the status' type; results are cached.
 
-    :returns: also whether the reply is one line that does not say no, and after which the connection goes on.
+    :returns: also whether the reply is complete, does not say no, and leaves the connection open.
     """
     wanted = enhanced and verb not in _NEVER_ENHANCED
     code, texts, open_ended = _read(status) if isinstance(status, str) else (status.code, status.lines, False)
@@ -244,7 +244,7 @@ def encode_known(status: str | Reply, verb: str, enhanced: bool, utf8: bool, mor
     wire = [start + prefix + piece for piece in pieces]
     if not (more and open_ended):
         wire[-1] = b"%d %b%b" % (code, prefix, pieces[-1])
-    simple = len(wire) == 1 and wire[0][3:4] != b"-" and code < 400
+    simple = wire[-1][3:4] != b"-" and code < 400
     return code, b"\r\n".join(wire) + b"\r\n", simple
 
 
