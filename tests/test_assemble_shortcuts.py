@@ -8,10 +8,12 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.fakes import connect
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.options.table import DEFAULTS, OPTIONS
-from twisted_smtpd.protocol.extensions import Pipelining, Size
+from twisted_smtpd.protocol.extensions import Extension, Pipelining, Size
+from twisted_smtpd.protocol.running import CommandRunner
 from twisted_smtpd.smtp import MAX_EHLO_RESPONSES, SMTP
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
@@ -68,8 +70,38 @@ class ShortcutTests(SynchronousTestCase):
                 return await super()._call_handler_hook(command, *arguments)
 
         factory = SMTPFactory(object(), protocol=Counting, clock=Clock(), hostname="x")
-        talk(factory, b"HELO x\r\n" + MESSAGE)
-        self.assertEqual(called, ["HELO", "MAIL", "RCPT", "DATA"])
+        talk(factory, b"HELO x\r\n" + MESSAGE + b"QUIT\r\n")
+        self.assertEqual(called, ["CONNECT", "HELO", "MAIL", "RCPT", "DATA", "QUIT"])
+
+    def test_only_the_hook_of_a_message_takes_a_coroutine(self) -> None:
+        started: list[str] = []
+        start = CommandRunner.start
+
+        def noted(runner: CommandRunner, coroutine: Any, must_finish: bool = False) -> None:
+            started.append(coroutine.__qualname__)
+            start(runner, coroutine, must_finish)
+
+        self.patch(CommandRunner, "start", noted)
+        factory = SMTPFactory(object(), clock=Clock(), hostname="x")
+        talk(factory, b"EHLO x\r\n" + MESSAGE + b"HELO x\r\nQUIT\r\n")
+        self.assertEqual(started, ["Transaction._received"])
+
+    def test_an_ehlo_that_fails_leaves_the_session_as_it_was(self) -> None:
+        class Failing(Extension):
+            name = "FAILING"
+
+            def keyword(self, server: Any) -> str | None:
+                raise ValueError("no keyword")
+
+        class Odd(SMTP):
+            extensions = (*SMTP.extensions, Failing())
+
+        dialog = connect(protocol=Odd)
+        dialog.send(b"HELO first\r\n")
+        self.assertEqual(dialog.send(b"EHLO second\r\n")[:3], b"451")
+        protocol = dialog.protocol
+        self.assertEqual((protocol.session.host_name, protocol.session.extended_smtp), ("first", False))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_each_command_of_a_message_may_be_wrapped(self) -> None:
         """What is done at once is done as well where a coroutine asks for it."""

@@ -38,6 +38,8 @@ AUTH_NOT_OFFERED = Refusal(502, "5.5.1", "AUTH is not offered here")
 _OF_TRUSTED = frozenset({"XCLIENT", "XFORWARD"})
 # Where the extension is not offered, its command is unknown.
 _OF_EXTENSIONS = {"BDAT": "CHUNKING", "ETRN": "ETRN"}
+# What needs no coroutine where no hook waits.
+_SHORTENED = frozenset({"CONNECT", "HELO", "EHLO", "MAIL", "RCPT", "QUIT"})
 # The commands that check_helo_needed() and check_auth_needed() decide about, where a class has its own ...
 _NEED_HELO = frozenset({"MAIL", "RCPT", "DATA", "BDAT", "AUTH", "STARTTLS"})
 _NEED_AUTH = frozenset({"MAIL", "RCPT", "DATA", "BDAT"})
@@ -91,7 +93,7 @@ class Settings(SharedSettings):
         self.old_hooks = _old_hooks(cls)
         # A class with its own push(), or its own way to call hooks, may refuse what no hook does.
         has_a_say = cls._call_handler_hook is not Dispatch._call_handler_hook or _is_set_by(cls, "push")
-        self.asked = frozenset({*self.hooks, *(("CONNECT", "HELO", "EHLO", "MAIL", "RCPT", "QUIT") if has_a_say else ())})
+        self.asked = frozenset(self.hooks) | (_SHORTENED if has_a_say else frozenset())
         self.call_limits = call_limits(values["command_call_limit"])
         self.security = Security(values, self.hooks)
         self.mechanisms = mechanism_table(cls, handler, values, self.hooks)

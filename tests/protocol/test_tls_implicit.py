@@ -8,9 +8,9 @@ from twisted.internet.error import ConnectionLost
 
 from tests.support.fakes import EHLO, ENVELOPE, MESSAGE, Recorder, codes, hooks
 from tests.support.tls_dialog import Peer, SecureTestCase
-from twisted_smtpd import tls
 from twisted_smtpd.factory import ImplicitTLS
 from twisted_smtpd.smtp import SMTP
+from twisted_smtpd.tls import info
 
 
 class ImplicitTLSTests(SecureTestCase):
@@ -133,7 +133,7 @@ class OddCertificateTests(SecureTestCase):
         def describe(transport: Any) -> None:
             raise ValueError("a certificate of version 9")
 
-        self.patch(tls, "describe", describe)
+        self.patch(info, "describe", describe)
 
     def test_nothing_said_in_clear_survives_starttls(self) -> None:
         asked: list[Any] = []

@@ -51,8 +51,8 @@ class SharedSettings:
     :ivar deprecated_data_hook: what stands for ``handle_DATA`` in a handler with ``process_message``.
     :ivar lost_is_heard: whether the protocol class overrides ``connection_lost``.
     :ivar old_hooks: which of ``ehlo_hook`` and ``rset_hook`` the protocol class has.
-    :ivar asked: the hooks that are called: the handler's; and MAIL and RCPT if the class overrides
-        ``_call_handler_hook`` or ``push``.
+    :ivar asked: the hooks that are called: the handler's; and those of commands that need no coroutine without them, if
+        the class overrides ``_call_handler_hook`` or ``push``.
     :ivar security: TLS, proxies and trusted clients.
     :ivar mechanisms: the mechanisms of AUTH, by name.
     :ivar extensions: the ESMTP extensions in use, in the order of the EHLO response.
