@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_smtpd.wire import slices as module
 from twisted_smtpd.wire.sending import end_lines, stuff_dots
-from twisted_smtpd.wire.slices import SLICE, slices
+from twisted_smtpd.wire.slices import SLICE, rest_of, slices
 
 CONTENT = st.lists(st.sampled_from([b".", b"\r\n", b"\n", b"\r", b"x" * 5, b"\r\n."])).map(b"".join)
 
@@ -38,3 +38,12 @@ class SlicesTests(SynchronousTestCase):
             self.patch(module, "SLICE", size)
             self.assertEqual(stuff_dots(end_lines(content)), whole)
             self.patch(module, "SLICE", SLICE)
+
+
+class RestTests(SynchronousTestCase):
+    def test_it_is_what_a_slice_is(self) -> None:
+        for size in (0, 1, SLICE, SLICE + 5, 3 * SLICE + 7):
+            for content in (bytes(range(256)) * (size // 256 + 1), "aé" * size):
+                for start in (0, 1, 5, size - 1, size, size + 9):
+                    place = max(start, 0)
+                    self.assertEqual(rest_of(content, place), content[place:])

@@ -96,7 +96,7 @@ class Message(ABC):
         places = trace_header(values if modern else dict.fromkeys(values, ""))
         if isinstance(content, bytes):
             header, body = split_header(content)
-            message = parse(places + modern_header(header) + body, self.message_class, policy)
+            message = parse(b"".join((places, modern_header(header), body)), self.message_class, policy)
         elif isinstance(content, str):
             text_header, text_body = split_header(content)
             text = places.decode("ascii") + modern_header(text_header) + text_body

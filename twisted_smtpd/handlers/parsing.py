@@ -44,9 +44,9 @@ def parse(
     :param policy: the same.
     :raises SMTPReplyError: if its parts are nested too deep (554).
     """
-    text = content if isinstance(content, str) else content.decode("ascii", "surrogateescape")
     parser = _Parser(message_class, policy=policy)
-    for start in range(0, len(text), _PIECE):
-        parser.feed(text[start : start + _PIECE])
+    for start in range(0, len(content), _PIECE):
+        piece = content[start : start + _PIECE]
+        parser.feed(piece if isinstance(piece, str) else piece.decode("ascii", "surrogateescape"))
     message: email.message.Message = parser.close()
     return message

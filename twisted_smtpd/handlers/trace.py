@@ -7,6 +7,7 @@ from email.header import Header
 from typing import AnyStr
 
 from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.wire.slices import rest_of
 
 __all__ = ["TRACE_HEADERS", "modern_header", "split_header", "trace_header", "trace_values", "with_header"]
 
@@ -63,7 +64,7 @@ def with_header(content: AnyStr) -> AnyStr:
     :param content: the message.
     """
     header, body = _split(content, leave_out=False)
-    return header + body
+    return header[:0].join((header, body))
 
 
 def split_header(content: AnyStr) -> tuple[AnyStr, AnyStr]:
@@ -119,7 +120,7 @@ def _split(content: AnyStr, leave_out: bool) -> tuple[AnyStr, AnyStr]:
         position = match.end()
     if run is not None:
         kept.append(content[run:position])
-    body = content[position:]
+    body = rest_of(content, position)
     if body and body[:1] not in (separator[:1], separator[1:]):
-        body = separator + body
+        body = empty.join((separator, body))
     return empty.join(kept), body

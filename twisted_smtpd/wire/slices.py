@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import AnyStr
 
-__all__ = ["SLICE", "slices"]
+__all__ = ["SLICE", "rest_of", "slices"]
 
 #: Octets or characters of a slice, at least: a call takes a millisecond or two for so many.
 SLICE = 2**16
@@ -31,3 +31,15 @@ def slices(content: AnyStr) -> Iterator[AnyStr]:
         start = end
     if start < len(content):
         yield content[start:] if start else content
+
+
+def rest_of(content: AnyStr, start: int) -> AnyStr:
+    """``content[start:]``, which keeps the lock for the whole copy; this gives it away in between.
+
+    :param content: the content.
+    :param start: where the rest begins.
+    """
+    if isinstance(content, str) or not start or len(content) - start <= SLICE:
+        return content[start:]
+    # join gives the lock away by itself where it has much to copy.
+    return b"".join([content[place : place + SLICE] for place in range(start, len(content), SLICE)])

@@ -87,12 +87,14 @@ class _Content:
     """Writes a message, as fast as the next host reads it.
 
     :param content: what is sent.
+    :param beginning: what is sent before it.
     :param ending: what ends it.
     """
 
-    def __init__(self, client: SMTPClient, content: bytes, ending: bytes) -> None:
+    def __init__(self, client: SMTPClient, content: bytes, *, beginning: bytes = b"", ending: bytes = b"") -> None:
         self._client = client
         self._content = content
+        self._beginning = beginning
         self._ending = ending
         self._offset = 0
         self._paused = self.done = False
@@ -107,6 +109,8 @@ class _Content:
         transport: Any = self._client.transport
         while not (self._paused or self.done):
             chunk = self._content[self._offset : self._offset + CHUNK]
+            if not self._offset:
+                chunk = self._beginning + chunk
             self._offset += CHUNK
             self.done = self._offset >= len(self._content)
             # The next host is not idle while it takes what it is sent.
@@ -396,9 +400,9 @@ class SMTPClient(Protocol):
         self._limit = timeout
         answers = [self._expect() for _ in range(replies)]
         if chunk:
-            self._content = _Content(self, b"BDAT %d LAST\r\n%b" % (len(content), content), b"")
+            self._content = _Content(self, content, beginning=b"BDAT %d LAST\r\n" % len(content))
         else:
-            self._content = _Content(self, content, b".\r\n")
+            self._content = _Content(self, content, ending=b".\r\n")
         self._content.start()
         given: list[Reply] = []
         try:
