@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import contextlib
 from typing import Any
 
 from tests.protocol.test_turns import Reactor
@@ -37,7 +37,7 @@ class HandshakeTurnTests(SecureTestCase):
     def hello(self) -> bytes:
         connection: Any = TLSSettings().clientConnectionForTLS(None)
         connection.set_connect_state()
-        with suppress(tls_dialog.SSL.WantReadError):
+        with contextlib.suppress(tls_dialog.SSL.WantReadError):
             connection.do_handshake()
         return tls_dialog._bio(connection)
 
