@@ -33,6 +33,7 @@ SELDOM_USED = {
     "twisted_smtpd.handlers.webhook",
     "twisted_smtpd.tls.certificates",
     "twisted_smtpd.tls.pem",
+    "twisted_smtpd.wire.proxy_protocol",
     "twisted_smtpd.workers.supervisor",
 }
 # The same for programs that have no command line.

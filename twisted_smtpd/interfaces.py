@@ -10,14 +10,16 @@ awaitable.  If its description says nothing else, a hook answers with a status: 
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from zope.interface import Attribute, Interface
 
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.stream import ContentStream
-from twisted_smtpd.wire.proxy_protocol import ProxyData
 from twisted_smtpd.wire.replies import Reply
+
+if TYPE_CHECKING:
+    from twisted_smtpd.wire.proxy_protocol import ProxyData
 
 __all__ = [
     "IAUTHHandler",

@@ -8,18 +8,8 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol, TypeAlias
 
-from twisted_smtpd.wire.proxy_protocol import (
-    AF,
-    PROTO,
-    V2_CMD,
-    V2_SIGNATURE,
-    MalformedTLV,
-    ProxyData,
-    ProxyError,
-    ProxyReader,
-    ProxyTLV,
-    UnknownTypeTLV,
-)
+from twisted_smtpd.wire.proxy_protocol import AF, PROTO, V2_CMD, V2_SIGNATURE, ProxyData, ProxyReader
+from twisted_smtpd.wire.proxy_vectors import MalformedTLV, ProxyError, ProxyTLV, UnknownTypeTLV
 
 __all__ = [
     "AF",

@@ -8,7 +8,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from twisted_smtpd.wire.parameters import (
     DeliveryTime,
@@ -24,7 +24,9 @@ from twisted_smtpd.wire.parameters import (
     parse_ret,
     parse_valid_since,
 )
-from twisted_smtpd.wire.proxy_protocol import ProxyData
+
+if TYPE_CHECKING:
+    from twisted_smtpd.wire.proxy_protocol import ProxyData
 
 __all__ = ["NULL_SENDER", "Envelope", "Peer", "Recipient", "Session", "TLSDetails", "within_brackets"]
 

@@ -7,12 +7,8 @@ from itertools import pairwise
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_smtpd.wire.proxy_protocol import (
-    ProxyData,
-    ProxyError,
-    ProxyReader,
-    crc32c,
-)
+from twisted_smtpd.wire.proxy_protocol import ProxyData, ProxyReader
+from twisted_smtpd.wire.proxy_vectors import ProxyError, crc32c
 
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 INET = bytes([192, 0, 2, 1, 198, 51, 100, 7]) + (40000).to_bytes(2, "big") + (25).to_bytes(2, "big")

@@ -7,17 +7,8 @@ import pickle
 from ipaddress import IPv4Address, IPv6Address
 
 from tests.support.proxy_headers import INET, INET6, SIGNATURE, UNIX, V1, Base, read, tlv, v2, with_checksum
-from twisted_smtpd.wire.proxy_protocol import (
-    AF,
-    PROTO,
-    V2_CMD,
-    ProxyData,
-    ProxyError,
-    ProxyReader,
-    ProxySSL,
-    ProxyTLV,
-    crc32c,
-)
+from twisted_smtpd.wire.proxy_protocol import AF, PROTO, V2_CMD, ProxyData, ProxyReader
+from twisted_smtpd.wire.proxy_vectors import ProxyError, ProxySSL, ProxyTLV, crc32c
 
 
 class Version1Tests(Base):

@@ -9,10 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.proxy_headers import INET, INET6, SIGNATURE, V1, Base, in_pieces, read, tlv, v2, with_checksum
-from twisted_smtpd.wire.proxy_protocol import (
-    ProxyError,
-    ProxyReader,
-)
+from twisted_smtpd.wire.proxy_protocol import ProxyReader
+from twisted_smtpd.wire.proxy_vectors import ProxyError
 
 PORTS = st.integers(0, 0xFFFF)
 ADDRESSES = st.tuples(st.ip_addresses(v=4), st.ip_addresses(v=4)) | st.tuples(
