@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from enum import Enum
 
 from twisted.internet.defer import Deferred
 
-__all__ = ["ContentStream", "StreamInterrupted"]
+__all__ = ["ContentStream", "StreamEnd", "StreamInterrupted"]
 
 # What a hook may lag behind the client: beyond, the client has to wait.
 HIGH_WATER = 2**18
@@ -15,8 +16,31 @@ HIGH_WATER = 2**18
 MAX_PIECES = 1024
 
 
+class StreamEnd(Enum):
+    """Why a stream has ended."""
+
+    #: The hook has the whole message, or will have it: nothing more is to come.
+    WHOLE = "the message is whole"
+    #: It breaks a limit, or has bare newlines where they are refused; ``stream.error`` has the reply.
+    REFUSED = "the message is refused"
+    #: The client has given it up with RSET or EHLO, between two chunks.
+    ABANDONED = "the client gave up its message"
+    #: The connection was lost or closed, by the client or by the server.
+    LOST = "the connection ended before the message did"
+    #: The hook has not read for ``hook_timeout`` seconds.
+    OVERDUE = "the hook took too long"
+
+
 class StreamInterrupted(ConnectionError):
-    """The client went away before the end of its message, or the server gave up on the hook."""
+    """The client went away before the end of its message, or the server gave up on the hook.
+
+    :param end: which of these it was.
+    :ivar end: the same.
+    """
+
+    def __init__(self, end: StreamEnd = StreamEnd.LOST) -> None:
+        super().__init__(end.value)
+        self.end = end
 
 
 class ContentStream(AsyncIterator[bytes]):
@@ -33,6 +57,7 @@ class ContentStream(AsyncIterator[bytes]):
     :ivar size: octets that the hook has read so far.
     :ivar full: whether the client has to wait for the hook.
     :ivar error: why the message is not whole, or ``None``.
+    :ivar end: why nothing more comes; ``None`` while more may come.  A hook that is cancelled can look here.
     """
 
     def __init__(
@@ -49,6 +74,7 @@ class ContentStream(AsyncIterator[bytes]):
         self._waiter: Deferred[None] | None = None
         self.full = False
         self.error: Exception | None = None
+        self.end: StreamEnd | None = None
 
     def __aiter__(self) -> ContentStream:
         return self
@@ -81,6 +107,8 @@ class ContentStream(AsyncIterator[bytes]):
 
     def finish(self) -> None:
         """The message is whole."""
+        if not self._ended:
+            self.end = StreamEnd.WHOLE
         self._ended = True
         self._wake()
 
@@ -88,6 +116,7 @@ class ContentStream(AsyncIterator[bytes]):
         """The message will not be whole: what the hook has not read yet, it need not."""
         if not self._ended:
             self.error = error
+            self.end = error.end if isinstance(error, StreamInterrupted) else StreamEnd.REFUSED
             self.close()
             self._told = self._wake()
 

@@ -10,7 +10,7 @@ from typing import Any
 from unittest import skipUnless
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
@@ -62,6 +62,33 @@ class ExampleTests(SynchronousTestCase):
         shown = [line.strip() for line in (PROJECT / "README.rst").read_text().splitlines()]
         start = shown.index(lines[0])
         self.assertEqual([line for line in shown[start : start + 11] if line][:9], [line.strip() for line in lines])
+
+    def test_parse_while_it_comes_tells_the_parts(self) -> None:
+        handler = self.example("parse_while_it_comes.py")["Parts"]()
+        type(handler).handle_DATA_STREAM.__globals__["deferToThread"] = maybeDeferred
+        stdout = io.StringIO()
+        self.patch(sys, "stdout", stdout)
+        replies = converse(
+            SMTPFactory(handler, clock=Clock()),
+            "EHLO client.example.com",
+            "MAIL FROM:<anne@example.com>",
+            "RCPT TO:<bart@example.com>",
+            "DATA",
+            "Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=",
+            'Content-Type: multipart/mixed; boundary="b"',
+            "",
+            "--b",
+            "",
+            "Hello",
+            "--b",
+            "Content-Type: image/png",
+            "",
+            "--b--",
+            ".",
+            "QUIT",
+        )
+        self.assertIn("250 2.0.0 OK, 2 parts", replies)
+        self.assertEqual(stdout.getvalue(), "'Gr\u00fc\u00dfe': 138 octets, text/plain, image/png\n")
 
     def test_embedded_listens_opens_tickets_and_drains(self) -> None:
         example = self.example("embedded.py")

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
-from twisted_smtpd.stream import ContentStream, StreamInterrupted
+from twisted_smtpd.stream import ContentStream, StreamEnd, StreamInterrupted
 from twisted_smtpd.wire.content import ChunkReader, ContentReader
 from twisted_smtpd.wire.replies import Reply
 
@@ -60,13 +60,13 @@ class ChunkedMessage:
         self.refusal: Reply | None = None
         self.whole = False
 
-    def interrupt(self, why: str) -> None:
+    def interrupt(self, end: StreamEnd) -> None:
         """The message will not be whole: end the hook that reads it.
 
-        :param why: what the hook is told.
+        :param end: why; the hook is told.
         """
         if self.hook is not None and self.stream is not None and not self.whole:
-            self.stream.give_up(StreamInterrupted(why))
+            self.stream.give_up(StreamInterrupted(end))
             self.hook.addErrback(self._failed)
 
 
@@ -183,19 +183,22 @@ class Body:
         """The message will not be whole: wait for the hook that reads it, so that the next one does not overtake it."""
         message = self.chunked
         if message is not None and message.hook is not None:
-            message.interrupt("the client gave up its message")
+            message.interrupt(StreamEnd.ABANDONED)
             try:
                 await message.hook
             except (Exception, asyncio.CancelledError):
                 if self._connection._gone:
                     raise
 
-    def forget_chunks(self) -> None:
-        """The message that came in chunks is over."""
+    def forget_chunks(self, end: StreamEnd = StreamEnd.ABANDONED) -> None:
+        """The message that came in chunks is over.
+
+        :param end: why, if it is not whole.
+        """
         message, self.chunked, self.stream = self.chunked, None, None
         self.full_since = None
         if message is not None:
-            message.interrupt("the client gave up its message")
+            message.interrupt(end)
             self.out_of_memory = False
             self.release()
 
@@ -310,7 +313,7 @@ class Body:
         self._runner.mark_timed_out()
         self.full_since = None
         assert self.stream is not None
-        self.stream.give_up(StreamInterrupted("the hook took too long"))
+        self.stream.give_up(StreamInterrupted(StreamEnd.OVERDUE))
 
     def measure_anew(self) -> None:
         """Have ``min_data_rate`` count from the time at which the client last did something."""
@@ -351,4 +354,4 @@ class Body:
             self.reader = self.stream = self._then = None
             self.release()
         if self.chunked is not None and not self.chunked.whole:
-            self.forget_chunks()
+            self.forget_chunks(StreamEnd.LOST)

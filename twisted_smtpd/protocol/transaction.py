@@ -23,7 +23,7 @@ from twisted_smtpd.protocol.settings import ParameterCheck, ignore
 from twisted_smtpd.protocol.verdict import each_status, gathered, is_many, one_for_all
 from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, settle
 from twisted_smtpd.session import NULL_SENDER, Recipient
-from twisted_smtpd.stream import ContentStream, StreamInterrupted
+from twisted_smtpd.stream import ContentStream, StreamEnd, StreamInterrupted
 from twisted_smtpd.wire.addresses import parse_path, plain_path
 from twisted_smtpd.wire.commands import parse_parameters
 from twisted_smtpd.wire.content import ContentReader, DotReader
@@ -284,7 +284,7 @@ class Transaction(Dispatch):
         try:
             await self._body.read_into(reader, stream, self._content_error)
         except BaseException:
-            stream.give_up(StreamInterrupted("the client went away before the end of the message"))
+            stream.give_up(StreamInterrupted(StreamEnd.LOST))
             hook.addErrback(self._hook_interrupted)
             raise
         return await self._stream_verdict(reader, stream, hook)
