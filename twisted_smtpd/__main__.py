@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from twisted.application.service import IService
 
 from twisted_smtpd.cli.command import Command
+from twisted_smtpd.cli.subcommands import SUBCOMMANDS
 from twisted_smtpd.logs.setup import start_logging
 from twisted_smtpd.tap import makeService
 
@@ -19,13 +20,29 @@ _LOG_OPTIONS = ("format", "level", "file")
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run a server until a signal ends it.
+    """Run a server until a signal ends it, or another command: see :mod:`twisted_smtpd.cli.subcommands`.
 
     :param words: the command line, without the program's name; by default that of the process.
     """
     open_missing_streams()
+    try:
+        command(sys.argv[1:] if words is None else words)
+    except BrokenPipeError:
+        # The reader of the help has seen enough: `twisted-smtpd --help | head`.  Python would flush stdout once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def command(words: Sequence[str]) -> None:
+    """What the words of the command line ask for.
+
+    :param words: the command line, without the program's name.
+    """
+    if words and words[0] in SUBCOMMANDS:
+        SUBCOMMANDS[words[0]].run(words[1:])
+        return
     options = Command()
-    options.parseOptions(sys.argv[1:] if words is None else words)
+    options.parseOptions(words)
     if options.dry:
         # What it would warn of at its start.
         start_logging(level="warn")

@@ -30,7 +30,7 @@ from twisted_smtpd.cli.sources import Layer, changed_keys, from_command_line, me
 from twisted_smtpd.cli.workers import WorkerOptions
 from twisted_smtpd.handlers.registry import HandlerError
 from twisted_smtpd.options.command import COMMAND, FLAGS
-from twisted_smtpd.runtime.exit_status import call_program, program_name
+from twisted_smtpd.runtime.exit_status import EX_USAGE, call_program, program_name
 from twisted_smtpd.runtime.leaving import BoundedExit
 from twisted_smtpd.runtime.reactor_names import install_reactor, reactor_name
 from twisted_smtpd.workers import worker
@@ -38,8 +38,6 @@ from twisted_smtpd.workers import worker
 __all__ = ["Command", "Options", "refuse"]
 
 log = Logger()
-
-EX_USAGE = 64
 
 _FLAG = re.compile(r"--([a-z][a-z0-9-]*)")
 # They end the program, whatever else is said.

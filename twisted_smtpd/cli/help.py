@@ -6,12 +6,13 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from twisted_smtpd.cli.subcommands import SUBCOMMANDS
 from twisted_smtpd.options.command import SETTINGS
 from twisted_smtpd.options.option import COUNT, OCTETS, OCTETS_PER_SECOND, SECONDS, Option
 from twisted_smtpd.options.reference import default_text, flag_text
 from twisted_smtpd.runtime.exit_status import program_name
 
-__all__ = ["TOPICS", "Topic", "help_text", "topic_lines"]
+__all__ = ["TOPICS", "Topic", "help_text", "option_name", "option_text", "topic_lines"]
 
 WIDTH = 79
 # Columns of an option with its value; a longer one has its text in the next line.
@@ -29,6 +30,7 @@ class Topic:
     :ivar first: flags that stand before the others.
     :ivar others: options that set nothing, with what they do.
     :ivar examples: arguments for the command.
+    :ivar command: whether only ``twisted-smtpd`` has it.
     """
 
     title: str
@@ -38,6 +40,7 @@ class Topic:
     first: tuple[str, ...] = ()
     others: tuple[tuple[str, str], ...] = ()
     examples: tuple[str, ...] = ()
+    command: bool = False
 
     def options(self, is_command: bool) -> Iterator[Option]:
         """Its options.
@@ -65,6 +68,13 @@ TOPICS = (
             ("--version", "The version."),
         ),
         examples=("-c mailbox Maildir", "-c proxy mail.example.com:587 -- --tls starttls", "-c mymodule.MyHandler"),
+    ),
+    Topic(
+        "Other commands",
+        "",
+        others=tuple((name, f"{one.summary[0].upper()}{one.summary[1:]}.") for name, one in SUBCOMMANDS.items()),
+        examples=("completion bash > /etc/bash_completion.d/twisted-smtpd",),
+        command=True,
     ),
     Topic("Listening addresses", "listening", examples=("-l 0.0.0.0:25 -l [::]:25", "-l unix:/run/smtp.sock:mode=660")),
     Topic("Process and configuration", "process", examples=("--config smtpd.toml --check",)),
@@ -126,8 +136,8 @@ def help_text(is_command: bool) -> str:
 
 def topic_lines(topic: Topic, is_command: bool) -> list[str]:
     """The lines of a topic; none, if it has no options."""
-    rows = [(_name(option), _text(option)) for option in topic.options(is_command)]
-    if not rows:
+    rows = [(option_name(option), option_text(option)) for option in topic.options(is_command)]
+    if not rows and not (topic.command and is_command):
         return []
     lines = [f"{topic.title}:"]
     for name, text in (*rows, *topic.others):
@@ -141,11 +151,13 @@ def topic_lines(topic: Topic, is_command: bool) -> list[str]:
     return lines
 
 
-def _name(option: Option) -> str:
+def option_name(option: Option) -> str:
+    """An option with what stands for its value: ``-s, --size SIZE``."""
     short = f"-{option.short}, " if option.short else ""
     return f"{short}--{option.flag}" if option.switch else f"{short}--{option.flag} {option.placeholder}"
 
 
-def _text(option: Option) -> str:
+def option_text(option: Option) -> str:
+    """What an option is, with its default."""
     default = default_text(option)
     return f"{flag_text(option)}{f' [default: {default}]' if default else ''}"

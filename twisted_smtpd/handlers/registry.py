@@ -21,7 +21,15 @@ from twisted_smtpd.runtime.plugins import find_plugins
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["HandlerError", "HandlerPlugin", "handler_names", "is_handler", "make_handler", "nearest_name"]
+__all__ = [
+    "HandlerError",
+    "HandlerPlugin",
+    "built_in_handlers",
+    "handler_names",
+    "is_handler",
+    "make_handler",
+    "nearest_name",
+]
 
 log = Logger()
 
@@ -95,6 +103,11 @@ def _registered() -> dict[str, Any]:
     for plugin in (*_BUILT_IN, *find_plugins(IHandlerPlugin)):
         found.setdefault(plugin.name, plugin)
     return found
+
+
+def built_in_handlers() -> list[tuple[str, str]]:
+    """Name and summary of each handler that comes with this package."""
+    return [(plugin.name, plugin.summary) for plugin in _BUILT_IN]
 
 
 def handler_names() -> list[tuple[str, str]]:

@@ -6,7 +6,10 @@ import atexit
 import os
 import sys
 
-__all__ = ["call_program", "leave_with", "program_name"]
+__all__ = ["EX_USAGE", "call_program", "leave_with", "program_name"]
+
+#: The exit status where the command line is wrong (sysexits.h).
+EX_USAGE = 64
 
 _names = ["twist smtpd"]
 
