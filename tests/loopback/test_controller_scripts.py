@@ -231,6 +231,25 @@ class AsyncioTests(ScriptCase):
         """)
         self.assertEqual(said, ["sent"] * 4)
 
+    def test_a_thread_of_an_installed_reactor_beside_asyncio_run(self) -> None:
+        said = self.run_script("""
+            from twisted.internet import reactor
+            from twisted_smtpd.handlers import Sink
+
+            async def main():
+                controller = UnthreadedController(Sink(), port=0)
+                await controller.listen()
+                await asyncio.to_thread(send, controller)
+                await controller.close()
+
+            with Controller(Sink(), port=0) as controller:
+                send(controller)
+            asyncio.run(main())
+            with Controller(Sink(), port=0) as controller:
+                send(controller)
+        """)
+        self.assertEqual(said, ["sent"] * 3)
+
     def test_on_a_loop_of_ones_own_hooks_can_use_what_needs_the_global_reactor(self) -> None:
         said = self.run_script("""
             from twisted.internet.threads import deferToThread

@@ -24,8 +24,8 @@ from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorNotRestartable, ReactorNotRunning
 from twisted.internet.main import installReactor
+from twisted.python import threadable
 from twisted.python.failure import Failure
-from twisted.python.threadable import isInIOThread
 
 from twisted_smtpd.runtime.steady import Unfrozen, steady_seconds
 from twisted_smtpd.runtime.twisted_private import (
@@ -128,6 +128,14 @@ class LoopReactor(AsyncioSelectorReactor):
         base: Any = super()
         base.run(installSignalHandlers)
 
+    def startRunning(self, installSignalHandlers: bool = True) -> None:
+        """Start; where another reactor is the global one, Twisted's I/O thread stays the thread of that one."""
+        thread = threadable.ioThread
+        base: Any = super()
+        base.startRunning(installSignalHandlers)
+        if thread is not None and sys.modules.get("twisted.internet.reactor") is not self:
+            threadable.ioThread = thread
+
     def stop(self) -> None:
         """Stop for good."""
         self.stopped = True
@@ -191,7 +199,7 @@ def in_thread_of(reactor: Any) -> bool:
     loop = loop_of(reactor)
     if loop is not None:
         return running_loop() is loop
-    return bool(reactor.running) and isInIOThread()
+    return bool(reactor.running) and threadable.isInIOThread()
 
 
 def acquire(loop: asyncio.AbstractEventLoop, user: object) -> Any:

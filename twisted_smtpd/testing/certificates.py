@@ -20,7 +20,7 @@ from typing import NamedTuple
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
 from twisted_smtpd.tls.issuing import common_name, issue_authority, issue_server
 
@@ -96,8 +96,8 @@ class Authority:
             context.set_cipher_list(b"ALL:@SECLEVEL=0")
         else:
             context.set_min_proto_version(SSL.TLS1_2_VERSION)
-        context.use_certificate(crypto.X509.from_cryptography(issued.certificate))
-        context.use_privatekey(crypto.PKey.from_cryptography_key(issued.key))
+        context.use_certificate(issued.certificate)
+        context.use_privatekey(issued.key)
         return context
 
     def client_context(self) -> ssl.SSLContext:
