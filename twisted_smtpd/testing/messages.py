@@ -13,7 +13,7 @@ from typing import Any, cast
 from twisted_smtpd.session import NULL_SENDER, Envelope
 from twisted_smtpd.store.messages import NewMessage, SessionFacts, StoredMessage
 
-__all__ = ["ReceivedMessage", "find_codes", "find_links"]
+__all__ = ["ReceivedMessage", "find_codes", "find_links", "visible_text"]
 
 _URL = re.compile(r"""https?://[^\s<>"'\\^`{|}]+""", re.IGNORECASE)
 # A code of digits, perhaps in two groups, that stands alone; or capitals and digits mixed.
@@ -120,7 +120,7 @@ class ReceivedMessage(EmailMessage):
 
         :param length: how many characters they have to have.
         """
-        found = find_codes("\n".join(filter(None, (self.text, _visible(self.html)))))
+        found = find_codes("\n".join(filter(None, (self.text, visible_text(self.html)))))
         return [code for code in found if length is None or len(code) == length]
 
     def __repr__(self) -> str:
@@ -184,7 +184,8 @@ class _Reader:
                 self.links.append(link)
 
 
-def _visible(html: str) -> str:
+def visible_text(html: str) -> str:
+    """The words of HTML that a reader sees."""
     return " ".join(_Reader(html).words) if html else ""
 
 
