@@ -30,9 +30,6 @@ _END_OF_DATA = b"\r\n.\r\n"
 # A piece that ends with one of these may end in the middle of an end of data; the longest comes first.
 _UNDECIDED = tuple(_END_OF_DATA[:length] for length in (4, 3, 2, 1))
 
-# In text, where there are dots in most lines, a pattern is found faster than bytes.find() and rfind() find it.
-_FIND_LINE_DOT = re.compile(re.escape(_LINE_DOT)).search
-
 _BARE_NEWLINE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 # For smaller pieces, and for shorter lines, the search for lines of equal length costs more than it saves.
@@ -132,16 +129,14 @@ def _find_end_of_data(data: bytes) -> tuple[int, bool]:
             return end, False
     else:
         end = -1
-    found = _FIND_LINE_DOT(data, 0, dot + 1)
-    if found is None:
+    # Where there are dots in most lines, as in text, this search decides.  A Python built with a profile, as those of
+    # the distributions are, takes half the time of a search by a pattern; one built without takes a tenth more.
+    if data.rfind(_LINE_DOT, 0, dot + 1) < 0:
         return end, False
-    first = found.start()
-    if data.startswith(_END_OF_DATA, first):
-        return first, False
     # bytes is searched faster from the right than from the left.
-    if end < 0 and data.rfind(_END_OF_DATA, first) < 0:
+    if end < 0 and data.rfind(_END_OF_DATA) < 0:
         return -1, True
-    return data.find(_END_OF_DATA, first), True
+    return data.find(_END_OF_DATA), True
 
 
 @dataclass(frozen=True, slots=True)
