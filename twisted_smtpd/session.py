@@ -194,6 +194,9 @@ class Envelope:
         section 5); ``""`` if the client says ``<>`` or isn't authenticated; ``None`` if it says nothing.
     :ivar content: the message: bytes, or a ``str`` with ``decode_data``; ``None`` before it has arrived.
     :ivar original_content: the message, always bytes.
+    :ivar queue_id: the message's id in the queue that delivers it, which stays the same for each attempt; ``None``
+        where there is no queue.
+    :ivar queued_at: when the queue accepted it, in seconds since 1970; ``None`` where there is no queue.
     """
 
     def __init__(self) -> None:
@@ -207,6 +210,8 @@ class Envelope:
         self.submitter: str | None = None
         self.content: str | bytes | None = None
         self.original_content: bytes | None = None
+        self.queue_id: str | None = None
+        self.queued_at: float | None = None
 
     @property
     def null_sender(self) -> bool:
