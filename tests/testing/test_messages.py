@@ -8,7 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_smtpd.session import Recipient
 from twisted_smtpd.store import MemoryStore, NewMessage, SessionFacts
-from twisted_smtpd.testing.messages import ReceivedMessage, find_codes, find_links
+from twisted_smtpd.store.finding import find_codes, find_links
+from twisted_smtpd.testing.messages import ReceivedMessage
 from twisted_smtpd.testing.transcript import MAX_LINES, Transcript
 
 

@@ -8,5 +8,21 @@ from __future__ import annotations
 from twisted_smtpd.store.interfaces import IMessageStore
 from twisted_smtpd.store.memory import MemoryStore
 from twisted_smtpd.store.messages import Matching, NewMessage, SessionFacts, StoredMessage
+from twisted_smtpd.store.query import QueryError, Term, parse_query
+from twisted_smtpd.store.summary import Address, Change, Counts, Summary
 
-__all__ = ["IMessageStore", "Matching", "MemoryStore", "NewMessage", "SessionFacts", "StoredMessage"]
+__all__ = [
+    "Address",
+    "Change",
+    "Counts",
+    "IMessageStore",
+    "Matching",
+    "MemoryStore",
+    "NewMessage",
+    "QueryError",
+    "SessionFacts",
+    "StoredMessage",
+    "Summary",
+    "Term",
+    "parse_query",
+]

@@ -40,14 +40,41 @@ class IMessageStore(Interface):
         :returns: a list of :class:`StoredMessage`.
         """
 
+    def summaries(matching: Any, limit: int = 50, newest_first: bool = True, offset: int = 0) -> Any:
+        """Look for messages, to show a list of them; cheaper than :meth:`find`, as it reads no content.
+
+        :param matching: a :class:`Matching`.
+        :param limit: how many at most.
+        :param newest_first: whether the newest come first; else the oldest do.
+        :param offset: how many of those that match are left out first; ``Matching.before`` and ``after`` cost less.
+        :returns: a list of :class:`Summary`.
+        """
+
+    def ids(matching: Any, limit: int | None = None) -> Any:
+        """The numbers of the messages that match, the oldest first.
+
+        :param matching: a :class:`Matching`.
+        :param limit: how many at most; ``None`` for all.
+        """
+
     def count(matching: Any) -> Any:
-        """How many messages there are.
+        """How many messages match.
 
         :param matching: a :class:`Matching`.
         """
 
+    def counts(mailbox: str | None = None) -> Any:
+        """How many messages there are, unread ones, refused ones.
+
+        :param mailbox: the mailbox; ``None`` for all.
+        :returns: :class:`Counts`.
+        """
+
     def mailboxes() -> Any:
-        """The mailboxes that have messages: a dict of name to number of accepted messages."""
+        """The mailboxes that have messages, in order: a dict of name to :class:`Counts`."""
+
+    def tags() -> Any:
+        """The tags that messages have, in order: a dict of tag to number of messages."""
 
     def mark(ids: Any, seen: bool) -> Any:
         """Note that messages were read, or that they are to be taken for unread.
@@ -66,10 +93,17 @@ class IMessageStore(Interface):
         """
 
     def delete(ids: Any) -> Any:
-        """Remove messages.
+        """Remove messages: nothing finds them any more, but :meth:`restore` brings them back for ten minutes.
 
         :param ids: an iterable of numbers.
         :returns: how many messages were found.
+        """
+
+    def restore(ids: Any) -> Any:
+        """Bring back messages that were deleted, if it is not ten minutes ago and their room was not needed.
+
+        :param ids: an iterable of numbers.
+        :returns: how many messages came back.
         """
 
     def keep_transcript(session: str, transcript: str) -> Any:
@@ -86,6 +120,13 @@ class IMessageStore(Interface):
         """Be told of each new message.
 
         :param listener: called with the :class:`StoredMessage`, in the server's thread, before ``add`` is done.
+        :returns: a function without arguments that ends it.
+        """
+
+    def watch_changes(listener: Any) -> Any:
+        """Be told of all that changes: new messages, their read state, their tags, deletions.
+
+        :param listener: called with a :class:`Change`, in the server's thread.
         :returns: a function without arguments that ends it.
         """
 

@@ -6,17 +6,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from threading import RLock
+from typing import Literal
 
 from zope.interface import implementer
 
+from twisted_smtpd.runtime.steady import Unfrozen
 from twisted_smtpd.store.interfaces import IMessageStore
+from twisted_smtpd.store.matching import matches
 from twisted_smtpd.store.messages import Matching, NewMessage, StoredMessage
+from twisted_smtpd.store.summary import Change, Counts, Searchable, Summary, summarise
 
-__all__ = ["MAX_MESSAGES", "MAX_OCTETS", "MemoryStore"]
+__all__ = ["BIN_SECONDS", "MAX_MESSAGES", "MAX_OCTETS", "MemoryStore", "count"]
 
 #: How many messages are kept, and how many octets they may have together, unless a store is told otherwise.
 MAX_MESSAGES = 10_000
 MAX_OCTETS = 512 * 2**20
+#: Seconds for which a deleted message can be brought back.
+BIN_SECONDS = 600
+
+Kind = Literal["new", "seen", "unseen", "tags", "deleted", "restored"]
 
 
 @implementer(IMessageStore)
@@ -24,26 +32,39 @@ class MemoryStore:
     """Keeps messages in memory, while the program runs.
 
     Its methods return their results, not Deferreds, and may be called in any thread.  If there is no room for a
-    message, the oldest ones go; the newest always stays.
+    message, deleted ones go first, then the oldest; the newest always stays.
 
-    :param max_messages: how many messages are kept, 1 or more.
+    :param max_messages: how many messages are kept, 1 or more; deleted ones that can be brought back are counted.
     :param max_octets: how many octets they may have together.
+    :param seconds: the time in seconds, of which only differences mean anything.
     :ivar dropped: how many messages went because there was no room.
     """
 
-    def __init__(self, max_messages: int = MAX_MESSAGES, max_octets: int = MAX_OCTETS) -> None:
+    def __init__(
+        self,
+        max_messages: int = MAX_MESSAGES,
+        max_octets: int = MAX_OCTETS,
+        *,
+        seconds: Callable[[], float] = Unfrozen.monotonic,
+    ) -> None:
         if max_messages < 1:
             raise ValueError(f"max_messages: 1 or more, not {max_messages}")
-        self._max_messages, self._max_octets = max_messages, max_octets
+        self._max_messages, self._max_octets, self._seconds = max_messages, max_octets, seconds
         self._lock = RLock()
         self._messages: dict[int, StoredMessage] = {}
+        # Deleted messages, each with the time at which it goes for good; the first to go is the first.
+        self._bin: dict[int, tuple[float, StoredMessage]] = {}
+        self._looks: dict[int, tuple[Summary, Searchable]] = {}
         self._octets = 0
-        self._last_id = 0
+        self._last_id = self._last_change = 0
         self._transcripts: dict[str, str] = {}
         # For each session, how many messages it has here: its transcript goes with the last of them.
         self._of_session: Counter[str] = Counter()
         self._listeners: list[Callable[[StoredMessage], object]] = []
+        self._change_listeners: list[Callable[[Change], object]] = []
         self.dropped = 0
+
+    # -- what comes ----------------------------------------------------------------------------------------------------
 
     def add(self, message: NewMessage) -> StoredMessage:
         with self._lock:
@@ -51,72 +72,151 @@ class MemoryStore:
             stored = self._messages[self._last_id] = StoredMessage(self._last_id, message)
             self._octets += len(message.content)
             self._of_session[message.session.id] += 1
-            while len(self._messages) > self._max_messages or (
-                self._octets > self._max_octets and len(self._messages) > 1
-            ):
-                self._remove(next(iter(self._messages)))
-                self.dropped += 1
+            dropped = self._make_room()
             listeners = tuple(self._listeners)
         for listener in listeners:
             listener(stored)
+        self._tell("new", (stored.id,))
+        self._tell("deleted", dropped)
         return stored
+
+    def _make_room(self) -> tuple[int, ...]:
+        dropped: list[int] = []
+        self._empty_bin()
+        while len(self._messages) + len(self._bin) > self._max_messages or (
+            self._octets > self._max_octets and len(self._messages) + len(self._bin) > 1
+        ):
+            if self._bin:
+                self._forget(self._bin.pop(next(iter(self._bin)))[1])
+                continue
+            stored = self._messages.pop(next(iter(self._messages)))
+            self._forget(stored)
+            dropped.append(stored.id)
+        self.dropped += len(dropped)
+        return tuple(dropped)
+
+    def _empty_bin(self) -> None:
+        now = self._seconds()
+        while self._bin and next(iter(self._bin.values()))[0] <= now:
+            self._forget(self._bin.pop(next(iter(self._bin)))[1])
+
+    def _forget(self, stored: StoredMessage) -> None:
+        self._octets -= len(stored.message.content)
+        self._looks.pop(stored.id, None)
+        session = stored.message.session.id
+        self._of_session[session] -= 1
+        if not self._of_session[session]:
+            del self._of_session[session]
+            self._transcripts.pop(session, None)
+
+    # -- what is there -------------------------------------------------------------------------------------------------
 
     def get(self, id: int) -> StoredMessage | None:
         return self._messages.get(id)
 
     def find(self, matching: Matching, limit: int | None = None, newest_first: bool = False) -> list[StoredMessage]:
+        return self._find(matching, limit, newest_first, 0)
+
+    def _find(self, matching: Matching, limit: int | None, newest_first: bool, offset: int) -> list[StoredMessage]:
         with self._lock:
             messages = list(self._messages.values())
         found: list[StoredMessage] = []
         for stored in reversed(messages) if newest_first else messages:
-            if limit is not None and len(found) >= limit:
+            if limit is not None and len(found) >= limit + offset:
                 break
-            if matches(stored, matching):
+            if matches(stored, matching, lambda stored=stored: self._look(stored)):  # type: ignore[misc]
                 found.append(stored)
-        return found
+        return found[offset:]
+
+    def _look(self, stored: StoredMessage) -> tuple[Summary, Searchable]:
+        """Its summary and its texts, which are made once."""
+        known = self._looks.get(stored.id)
+        if known is None:
+            known = summarise(stored)
+            with self._lock:
+                if stored.id in self._messages:
+                    self._looks[stored.id] = known
+        summary, searchable = known
+        return replace(summary, seen=stored.seen, tags=tuple(sorted(stored.tags))), searchable
+
+    def summaries(
+        self, matching: Matching, limit: int = 50, newest_first: bool = True, offset: int = 0
+    ) -> list[Summary]:
+        return [self._look(stored)[0] for stored in self._find(matching, limit, newest_first, offset)]
+
+    def ids(self, matching: Matching, limit: int | None = None) -> list[int]:
+        return [stored.id for stored in self.find(matching, limit)]
 
     def count(self, matching: Matching) -> int:
         return len(self.find(matching))
 
-    def mailboxes(self) -> dict[str, int]:
-        with self._lock:
-            return dict(Counter(s.message.mailbox for s in self._messages.values() if s.message.refusal is None))
+    def counts(self, mailbox: str | None = None) -> Counts:
+        return count(self.find(Matching(mailbox=mailbox, refused=None)))
+
+    def mailboxes(self) -> dict[str, Counts]:
+        of: dict[str, list[StoredMessage]] = {}
+        for stored in self.find(Matching(refused=None)):
+            for mailbox in stored.message.mailboxes:
+                of.setdefault(mailbox, []).append(stored)
+        return {mailbox: count(messages) for mailbox, messages in sorted(of.items())}
+
+    def tags(self) -> dict[str, int]:
+        found = Counter(tag for stored in self.find(Matching(refused=None)) for tag in stored.tags)
+        return dict(sorted(found.items()))
+
+    # -- what is done with it ------------------------------------------------------------------------------------------
 
     def mark(self, ids: Iterable[int], seen: bool) -> int:
-        return self._change(ids, lambda stored: replace(stored, seen=seen))
+        return self._change(ids, lambda stored: replace(stored, seen=seen), "seen" if seen else "unseen")
 
     def tag(self, ids: Iterable[int], add: Iterable[str] = (), remove: Iterable[str] = ()) -> int:
         added, removed = frozenset(add), frozenset(remove)
-        return self._change(ids, lambda stored: replace(stored, tags=(stored.tags | added) - removed))
+        return self._change(ids, lambda stored: replace(stored, tags=(stored.tags | added) - removed), "tags")
 
-    def _change(self, ids: Iterable[int], change: Callable[[StoredMessage], StoredMessage]) -> int:
+    def _change(self, ids: Iterable[int], change: Callable[[StoredMessage], StoredMessage], kind: Kind) -> int:
         with self._lock:
-            found = [id for id in dict.fromkeys(ids) if id in self._messages]
+            found = self._known(ids)
             for id in found:
                 self._messages[id] = change(self._messages[id])
-            return len(found)
+        self._tell(kind, found)
+        return len(found)
+
+    def _known(self, ids: Iterable[int]) -> tuple[int, ...]:
+        return tuple(id for id in dict.fromkeys(ids) if id in self._messages)
 
     def delete(self, ids: Iterable[int]) -> int:
         with self._lock:
-            found = [id for id in dict.fromkeys(ids) if id in self._messages]
+            self._empty_bin()
+            end = self._seconds() + BIN_SECONDS
+            found = self._known(ids)
             for id in found:
-                self._remove(id)
-            return len(found)
+                self._bin[id] = end, self._messages.pop(id)
+        self._tell("deleted", found)
+        return len(found)
+
+    def restore(self, ids: Iterable[int]) -> int:
+        with self._lock:
+            self._empty_bin()
+            found = tuple(id for id in dict.fromkeys(ids) if id in self._bin)
+            for id in found:
+                self._messages[id] = self._bin.pop(id)[1]
+            if found:
+                self._messages = dict(sorted(self._messages.items()))
+        self._tell("restored", found)
+        return len(found)
 
     def clear(self) -> None:
-        """Remove all messages, the refused ones too."""
+        """Remove all messages for good, the refused ones too."""
         with self._lock:
-            self.delete(list(self._messages))
+            gone = tuple(self._messages)
+            for stored in (*self._messages.values(), *(stored for _, stored in self._bin.values())):
+                self._forget(stored)
+            self._messages.clear()
+            self._bin.clear()
             self.dropped = 0
+        self._tell("deleted", gone)
 
-    def _remove(self, id: int) -> None:
-        message = self._messages.pop(id).message
-        self._octets -= len(message.content)
-        session = message.session.id
-        self._of_session[session] -= 1
-        if not self._of_session[session]:
-            del self._of_session[session]
-            self._transcripts.pop(session, None)
+    # -- sessions ------------------------------------------------------------------------------------------------------
 
     def keep_transcript(self, session: str, transcript: str) -> None:
         with self._lock:
@@ -126,46 +226,51 @@ class MemoryStore:
     def transcript(self, session: str) -> str | None:
         return self._transcripts.get(session)
 
+    # -- who is told ---------------------------------------------------------------------------------------------------
+
     def watch(self, listener: Callable[[StoredMessage], object]) -> Callable[[], None]:
+        return self._listen(self._listeners, listener)
+
+    def watch_changes(self, listener: Callable[[Change], object]) -> Callable[[], None]:
+        return self._listen(self._change_listeners, listener)
+
+    def _listen(self, listeners: list[Callable[..., object]], listener: Callable[..., object]) -> Callable[[], None]:
         with self._lock:
-            self._listeners.append(listener)
+            listeners.append(listener)
 
         def stop() -> None:
             with self._lock:
-                if listener in self._listeners:
-                    self._listeners.remove(listener)
+                if listener in listeners:
+                    listeners.remove(listener)
 
         return stop
 
+    def _tell(self, kind: Kind, ids: tuple[int, ...]) -> None:
+        if not ids:
+            return
+        with self._lock:
+            self._last_change += 1
+            number = self._last_change
+            listeners = tuple(self._change_listeners)
+            stored = self._messages.get(ids[0]) if kind == "new" else None
+        if listeners:
+            change = Change(kind, ids, None if stored is None else self._look(stored)[0], number)
+            for listener in listeners:
+                listener(change)
+
     def close(self) -> None:
-        self.clear()
+        self._change_listeners.clear()
         self._listeners.clear()
+        self.clear()
 
 
-def matches(stored: StoredMessage, matching: Matching) -> bool:
-    """Whether a message is one of those that are looked for."""
-    message = stored.message
-    return (
-        stored.id > matching.after
-        and (matching.before is None or stored.id < matching.before)
-        and matching.mailbox in (None, message.mailbox)
-        and matching.refused in (None, message.refusal is not None)
-        and matching.seen in (None, stored.seen)
-        and (matching.tag is None or matching.tag in stored.tags)
-        and matching.session in (None, message.session.id)
-        and (not matching.sender or _in_any(matching.sender, message.senders))
-        and (not matching.to or _in_any(matching.to, message.addressees))
-        and (not matching.subject or _in_any(matching.subject, [message.subject]))
-        and (not matching.text or _has_words(matching.text, message))
-    )
-
-
-def _in_any(part: str, texts: Iterable[str]) -> bool:
-    part = part.casefold()
-    return any(part in text.casefold() for text in texts)
-
-
-def _has_words(words: str, message: NewMessage) -> bool:
-    content = message.content.decode("utf-8", "replace").casefold()
-    decoded = "\n".join((message.subject, *message.senders, *message.addressees)).casefold()
-    return all(word in content or word in decoded for word in words.casefold().split())
+def count(messages: Iterable[StoredMessage]) -> Counts:
+    """How many of these were accepted, are unread, were refused."""
+    total = unread = refused = 0
+    for stored in messages:
+        if stored.message.refusal is not None:
+            refused += 1
+        else:
+            total += 1
+            unread += not stored.seen
+    return Counts(total, unread, refused)

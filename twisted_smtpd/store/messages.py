@@ -10,6 +10,7 @@ from email.policy import default
 from functools import cached_property
 
 from twisted_smtpd.session import Envelope, Peer, Recipient, Session, within_brackets
+from twisted_smtpd.store.query import Term
 
 __all__ = ["Matching", "NewMessage", "SessionFacts", "StoredMessage"]
 
@@ -54,7 +55,8 @@ class NewMessage:
     :ivar mail_options: the parameters of MAIL, as sent.
     :ivar recipients: the accepted recipients, with their parameters.
     :ivar session: what is known about the session.
-    :ivar mailbox: the name of the mailbox that it is for.
+    :ivar mailbox: the name of the mailbox that it is for; of several, the first.
+    :ivar mailboxes: the names of all mailboxes that it is for; ``(mailbox,)`` unless given.
     :ivar refusal: the reply that refused the message, or ``None`` if it was accepted.
     :ivar received: when it came.
     """
@@ -67,9 +69,23 @@ class NewMessage:
     mailbox: str = ""
     refusal: str | None = None
     received: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    mailboxes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # The two say the same, whichever was given.
+        object.__setattr__(self, "mailboxes", self.mailboxes or (self.mailbox,))
+        object.__setattr__(self, "mailbox", self.mailboxes[0])
 
     @classmethod
-    def of(cls, session: Session, envelope: Envelope, mailbox: str = "", refusal: str | None = None) -> NewMessage:
+    def of(
+        cls,
+        session: Session,
+        envelope: Envelope,
+        mailbox: str = "",
+        refusal: str | None = None,
+        *,
+        mailboxes: tuple[str, ...] = (),
+    ) -> NewMessage:
         """Take a message from what ``handle_DATA`` is given."""
         return cls(
             envelope.original_content or envelope.content_bytes,
@@ -79,6 +95,7 @@ class NewMessage:
             SessionFacts.of(session),
             mailbox,
             refusal,
+            mailboxes=mailboxes,
         )
 
     @cached_property
@@ -137,13 +154,14 @@ class Matching:
     :ivar sender: a part of the reverse-path or of ``From:``.
     :ivar to: a part of a recipient's address, or of ``To:``, ``Cc:`` or ``Bcc:``.
     :ivar subject: a part of the subject.
-    :ivar text: words, all of which are somewhere in headers or content.
+    :ivar text: words, all of which are somewhere in the addresses, the subject, the text or the names of attachments.
     :ivar seen: whether it was read; ``None`` for both.
     :ivar tag: a tag that it has.
-    :ivar refused: whether it was refused; ``None`` for both.
+    :ivar refused: whether it was refused; ``None`` for both.  It does not count where a term says ``is:refused``.
     :ivar session: the id of the session in which it came.
     :ivar after: the id of a message that came before it; to read on.
     :ivar before: the id of a message that came after it; to page backwards.
+    :ivar terms: what :func:`~twisted_smtpd.store.parse_query` made of a query.
     """
 
     mailbox: str | None = None
@@ -157,3 +175,10 @@ class Matching:
     session: str | None = None
     after: int = 0
     before: int | None = None
+    terms: tuple[Term, ...] = ()
+
+    @property
+    def wanted_refused(self) -> bool | None:
+        """:attr:`refused`, or ``None`` where a term decides."""
+        decided = any(term.field == "is" and term.value == "refused" for term in self.terms)
+        return None if decided else self.refused
