@@ -13,7 +13,7 @@ from tests.support.fakes import ENVELOPE, Client, Recorder, answering, codes, co
 from twisted_smtpd.extensions import EXTENSIONS, Extension, FutureRelease
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.smtp import SMTP
-from twisted_smtpd.wire.parameters import OriginalRecipient
+from twisted_smtpd.wire.parameter_values import OriginalRecipient
 
 PAGE = Path(__file__).parent.parent / "docs" / "extensions.rst"
 ON_REQUEST = ["DELIVERBY", "FUTURERELEASE", "mt-priority", "RRVS"]

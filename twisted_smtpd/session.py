@@ -11,9 +11,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from twisted_smtpd.wire.parameters import (
-    DeliveryTime,
-    OriginalRecipient,
-    ValidSince,
     parse_deliver_by,
     parse_envid,
     parse_hold_for,
@@ -26,6 +23,7 @@ from twisted_smtpd.wire.parameters import (
 )
 
 if TYPE_CHECKING:
+    from twisted_smtpd.wire.parameter_values import DeliveryTime, OriginalRecipient, ValidSince
     from twisted_smtpd.wire.proxy_protocol import ProxyData
 
 __all__ = ["NULL_SENDER", "Envelope", "Peer", "Recipient", "Session", "TLSDetails", "within_brackets"]

@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted_smtpd.assemble import settings_for
-from twisted_smtpd.auth import mechanisms as sasl
-from twisted_smtpd.auth.exchange import AuthExchange
 from twisted_smtpd.auth.offer import builtin
 from twisted_smtpd.auth.results import (
     AuthCallbackType,
@@ -35,7 +33,11 @@ from twisted_smtpd.wire.addresses import parse_mailbox
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from typing_extensions import Self, Unpack
+
+    from twisted_smtpd.auth.exchange import AuthExchange
 
 __all__ = [
     "CALL_LIMIT_DEFAULT",
@@ -287,6 +289,9 @@ class SMTP(Transaction):
 
     def _exchange(self) -> AuthExchange:
         if self._auth is None:
+            # Imported here: few servers have AUTH.
+            from twisted_smtpd.auth.exchange import AuthExchange
+
             self._auth = AuthExchange(self)
         return self._auth
 
@@ -331,47 +336,53 @@ class SMTP(Transaction):
         else:
             super()._log_failure(error, what)
 
+    @property
+    def _sasl(self) -> ModuleType:
+        from twisted_smtpd.auth import mechanisms
+
+        return mechanisms
+
     # Each mechanism is called with the server itself, and the words that follow AUTH.
 
     @builtin
     async def auth_PLAIN(self, server: Any, args: list[str]) -> Any:
-        return await sasl.plain(self._exchange(), args)
+        return await self._sasl.plain(self._exchange(), args)
 
     @builtin
     async def auth_LOGIN(self, server: Any, args: list[str]) -> Any:
-        return await sasl.login(self._exchange(), args)
+        return await self._sasl.login(self._exchange(), args)
 
     @builtin
     async def auth_CRAM__MD5(self, server: Any, args: list[str]) -> Any:
-        return await sasl.cram_md5(self._exchange(), args)
+        return await self._sasl.cram_md5(self._exchange(), args)
 
     @builtin
     async def auth_EXTERNAL(self, server: Any, args: list[str]) -> Any:
-        return await sasl.external(self._exchange(), args)
+        return await self._sasl.external(self._exchange(), args)
 
     @builtin
     async def auth_XOAUTH2(self, server: Any, args: list[str]) -> Any:
-        return await sasl.xoauth2(self._exchange(), args)
+        return await self._sasl.xoauth2(self._exchange(), args)
 
     @builtin
     async def auth_OAUTHBEARER(self, server: Any, args: list[str]) -> Any:
-        return await sasl.oauthbearer(self._exchange(), args)
+        return await self._sasl.oauthbearer(self._exchange(), args)
 
     @builtin
     async def auth_SCRAM__SHA__1(self, server: Any, args: list[str]) -> Any:
-        return await sasl.scram(self._exchange(), "SCRAM-SHA-1", args)
+        return await self._sasl.scram(self._exchange(), "SCRAM-SHA-1", args)
 
     @builtin
     async def auth_SCRAM__SHA__1__PLUS(self, server: Any, args: list[str]) -> Any:
-        return await sasl.scram(self._exchange(), "SCRAM-SHA-1-PLUS", args)
+        return await self._sasl.scram(self._exchange(), "SCRAM-SHA-1-PLUS", args)
 
     @builtin
     async def auth_SCRAM__SHA__256(self, server: Any, args: list[str]) -> Any:
-        return await sasl.scram(self._exchange(), "SCRAM-SHA-256", args)
+        return await self._sasl.scram(self._exchange(), "SCRAM-SHA-256", args)
 
     @builtin
     async def auth_SCRAM__SHA__256__PLUS(self, server: Any, args: list[str]) -> Any:
-        return await sasl.scram(self._exchange(), "SCRAM-SHA-256-PLUS", args)
+        return await self._sasl.scram(self._exchange(), "SCRAM-SHA-256-PLUS", args)
 
 
 # The options' part of it is made from the table of options.

@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_smtpd.wire.commands import xtext_encode
+from twisted_smtpd.wire.parameter_values import DeliveryTime, OriginalRecipient, ValidSince
 from twisted_smtpd.wire.parameters import (
-    DeliveryTime,
-    OriginalRecipient,
-    ValidSince,
     parse_deliver_by,
     parse_envid,
     parse_hold_for,

@@ -25,9 +25,9 @@ DOTTED = rf"[A-Za-z0-9!#$%&'*+./=?^_`{{|}}~{UTF8}-]+"
 MAILBOX = rf"(?P<local>{DOTTED}|{QUOTED})(?:@(?P<domain>{DOMAIN}|{LITERAL}))?"
 
 EXPRESSIONS = {
-    rf"<(?P<route>{ROUTE})?{MAILBOX}>(?:[ \t]+(?P<rest>.*))?": addresses._path,
-    rf"{MAILBOX}(?:[ \t]+(?P<rest>.*))?": addresses._bare_path,
-    DOT_STRING: addresses._dot_string,
+    rf"<(?P<route>{ROUTE})?{MAILBOX}>(?:[ \t]+(?P<rest>.*))?": re.compile(addresses._PATH),
+    rf"{MAILBOX}(?:[ \t]+(?P<rest>.*))?": re.compile(addresses._BARE_PATH),
+    DOT_STRING: re.compile(addresses._DOT_STRING),
     f"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-~{UTF8}]+))?": commands._parameter,
     rf"(?:[!-*,-~{UTF8}]|\+[0-9A-Fa-f]{{2}})*": commands._xtext,
 }
@@ -62,7 +62,7 @@ class PatternTests(SynchronousTestCase):
     def test_the_ascii_form_of_a_path_accepts_what_the_whole_grammar_accepts(self) -> None:
         plain = addresses._plain_paths["TO:"]
         for text in {variant for path in PATHS for variant in variants(path)}:
-            match = addresses._path.fullmatch(text.lstrip(" \t"))
+            match = re.fullmatch(addresses._PATH, text.lstrip(" \t"))
             expected = None
             # Quoted strings, literals, routes and names beyond ASCII are not plain.
             if (

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from twisted.logger import Logger
 
 from twisted_smtpd.auth.results import MECHANISM_NAME
-from twisted_smtpd.auth.scram import BINDINGS, SCRAM_HASHES
 from twisted_smtpd.auth.view import AuthClient, Mechanism
 from twisted_smtpd.protocol.settings import SharedSettings
 
@@ -107,9 +106,12 @@ def _builtin(cls: type[Any], values: Mapping[str, Any], hooks: Collection[str]) 
         overridden = not hasattr(cls._authenticate, BUILTIN)
         able = {"PLAIN", "LOGIN"} if values["auth_callback"] is not None or "AUTH" in hooks or overridden else set()
         return able, able
-    scram = (
-        {n for name in SCRAM_HASHES for n in (name, name + _PLUS)} if hasattr(authenticator, "scram_keys") else set()
-    )
+    scram: set[str] = set()
+    if hasattr(authenticator, "scram_keys"):
+        # Imported here and below: few servers have SCRAM.
+        from twisted_smtpd.auth.scram import SCRAM_HASHES
+
+        scram = {n for name in SCRAM_HASHES for n in (name, name + _PLUS)}
     declared = getattr(authenticator, "mechanisms", None)
     if declared is None:
         return _OF_ANY | scram, {"PLAIN", "LOGIN", *scram}
@@ -157,6 +159,8 @@ def usable(server: AuthClient, mechanism: Mechanism) -> bool:
     if mechanism.name == "EXTERNAL":
         return bool(getattr(server.session.ssl, "peer_verified", False))
     if mechanism.name.endswith(_PLUS):
+        from twisted_smtpd.auth.scram import BINDINGS
+
         return any(binding_of(server, kind) is not None for kind in BINDINGS)
     return True
 

@@ -17,7 +17,7 @@ __all__ = ["AuthClient", "Exchange", "Mechanism", "Response"]
 Response = bytes | Literal[_Missing.MISSING]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Mechanism:
     """A mechanism and what carries it out.
 

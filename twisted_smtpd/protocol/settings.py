@@ -26,7 +26,7 @@ def ignore(server: Any, value: str | None) -> None:
     """The check of a parameter that is taken, and then left out."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Command:
     """One verb in one state.
 

@@ -67,7 +67,7 @@ class Timeouts:
         return min(limit.visit(self, now) for limit in situation.limits)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Limit:
     """One row of the table.
 
@@ -94,7 +94,7 @@ class Limit:
         return now + CLOSING_TIME
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Situation:
     """What a connection is waiting for, and the limits in force meanwhile.
 

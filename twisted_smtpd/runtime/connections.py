@@ -61,7 +61,7 @@ class ICounted(Interface):
     factory = Attribute("The server, as Twisted's protocols have their factory.")
 
 
-@dataclass
+@dataclass(eq=False)
 class Counts:
     """What has happened since the server started.
 

@@ -86,7 +86,7 @@ class Memory:
         return held
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False)
 class _Minute:
     """What an address has done in a minute.
 

@@ -22,7 +22,7 @@ AT_ONCE = 4
 MAX_ADDRESSES = 10_000
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Record:
     """What is known of an address that has failed.
 
@@ -38,7 +38,7 @@ class _Record:
     reserved: int = 0
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Gate:
     """The passwords of an address that are being checked.
 

@@ -64,7 +64,7 @@ __all__ = [
 log = Logger()
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Names:
     """Undocumented names in one place.
 
@@ -100,7 +100,7 @@ def _has(example: object, name: str) -> bool:
     return True
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Shortcut:
     """A way past the public API, which is taken only while all that it needs is there.
 

@@ -46,17 +46,16 @@ _PLAIN_LABEL = r"[A-Za-z0-9_]+(?:-+[A-Za-z0-9_]+)*"
 _PLAIN_PATH = rf"<({_PLAIN_LOCAL}@{_PLAIN_LABEL}(?:\.{_PLAIN_LABEL})*)>"
 
 _plain_paths = {keyword: re.compile(rf"{keyword}[ \t]*{_PLAIN_PATH}(?:[ \t]+(.*))?") for keyword in ("FROM:", "TO:")}
-_path = re.compile(rf"<(?P<route>{_ROUTE})?{_MAILBOX}>(?:[ \t]+(?P<rest>.*))?")
-_bare_path = re.compile(rf"{_MAILBOX}(?:[ \t]+(?P<rest>.*))?")
-_dot_string = re.compile(_DOT_STRING)
-_quoted_pair = re.compile(r"\\(.)")
-_special = re.compile(r"[\"\\]")
-_tagged_literal = re.compile(r"([A-Za-z0-9-]*[A-Za-z0-9]):(.+)")
+# The rest is rare, and an import should not wait for it: the re module compiles a text when it is first used, and keeps
+# the result.
+_PATH = rf"<(?P<route>{_ROUTE})?{_MAILBOX}>(?:[ \t]+(?P<rest>.*))?"
+_BARE_PATH = rf"{_MAILBOX}(?:[ \t]+(?P<rest>.*))?"
+_TAGGED_LITERAL = r"([A-Za-z0-9-]*[A-Za-z0-9]):(.+)"
 
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
 _JOINERS = frozenset("\u200c\u200d")
 # All of ASCII except letters, digits, hyphen and underscore; and the ideographic full stop, which IDNA reads as a dot.
-_delimiter = re.compile(r"[\x00-,./:-@\[-^`{-\x7f\u3002]")
+_DELIMITER = r"[\x00-,./:-@\[-^`{-\x7f\u3002]"
 
 
 def has_hidden_characters(text: str) -> bool:
@@ -146,7 +145,7 @@ def _read(
     text: str, bare_local_part: bool, sender: bool, local_part_limit: int, default_domain: str = ""
 ) -> tuple[str, str]:
     angle = text.startswith("<")
-    match = (_path if angle else _bare_path).fullmatch(text)
+    match = re.fullmatch(_PATH if angle else _BARE_PATH, text)
     if match is None and angle:
         match = _untidy_path().fullmatch(text)
     if match is None:
@@ -201,10 +200,10 @@ def _octets(text: str) -> int:
 
 def _requote(quoted: str) -> str:
     """The shortest valid spelling of a quoted string, so that a mailbox has only one (RFC 5321 section 4.1.2)."""
-    content = _quoted_pair.sub(r"\1", quoted[1:-1])
-    if _dot_string.fullmatch(content):
+    content = re.sub(r"\\(.)", r"\1", quoted[1:-1])
+    if re.fullmatch(_DOT_STRING, content):
         return content
-    return '"' + _special.sub(r"\\\g<0>", content) + '"'
+    return '"' + re.sub(r"[\"\\]", r"\\\g<0>", content) + '"'
 
 
 def _is_domain(domain: str) -> bool:
@@ -224,7 +223,7 @@ def _is_label(label: str) -> bool:
         return len(label) <= MAX_LABEL
     # A full-width dot or solidus becomes an ASCII one when the name is looked up: the mail would go to another domain
     # than the one that a handler has checked.
-    if _delimiter.search(unicodedata.normalize("NFKC", label)):
+    if re.search(_DELIMITER, unicodedata.normalize("NFKC", label)):
         return False
     return len("xn--") + len(label.encode("punycode")) <= MAX_LABEL
 
@@ -232,7 +231,7 @@ def _is_label(label: str) -> bool:
 def _is_literal(literal: str) -> bool:
     """Whether a text in brackets is an address literal (RFC 5321 section 4.1.3)."""
     content = literal[1:-1]
-    tagged = _tagged_literal.fullmatch(content)
+    tagged = re.fullmatch(_TAGGED_LITERAL, content)
     try:
         if tagged is None:
             ipaddress.IPv4Address(content)

@@ -139,7 +139,7 @@ def _find_end_of_data(data: bytes) -> tuple[int, bool]:
     return data.find(_END_OF_DATA), True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class _Limits:
     """The limits of a reader; one that does not hold is as high as can be.
 

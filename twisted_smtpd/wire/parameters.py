@@ -7,18 +7,18 @@ grammar of its RFC.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from twisted_smtpd.wire.addresses import has_hidden_characters
 from twisted_smtpd.wire.commands import xtext_decode
 from twisted_smtpd.wire.replies import SMTPReplyError
 
+if TYPE_CHECKING:
+    from twisted_smtpd.wire.parameter_values import DeliveryTime, OriginalRecipient, ValidSince
+
 __all__ = [
-    "DeliveryTime",
-    "OriginalRecipient",
-    "ValidSince",
     "parse_deliver_by",
     "parse_envid",
     "parse_hold_for",
@@ -35,54 +35,15 @@ MAX_ORCPT = 500
 MAX_ENVID = 100
 
 _NOTICES = frozenset({"SUCCESS", "FAILURE", "DELAY"})
+# The re module compiles these texts when they are first used, and keeps the result: an import should not wait for it.
 # An atom (RFC 822 section 3.3), as IANA's list of address types has them.
-_addr_type = re.compile(r"[A-Za-z0-9!#$%&'*/?^_`{|}~-]{1,64}")
+_ADDRESS_TYPE = r"[A-Za-z0-9!#$%&'*/?^_`{|}~-]{1,64}"
 # RFC 6533 section 3: a character by its code point, in upper case and without leading zeros.
-_embedded = re.compile(r"\\x\{([0-9A-F]+)\}")
-_priority = re.compile(r"-?[0-9]")
-_deliver_by = re.compile(r"([+-]?[0-9]{1,9});([NR])(T?)", re.IGNORECASE)
-_seconds = re.compile(r"[0-9]{1,9}")
-_date_time = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})T([0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})", re.IGNORECASE
-)
-
-
-@dataclass(frozen=True)
-class OriginalRecipient:
-    """The address that the sender of a message used for a recipient (RFC 3461 section 4.2).
-
-    :ivar address_type: its type in lower case: ``"rfc822"``, ``"utf-8"``, or another one.
-    :ivar address: the address, decoded.
-    """
-
-    address_type: str
-    address: str
-
-
-@dataclass(frozen=True)
-class DeliveryTime:
-    """How fast a message has to be delivered (RFC 2852 section 4).
-
-    :ivar seconds: within how many seconds; 0 or less if the time is over.
-    :ivar mode: ``"R"``: then return it; ``"N"``: then send a notice, and go on.
-    :ivar trace: whether relays are to be traced.
-    """
-
-    seconds: int
-    mode: str
-    trace: bool
-
-
-@dataclass(frozen=True)
-class ValidSince:
-    """Since when a mailbox must have had the same owner (RFC 7293 section 5).
-
-    :ivar since: the time, with its zone.
-    :ivar action: what a relay does whose next host has no RRVS: ``"C"``: continue, ``"R"``: reject.
-    """
-
-    since: datetime
-    action: str
+_EMBEDDED = r"\\x\{([0-9A-F]+)\}"
+_PRIORITY = r"-?[0-9]"
+_DELIVER_BY = r"([+-]?[0-9]{1,9});([NRnr])([Tt]?)"
+_SECONDS = r"[0-9]{1,9}"
+_DATE_TIME = r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 
 
 def _bad(text: str) -> SMTPReplyError:
@@ -109,10 +70,13 @@ def parse_orcpt(value: str | None) -> OriginalRecipient:
     The address of a ``utf-8`` type may come in each of its three forms.
     """
     kind, semicolon, encoded = (value or "").partition(";")
-    if not semicolon or not encoded or _addr_type.fullmatch(kind) is None:
+    if not semicolon or not encoded or re.fullmatch(_ADDRESS_TYPE, kind) is None:
         raise _bad("ORCPT is TYPE;ADDRESS: ORCPT=rfc822;anne@example.com")
     if len(value or "") > MAX_ORCPT:
         raise _bad(f"ORCPT has at most {MAX_ORCPT} characters")
+    # Imported here and below: few clients send such a parameter.
+    from twisted_smtpd.wire.parameter_values import OriginalRecipient
+
     kind = kind.lower()
     if kind != "utf-8":
         if not encoded.isascii():
@@ -120,7 +84,7 @@ def parse_orcpt(value: str | None) -> OriginalRecipient:
         return OriginalRecipient(kind, _printable(xtext_decode(encoded), "ORCPT"))
     # A plus sign begins an octet in xtext, and stands for itself in the forms that have no xtext.
     text = xtext_decode(encoded) if re.fullmatch(r"(?:[^+]|\+[0-9A-F]{2})*", encoded) else encoded
-    text = _embedded.sub(_embedded_character, text)
+    text = re.sub(_EMBEDDED, _embedded_character, text)
     if has_hidden_characters(text):
         raise _bad("ORCPT has control characters")
     return OriginalRecipient(kind, text)
@@ -159,16 +123,18 @@ def parse_envid(value: str | None) -> str:
 
 def parse_priority(value: str | None) -> int:
     """Read MT-PRIORITY (RFC 6710 section 4); returns it, from -9 to 9."""
-    if _priority.fullmatch(value or "") is None:
+    if re.fullmatch(_PRIORITY, value or "") is None:
         raise _bad("MT-PRIORITY is a number from -9 to 9")
     return int(value or "")
 
 
 def parse_deliver_by(value: str | None) -> DeliveryTime:
     """Read BY (RFC 2852 section 4)."""
-    match = _deliver_by.fullmatch(value or "")
+    match = re.fullmatch(_DELIVER_BY, value or "")
     if match is None:
         raise _bad("BY is SECONDS;N or SECONDS;R: BY=3600;R")
+    from twisted_smtpd.wire.parameter_values import DeliveryTime
+
     found = DeliveryTime(int(match[1]), match[2].upper(), bool(match[3]))
     if found.mode == "R" and found.seconds <= 0:
         raise _bad("BY with mode R needs a time that is not over")
@@ -177,7 +143,7 @@ def parse_deliver_by(value: str | None) -> DeliveryTime:
 
 def parse_hold_for(value: str | None) -> int:
     """Read HOLDFOR (RFC 4865 section 4); returns the seconds."""
-    if _seconds.fullmatch(value or "") is None:
+    if re.fullmatch(_SECONDS, value or "") is None:
         raise _bad("HOLDFOR is a number of seconds, of at most 9 digits")
     return int(value or "")
 
@@ -192,12 +158,14 @@ def parse_valid_since(value: str | None) -> ValidSince:
     time, semicolon, action = (value or "").partition(";")
     if semicolon and action.upper() not in ("C", "R"):
         raise _bad("RRVS is TIME, TIME;C or TIME;R")
+    from twisted_smtpd.wire.parameter_values import ValidSince
+
     return ValidSince(_time(time, "RRVS"), action.upper() or "R")
 
 
 def _time(value: str | None, keyword: str) -> datetime:
     """A time as RFC 3339 has it, with its zone."""
-    match = _date_time.fullmatch(value or "")
+    match = re.fullmatch(_DATE_TIME, value or "")
     try:
         if match is None:
             raise ValueError
