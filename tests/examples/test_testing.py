@@ -23,6 +23,7 @@ WITH_PYTEST = {
     "test_fastapi_mail.py": "fastapi_mail",
     "test_flask_mail.py": "flask_mail",
     "test_handler.py": "smtplib",
+    "test_hello.py": "smtplib",
     "test_smtplib.py": "smtplib",
     "test_unittest.py": "smtplib",
 }
