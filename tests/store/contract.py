@@ -314,3 +314,31 @@ class StoreTests(StoreContract):
         first = heard[0].number
         self.assertEqual([change.number - first for change in heard], list(range(9)))
         self.assertEqual([change.summary and change.summary.subject for change in heard[:3]], ["One", "Two", None])
+
+    @synchronous
+    async def test_a_change_names_the_mailboxes_of_its_messages(self) -> None:
+        """Listeners of one mailbox hear nothing of the others."""
+        self.store = await self.make(max_messages=2)
+        heard: list[Change] = []
+        self.store.watch_changes(heard.append)
+        await self.do("add", new(mailboxes=("a", "b")))
+        await self.do("add", new(mailbox="c"))
+        await self.do("mark", [1, 2], True)
+        await self.do("tag", [2], ["x"])
+        await self.do("delete", [1])
+        await self.do("restore", [1])
+        await self.do("add", new(mailbox="d"))
+        self.assertEqual(
+            [" ".join(sorted(change.mailboxes)) for change in heard],
+            ["a b", "c", "a b c", "c", "a b", "a b", "d", "a b"],
+        )
+
+    @synchronous
+    async def test_the_tags_of_one_mailbox(self) -> None:
+        self.store = await self.make()
+        await self.do("add", new(mailbox="a"))
+        await self.do("add", new(mailbox="b"))
+        await self.do("tag", [1], ["x", "y"])
+        await self.do("tag", [2], ["x"])
+        self.assertEqual(await self.do("tags"), {"x": 2, "y": 1})
+        self.assertEqual(await self.do("tags", "b"), {"x": 1})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted_smtpd.testing.failures import Failures
 
 if TYPE_CHECKING:
-    from twisted_smtpd.store.messages import StoredMessage
+    from twisted_smtpd.store.messages import NewMessage, StoredMessage
 
 __all__ = ["LOOPBACK_NAMES", "Releaser", "SiteSettings"]
 
@@ -48,6 +48,7 @@ class SiteSettings:
     :ivar smtp_addresses: where the server takes mail, as ``localhost:8025``, to tell people.
     :ivar release: sends messages on to a real server; ``None`` where none was named.
     :ivar failures: what is to go wrong in the SMTP server, to be seen and set; ``None`` where it can't fail on demand.
+    :ivar sort: gives a message that comes over HTTP the mailboxes that it is for; ``None`` where there are no rules.
     :ivar max_upload: octets of a request's body, at most.
     :ivar check_links: whether links in messages may be asked for, when a person wants them checked.
     """
@@ -61,6 +62,7 @@ class SiteSettings:
     smtp_addresses: tuple[str, ...] = ()
     release: Releaser | None = None
     failures: Failures | None = None
+    sort: Callable[[NewMessage], NewMessage] | None = None
     max_upload: int = 32 * 2**20
     check_links: bool = False
 

@@ -73,8 +73,11 @@ class IMessageStore(Interface):
     def mailboxes() -> Any:
         """The mailboxes that have messages, in order: a dict of name to :class:`Counts`."""
 
-    def tags() -> Any:
-        """The tags that messages have, in order: a dict of tag to number of messages."""
+    def tags(mailbox: str | None = None) -> Any:
+        """The tags that messages have, in order: a dict of tag to number of messages.
+
+        :param mailbox: the mailbox; ``None`` for all.
+        """
 
     def mark(ids: Any, seen: bool) -> Any:
         """Note that messages were read, or that they are to be taken for unread.

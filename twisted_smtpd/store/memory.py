@@ -76,12 +76,12 @@ class MemoryStore:
             listeners = tuple(self._listeners)
         for listener in listeners:
             listener(stored)
-        self._tell("new", (stored.id,))
+        self._tell("new", (stored,))
         self._tell("deleted", dropped)
         return stored
 
-    def _make_room(self) -> tuple[int, ...]:
-        dropped: list[int] = []
+    def _make_room(self) -> tuple[StoredMessage, ...]:
+        dropped: list[StoredMessage] = []
         self._empty_bin()
         while len(self._messages) + len(self._bin) > self._max_messages or (
             self._octets > self._max_octets and len(self._messages) + len(self._bin) > 1
@@ -91,7 +91,7 @@ class MemoryStore:
                 continue
             stored = self._messages.pop(next(iter(self._messages)))
             self._forget(stored)
-            dropped.append(stored.id)
+            dropped.append(stored)
         self.dropped += len(dropped)
         return tuple(dropped)
 
@@ -160,8 +160,8 @@ class MemoryStore:
                 of.setdefault(mailbox, []).append(stored)
         return {mailbox: count(messages) for mailbox, messages in sorted(of.items())}
 
-    def tags(self) -> dict[str, int]:
-        found = Counter(tag for stored in self.find(Matching(refused=None)) for tag in stored.tags)
+    def tags(self, mailbox: str | None = None) -> dict[str, int]:
+        found = Counter(tag for stored in self.find(Matching(mailbox=mailbox, refused=None)) for tag in stored.tags)
         return dict(sorted(found.items()))
 
     # -- what is done with it ------------------------------------------------------------------------------------------
@@ -176,30 +176,29 @@ class MemoryStore:
     def _change(self, ids: Iterable[int], change: Callable[[StoredMessage], StoredMessage], kind: Kind) -> int:
         with self._lock:
             found = self._known(ids)
-            for id in found:
-                self._messages[id] = change(self._messages[id])
+            for stored in found:
+                self._messages[stored.id] = change(stored)
         self._tell(kind, found)
         return len(found)
 
-    def _known(self, ids: Iterable[int]) -> tuple[int, ...]:
-        return tuple(id for id in dict.fromkeys(ids) if id in self._messages)
+    def _known(self, ids: Iterable[int]) -> tuple[StoredMessage, ...]:
+        return tuple(self._messages[id] for id in dict.fromkeys(ids) if id in self._messages)
 
     def delete(self, ids: Iterable[int]) -> int:
         with self._lock:
             self._empty_bin()
             end = self._seconds() + BIN_SECONDS
             found = self._known(ids)
-            for id in found:
-                self._bin[id] = end, self._messages.pop(id)
+            for stored in found:
+                self._bin[stored.id] = end, self._messages.pop(stored.id)
         self._tell("deleted", found)
         return len(found)
 
     def restore(self, ids: Iterable[int]) -> int:
         with self._lock:
             self._empty_bin()
-            found = tuple(id for id in dict.fromkeys(ids) if id in self._bin)
-            for id in found:
-                self._messages[id] = self._bin.pop(id)[1]
+            found = tuple(self._bin.pop(id)[1] for id in dict.fromkeys(ids) if id in self._bin)
+            self._messages.update((stored.id, stored) for stored in found)
             if found:
                 self._messages = dict(sorted(self._messages.items()))
         self._tell("restored", found)
@@ -208,8 +207,8 @@ class MemoryStore:
     def clear(self) -> None:
         """Remove all messages for good, the refused ones too."""
         with self._lock:
-            gone = tuple(self._messages)
-            for stored in (*self._messages.values(), *(stored for _, stored in self._bin.values())):
+            gone = tuple(self._messages.values())
+            for stored in (*gone, *(stored for _, stored in self._bin.values())):
                 self._forget(stored)
             self._messages.clear()
             self._bin.clear()
@@ -245,16 +244,17 @@ class MemoryStore:
 
         return stop
 
-    def _tell(self, kind: Kind, ids: tuple[int, ...]) -> None:
-        if not ids:
+    def _tell(self, kind: Kind, changed: tuple[StoredMessage, ...]) -> None:
+        if not changed:
             return
         with self._lock:
             self._last_change += 1
             number = self._last_change
             listeners = tuple(self._change_listeners)
-            stored = self._messages.get(ids[0]) if kind == "new" else None
         if listeners:
-            change = Change(kind, ids, None if stored is None else self._look(stored)[0], number)
+            summary = self._look(changed[0])[0] if kind == "new" else None
+            mailboxes = frozenset(name for stored in changed for name in stored.message.mailboxes)
+            change = Change(kind, tuple(stored.id for stored in changed), summary, number, mailboxes)
             for listener in listeners:
                 listener(change)
 

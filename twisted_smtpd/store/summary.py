@@ -108,12 +108,14 @@ class Change:
     :ivar ids: the numbers of the messages.
     :ivar summary: the new message; ``None`` for other changes.
     :ivar number: the change's own number, one above that of the change before.
+    :ivar mailboxes: the mailboxes that the messages are in.
     """
 
     kind: Literal["new", "seen", "unseen", "tags", "deleted", "restored"]
     ids: tuple[int, ...]
     summary: Summary | None
     number: int
+    mailboxes: frozenset[str]
 
 
 def summarise(stored: StoredMessage) -> tuple[Summary, Searchable]:
