@@ -35,6 +35,7 @@ __all__ = [
     "IHELOHandler",
     "IHandlerPlugin",
     "IMAILHandler",
+    "IMeasured",
     "INOOPHandler",
     "IOffersServices",
     "IPROXYHandler",
@@ -116,6 +117,19 @@ class IOffersServices(Interface):
         last connection is closed and before the handler's ``stop``.  With ``--workers`` each worker runs its own.
 
         :returns: an iterable of :class:`twisted.application.service.IService` providers.
+        """
+
+
+class IMeasured(Interface):
+    """Has metrics of its own, for the page of ``--metrics``.
+
+    A handler has to declare this: a method ``metrics`` may be meant for something else.
+    """
+
+    def metrics() -> Any:
+        """Give the metrics as they are now.  It is called each time the page is read, and must not wait.
+
+        :returns: an iterable of :class:`twisted_smtpd.metrics.Metric`.
         """
 
 

@@ -235,6 +235,12 @@ class ServerService(ListeningService):
         self._starting: Deferred[None] = succeed(None)
         self._services: list[IService] = []
 
+    def not_ready(self) -> str:
+        """Why no client is served now; empty if one is."""
+        if not self.running or self.factory.connections.draining:
+            return "stopping"
+        return "" if self._serving else "starting"
+
     def end_grace(self) -> None:
         """Give messages in progress no more time, now or when the service is stopped."""
         self.factory.connections.end_grace()

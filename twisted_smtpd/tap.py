@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -47,9 +47,14 @@ def makeService(options: Options) -> IService:
     # The parent of workers hears the signals for them.
     options.exit = BoundedExit(options.reactor, options["grace"], service.end_grace)
     options.exit.install(take_signals=not options.is_worker)
-    return _with_metrics(
-        options, service, lambda: [Reading(None, snapshot(*(factory.connections for factory in factories)))]
-    )
+
+    def collect() -> list[Reading]:
+        return [Reading(None, snapshot((one.connections for one in factories), (one.handler for one in factories)))]
+
+    def not_ready() -> str:
+        return next(filter(None, (server.not_ready() for server in servers)), "")
+
+    return _with_metrics(options, service, collect, not_ready)
 
 
 def _factory(options: Options) -> SMTPFactory:
@@ -117,10 +122,10 @@ def _supervisor(options: Options) -> IService:
     last = partial(supervisor.signal_all, "KILL")
     options.exit = BoundedExit(reactor, options["grace"] + MARGIN, supervisor.end_grace, last=last)
     options.exit.install()
-    return _with_metrics(options, service, supervisor.collect)
+    return _with_metrics(options, service, supervisor.collect, supervisor.not_ready)
 
 
-def _with_metrics(options: Options, service: Service, collect: Collect) -> IService:
+def _with_metrics(options: Options, service: Service, collect: Collect, not_ready: Callable[[], str]) -> IService:
     if not options.metrics:
         return service
     # Imported here: it brings twisted.web along, which a server without --metrics does not need.
@@ -128,6 +133,6 @@ def _with_metrics(options: Options, service: Service, collect: Collect) -> IServ
 
     both = MultiService()
     service.setServiceParent(both)
-    site: Any = metrics_site(collect, options.reactor)
+    site: Any = metrics_site(collect, not_ready, options.reactor)
     MetricsService(site, options.metrics, reactor=options.reactor).setServiceParent(both)
     return both

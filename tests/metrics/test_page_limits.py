@@ -13,15 +13,15 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_smtpd.metrics.figures import Reading
+from twisted_smtpd.metrics.figures import Metric, Reading
 from twisted_smtpd.metrics.page import LIFETIME, MAX_CONNECTIONS, metrics_site
 
 
 class PageLimitTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.answer: Any = [Reading(None, {"open": 5})]
-        self.site: Any = metrics_site(lambda: self.answer, self.clock)
+        self.answer: Any = [Reading(None, [Metric.gauge("smtpd_connections", "Clients being served.", 5)])]
+        self.site: Any = metrics_site(lambda: self.answer, str, self.clock)
 
         def spool(*arguments: Any, **options: Any) -> Any:
             self.fail("a body is kept")

@@ -13,7 +13,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.workers_fakes import SHARED, Process, ProcessReactor
-from twisted_smtpd.metrics.figures import Reading
+from twisted_smtpd.metrics.figures import Metric, Reading
 from twisted_smtpd.runtime import exit_status
 from twisted_smtpd.runtime.exit_status import leave_with
 from twisted_smtpd.runtime.listeners import Listener
@@ -209,27 +209,30 @@ class SupervisorTests(SynchronousTestCase):
         supervisor = self.serving(2)
         readings = supervisor.collect()
         self.assertEqual([p.told for p in self.processes], [[b"metrics 1\n"]] * 2)
-        self.processes[1].say(b'metrics 1 {"open": 2}\n')
+        self.processes[1].say(b'metrics 1 [["two", "gauge", "", [["", {}, 2]]]]\n')
         self.assertNoResult(readings)
-        self.processes[0].say(b'metrics 1 {"open": 1}\n')
-        self.assertEqual(self.successResultOf(readings), [Reading(1, {"open": 1}, 0), Reading(2, {"open": 2}, 0)])
+        self.processes[0].say(b'metrics 1 [["one", "gauge", "", [["", {}, 1]]]]\n')
+        self.assertEqual(
+            self.successResultOf(readings),
+            [Reading(1, [Metric.gauge("one", "", 1)]), Reading(2, [Metric.gauge("two", "", 2)])],
+        )
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_metrics_do_not_wait_for_one_that_is_silent_or_gone(self) -> None:
         supervisor = self.serving(3)
         readings = supervisor.collect()
         self.processes[0].end()
-        self.processes[1].say(b"metrics 1 {}\n")
+        self.processes[1].say(b"metrics 1 []\n")
         self.reactor.advance(FIRST_DELAY)
         self.assertNoResult(readings)
         self.reactor.advance(PATIENCE)
-        self.assertEqual(self.successResultOf(readings), [Reading(1, None), Reading(2, {}), Reading(3, None)])
-        self.processes[2].say(b"metrics 1 {}\n")
+        self.assertEqual(self.successResultOf(readings), [Reading(1, None), Reading(2, []), Reading(3, None)])
+        self.processes[2].say(b"metrics 1 []\n")
         again = supervisor.collect()
         self.assertEqual(self.processes[3].told, [])
-        self.processes[1].say(b"metrics 2 {}\n")
-        self.processes[2].say(b"metrics 2 {}\n")
-        self.assertEqual([r.values for r in self.successResultOf(again)], [None, {}, {}])
+        self.processes[1].say(b"metrics 2 []\n")
+        self.processes[2].say(b"metrics 2 []\n")
+        self.assertEqual([r.metrics for r in self.successResultOf(again)], [None, [], []])
 
     def test_what_they_print_goes_to_the_log_where_they_have_no_output(self) -> None:
         self.serving(1, relay=True)

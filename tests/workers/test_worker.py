@@ -22,7 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.workers_fakes import SHARED, Port, SocketReactor
 from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.handlers import Sink
-from twisted_smtpd.metrics.figures import snapshot
+from twisted_smtpd.metrics.figures import Metric, snapshot
 from twisted_smtpd.runtime.listeners import Listener
 from twisted_smtpd.runtime.reactor_names import reactor_name
 from twisted_smtpd.tap import Options, makeService
@@ -139,7 +139,8 @@ class WorkerTests(SynchronousTestCase):
         self.link.dataReceived(b"metrics 17\n")
         word, number, values = self.pipe.value().split(b" ", 2)
         self.assertEqual((word, number), (b"metrics", b"17"))
-        self.assertEqual(json.loads(values), snapshot(service.factory.connections))
+        metrics = [Metric.of_plain(plain) for plain in json.loads(values)]
+        self.assertEqual(metrics, snapshot([service.factory.connections]))
 
     def test_what_it_does_not_understand_changes_nothing(self) -> None:
         self.service()

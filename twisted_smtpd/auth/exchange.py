@@ -168,6 +168,7 @@ class AuthExchange:
         server = self.server
         seconds = server.connections.sign_ins.wait_for(server._address, server._now())
         if seconds is None:
+            server.connections.counts.auth["", "blocked"] += 1
             SIGN_IN_BLOCKED.tell(server)
             server._line = None
             raise SMTPReplyError(421, "4.7.0", "Too many failed authentications from your address, try again later")
@@ -240,6 +241,7 @@ class AuthExchange:
         self.server.forgive()
         # The account, where it is known; else what the client has said.
         user = login_data if login_data and _is_name(login_data) else self._login
+        self._count(mechanism, "success")
         SIGN_IN.tell(self.server, mechanism=mechanism, user=_name_of(login_data if user is None else user))
         self.server._hidden_lines = 0
         await self.server.push(reply)
@@ -275,7 +277,11 @@ class AuthExchange:
         self.server.connections.sign_ins.failed(self.server._address, self.server._now(), self._reserved)
         if mechanism is not None:
             self._failure_told = True
+            self._count(mechanism, "failure")
             SIGN_IN_FAILED.tell(self.server, mechanism=mechanism, user=_name_of(self._login))
+
+    def _count(self, mechanism: str, result: str) -> None:
+        self.server.connections.counts.auth[mechanism, result] += 1
 
     def _tell_fault(self, fault: str) -> None:
         SIGN_IN_FAULT.tell(self.server, fault=fault)

@@ -39,6 +39,10 @@ SUBCOMMANDS = {
         "twisted_smtpd.cli.completion:main",
         ("bash", "zsh", "fish"),
     ),
+    "healthcheck": Subcommand(
+        "exit with 0 if a server serves: healthcheck HOST:PORT, or the URL of --metrics",
+        "twisted_smtpd.cli.health:main",
+    ),
     "man": Subcommand("print the manual page: twisted-smtpd man | man -l -", "twisted_smtpd.cli.manual:main"),
     "passwd": Subcommand("set a user's password in a file: passwd FILE USER", "twisted_smtpd.auth.__main__:main"),
 }

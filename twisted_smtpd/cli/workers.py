@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from twisted.python import usage
@@ -53,6 +54,8 @@ class WorkerOptions(ListenOptions):
         if self.supervising and any(listener.name.startswith("stdio:") for listener in self.listeners):
             raise usage.UsageError("--workers: there is no port to share on stdio:")
         if self["metrics"] is not None:
+            if find_spec("prometheus_client") is None:
+                raise usage.UsageError("--metrics: install prometheus-client: pip install 'twisted-smtpd[metrics]'")
             metrics = self.places("metrics", [self["metrics"]])
             self.metrics = () if self.is_worker else metrics
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import Logger
 from zope.interface import alsoProvides, implementer
 
-from twisted_smtpd.interfaces import HookServer, IOffersServices, IReloadable, IStartable, IStoppable
+from twisted_smtpd.interfaces import HookServer, IMeasured, IOffersServices, IReloadable, IStartable, IStoppable
+from twisted_smtpd.metrics.figures import Metric
 from twisted_smtpd.runtime.awaiting import MISSING, hook_names, settle, takes_responses
 from twisted_smtpd.runtime.handler_check import check_handler, deprecated_data_hook
 from twisted_smtpd.runtime.judging import permits
@@ -51,6 +52,7 @@ class Chain:
     * ``start``: the handlers are started in order.  If one fails, those before it are stopped again.
     * ``stop``: they are stopped in reverse order.  An error is logged, and the others are stopped all the same.
     * ``services``: the services of all.
+    * ``metrics``: those of all handlers that declare :class:`~twisted_smtpd.interfaces.IMeasured`.
     * ``reload``: all handlers that declare :class:`~twisted_smtpd.interfaces.IReloadable` read their files again.
 
     What a ``handle_MAIL`` or ``handle_RCPT`` that passes on has put into the envelope is taken out again.  An error in
@@ -70,6 +72,8 @@ class Chain:
         self._started: list[HandlerUse] = []
         if any(reloadables(handler) for handler in handlers):
             alsoProvides(self, IReloadable)
+        if any(IMeasured.providedBy(handler) for handler in handlers):
+            alsoProvides(self, IMeasured)
         # The hooks of the chain's own that stand for its handlers' hooks of the moment.
         self._made: dict[str, Any] = {}
         self.renew_hooks()
@@ -149,6 +153,10 @@ class Chain:
                 await use.stop()
             except Exception:
                 log.failure("stop() of {handler} failed", handler=use.handler)
+
+    def metrics(self) -> list[Metric]:
+        """The metrics of all handlers that have some."""
+        return [metric for one in self.handlers if IMeasured.providedBy(one) for metric in one.metrics()]
 
     async def services(self) -> list[IService]:
         """The services of all handlers, in order."""

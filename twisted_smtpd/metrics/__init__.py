@@ -1,1 +1,5 @@
-"""What a server has done so far, as figures and as a page."""
+"""What a server has done so far, as metrics and as a page."""
+
+from twisted_smtpd.metrics.figures import Metric, histogram, total
+
+__all__ = ["Metric", "histogram", "total"]

@@ -1,4 +1,4 @@
-"""The metrics as a page: a small HTTP server, imported only when it is wanted."""
+"""The metrics, and whether the server is ready, as pages: a small HTTP server, imported only when it is wanted."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from twisted_smtpd.logs.escaping import peer_text
-from twisted_smtpd.metrics.figures import Collect, Reading, exposition
+from twisted_smtpd.metrics.exposition import exposition
+from twisted_smtpd.metrics.figures import Collect, Reading
 from twisted_smtpd.service import ListeningService
 
 __all__ = ["MetricsService", "metrics_site", "metrics_url"]
 
 log = Logger()
-
-CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 # Seconds that a connection may last, whatever it does: it has one request, and workers have two seconds to answer.
 LIFETIME = 30
@@ -43,8 +42,10 @@ class _Page(Resource):
         return NOT_DONE_YET
 
     def _answer(self, readings: list[Reading], request: Request) -> None:
-        request.setHeader(b"content-type", CONTENT_TYPE)
-        request.write(exposition(readings).encode())
+        accepted = request.getHeader(b"accept") or b""
+        content_type, page = exposition(readings, accepted.decode("latin-1"))
+        request.setHeader(b"content-type", content_type.encode())
+        request.write(page)
         request.finish()
 
     def _failed(self, failure: Failure, request: Request, gone: Deferred[None]) -> None:
@@ -53,6 +54,26 @@ class _Page(Resource):
         log.failure("the metrics can't be read", failure)
         request.setResponseCode(500)
         request.finish()
+
+
+class _State(Resource):
+    """Says whether something holds: ``ok`` with 200, or why not with 503.
+
+    :param why_not: says why not; empty if it holds.
+    """
+
+    isLeaf = True
+
+    def __init__(self, why_not: Callable[[], str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._why_not = why_not
+
+    def render_GET(self, request: Request) -> bytes:
+        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        reason = self._why_not()
+        if reason:
+            request.setResponseCode(503)
+        return f"{reason or 'ok'}\n".encode()
 
 
 class _Channel(HTTPChannel):
@@ -114,14 +135,19 @@ class _MetricsSite(Site):
         """No line in the log for each scrape."""
 
 
-def metrics_site(collect: Collect, reactor: Any = None) -> Site:
-    """The HTTP server: ``/metrics`` and nothing else.
+def metrics_site(collect: Collect, not_ready: Callable[[], str], reactor: Any = None) -> Site:
+    """The HTTP server: ``/metrics``, ``/healthz`` and ``/readyz``.
 
-    :param collect: what it asks each time.
+    ``/healthz`` answers 200 while the reactor runs, ``/readyz`` while clients are served.
+
+    :param collect: gives the metrics.
+    :param not_ready: says why no client is served; empty if one is.
     :param reactor: the provider of time, if not the global reactor.
     """
     root = Resource()
     root.putChild(b"metrics", _Page(collect))
+    root.putChild(b"healthz", _State(str))
+    root.putChild(b"readyz", _State(not_ready))
     site: Any = _MetricsSite
     return site(root, timeout=LIFETIME, reactor=reactor)  # type: ignore[no-any-return]
 

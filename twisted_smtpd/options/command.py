@@ -95,7 +95,7 @@ _ROWS = (
     ),
     Option(
         None,
-        "where to serve metrics (HTTP, Prometheus), as for --listen",
+        "where to serve /metrics (Prometheus), /healthz and /readyz over HTTP, as for --listen",
         flag="metrics",
         group="process",
         metavar="WHERE",

@@ -71,6 +71,8 @@ def report_refusal(connection: Reported, code: int, wire: bytes) -> None:
     if line is None:
         return
     connection._line = b""
+    # An unknown verb is "?": a client can't add to the names that are counted.
+    connection.connections.counts.refusals[connection._verb, str(code)] += 1
     hidden = False
     if is_auth(line):
         connection._hidden_lines = HIDDEN_LINES
@@ -103,9 +105,12 @@ def report_message(connection: Reported, size: int) -> None:
 
     :param size: octets of the message.
     """
-    connection.connections.counts.octets += size
-    code = connection._code
+    counts, code = connection.connections.counts, connection._code
+    took = connection._now() - connection._runner.since
+    counts.octets += size
+    counts.took.observe(took)
     if code < 300:
+        counts.recipients += len(connection.envelope.rcpt_tos)
         connection._messages += 1
     # Each message that is kept has its line, however many there are.
     if not somebody_listens() or (code >= 300 and not may_tell(connection)):
@@ -126,7 +131,7 @@ def report_message(connection: Reported, size: int) -> None:
         tls=_tls(session) if session.tls else None,
         helo=session.host_name,
         message_id=_message_id(envelope.original_content),
-        took=connection._now() - connection._runner.since,
+        took=took,
     )
 
 

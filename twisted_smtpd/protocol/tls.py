@@ -154,6 +154,7 @@ class TLSLayer:
             client.drop("the server has dropped it")
             return False
         client.session.tls = True
+        client.connections.counts.tls[(client.session.ssl.version,)] += 1
         if client._transcript is not None:
             client._transcript.note(f"TLS: {client.session.ssl}")
         return True
@@ -179,6 +180,7 @@ class TLSLayer:
 
     def _log(self, reason: str) -> None:
         self.handshaking = False
+        self._client.connections.counts.tls_failures += 1
         HANDSHAKE_FAILED.tell(self._client, reason=reason)
 
 

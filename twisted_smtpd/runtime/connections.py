@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol, TypedDict, cast
 
@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import Attribute, Interface
 
 from twisted_smtpd.runtime.batches import Batches
+from twisted_smtpd.runtime.histogram import Histogram
 from twisted_smtpd.runtime.limits import Lines, Memory, Rates, most_connections
 from twisted_smtpd.runtime.throttle import Throttle
 from twisted_smtpd.runtime.timers import Timers
@@ -71,8 +72,15 @@ class Counts:
     :ivar deferred: the same for 4xx.
     :ivar refused: the same for 5xx.
     :ivar octets: content of the messages that got a reply.
+    :ivar recipients: recipients of the messages that were accepted.
+    :ivar took: seconds from a message's last octet to its reply.
+    :ivar refusals: replies that said no, by verb and code.
     :ivar errors: mistakes of clients that count for ``max_errors``.
     :ivar hook_failures: hooks that raised, took too long or did not return a status.
+    :ivar auth: attempts to sign in, by mechanism and result: ``success``, ``failure``, or ``blocked`` for an address
+        that has failed too often.
+    :ivar tls: TLS handshakes that succeeded, by version.
+    :ivar tls_failures: TLS handshakes that failed.
     """
 
     connections: int = 0
@@ -81,8 +89,14 @@ class Counts:
     deferred: int = 0
     refused: int = 0
     octets: int = 0
+    recipients: int = 0
+    took: Histogram = field(default_factory=Histogram)
+    refusals: Counter[tuple[str, str]] = field(default_factory=Counter)
     errors: int = 0
     hook_failures: int = 0
+    auth: Counter[tuple[str, str]] = field(default_factory=Counter)
+    tls: Counter[tuple[str]] = field(default_factory=Counter)
+    tls_failures: int = 0
 
     def judged(self, code: int) -> None:
         """Count the reply to a message, or to one of its recipients.

@@ -18,7 +18,7 @@ from twisted.internet.protocol import ProcessProtocol, ServerFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_smtpd.metrics.figures import Reading
+from twisted_smtpd.metrics.figures import Metric, Reading
 from twisted_smtpd.runtime.lifecycle import STOP_TIMEOUT
 from twisted_smtpd.workers.shared_sockets import SharedSocket
 from twisted_smtpd.workers.worker import Assignment, boot_arguments
@@ -40,7 +40,7 @@ MARGIN = STOP_TIMEOUT + 5.0
 PATIENCE = 2.0
 
 # Octets in a line from a worker.
-MAX_LINE = 2**16
+MAX_LINE = 2**20
 
 
 class _Lines:
@@ -73,7 +73,7 @@ class _Process(ProcessProtocol):
 
     def __init__(self, slot: _Slot) -> None:
         self._slot = slot
-        self._asked: dict[int, Deferred[dict[str, int] | None]] = {}
+        self._asked: dict[int, Deferred[list[Metric] | None]] = {}
         self._questions = 0
         self._control = _Lines(self._heard)
         self._output = {1: _Lines(self._printed), 2: _Lines(self._printed)}
@@ -92,7 +92,7 @@ class _Process(ProcessProtocol):
             number, _, values = rest.partition(b" ")
             answer = self._asked.pop(int(number), None)
             if answer is not None:
-                answer.callback(json.loads(values))
+                answer.callback([Metric.of_plain(plain) for plain in json.loads(values)])
 
     def _printed(self, line: bytes) -> None:
         log.info("worker {number}: {line}", number=self._slot.number, line=line.decode(errors="replace"))
@@ -115,14 +115,14 @@ class _Process(ProcessProtocol):
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess(name)  # type: ignore[union-attr]
 
-    def ask(self, clock: IReactorTime) -> Deferred[dict[str, int] | None]:
+    def ask(self, clock: IReactorTime) -> Deferred[list[Metric] | None]:
         """Ask for its metrics.
 
         :returns: fires with the metrics, or with ``None`` if no answer comes in time.
         """
         self._questions += 1
         number = self._questions
-        answer: Deferred[dict[str, int] | None] = Deferred(partial(self._no_answer, number))
+        answer: Deferred[list[Metric] | None] = Deferred(partial(self._no_answer, number))
         self._asked[number] = answer
         self._say(b"metrics %d" % number)
         return answer.addTimeout(PATIENCE, clock).addErrback(_nothing)
@@ -310,7 +310,13 @@ class Supervisor(ServerFactory):
     def _reading(self, slot: _Slot) -> Deferred[Reading]:
         process = slot.process
         answer: Deferred[Any] = process.ask(self.clock) if process is not None and process.ready else succeed(None)
-        return answer.addCallback(lambda values: Reading(slot.number, values, slot.restarts))
+        return answer.addCallback(lambda metrics: Reading(slot.number, metrics, slot.restarts))
+
+    def not_ready(self) -> str:
+        """Why no client is served now; empty if one is."""
+        if self.stopping:
+            return "stopping"
+        return "" if any(process.ready for process in self._processes()) else "no worker is ready"
 
     def drain(self, grace: float) -> Deferred[None]:
         """Have all workers drain and end.

@@ -175,7 +175,9 @@ class Link(LineOnlyReceiver):
             for server in self._servers:
                 server.end_grace()
         elif word == b"metrics":
-            values = json.dumps(snapshot(*(server.factory.connections for server in self._servers)))
+            factories = [server.factory for server in self._servers]
+            metrics = snapshot((one.connections for one in factories), (one.handler for one in factories))
+            values = json.dumps([metric.plain() for metric in metrics])
             self.say(b"metrics %b %b" % (number, values.encode()))
 
     def say(self, line: bytes) -> None:
