@@ -126,6 +126,9 @@ class ProofTests(LoopbackTests):
     def test_postfix_delivers_defers_and_bounces_per_recipient(self) -> None:
         self.prove("postfix_lmtp.py")
 
+    def test_the_mail_of_real_clients_arrives_intact(self) -> None:
+        self.prove("mail_clients.py")
+
     def test_a_streamed_message_takes_no_memory_and_a_slow_hook_stops_the_client(self) -> None:
         if not Path("/proc/self/status").exists():
             raise SkipTest("memory is read from /proc")

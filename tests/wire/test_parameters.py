@@ -62,10 +62,14 @@ class ParameterTests(SynchronousTestCase):
         self.assertEqual(parse_orcpt("rfc822;Bob@Example.COM"), OriginalRecipient("rfc822", "Bob@Example.COM"))
         self.assertEqual(parse_orcpt("RFC822;a+2Bb@example.com").address, "a+b@example.com")
         self.assertEqual(parse_orcpt("x-other;any+20thing").address_type, "x-other")
-        self.refuse(
-            parse_orcpt, None, "", "bob@example.com", "rfc822;", ";x", "a b;x", "rfc822;+0D+0A", "rfc822;+C3+A9"
-        )
+        self.refuse(parse_orcpt, None, "", "bob@example.com", "rfc822;", ";x", "a b;x", "rfc822;+0D+0A", "rfc822;+E9")
         self.refuse(parse_orcpt, "rfc822;\u00fc@example.com", "rfc822;" + "x" * 494, "rfc822;a+zz")
+
+    def test_orcpt_of_postfix(self) -> None:
+        """Postfix says rfc822 for an address in UTF-8, and encodes its octets."""
+        found = parse_orcpt("rfc822;+E7+94+A8+E6+88+B7@server.example")
+        self.assertEqual(found, OriginalRecipient("rfc822", "\u7528\u6237@server.example"))
+        self.refuse(parse_orcpt, "rfc822;+E2+80+AE@server.example")
 
     def test_orcpt_in_utf_8(self) -> None:
         """RFC 6533 section 3: each of the three forms."""

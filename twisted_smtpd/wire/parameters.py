@@ -67,7 +67,8 @@ def parse_notify(value: str | None) -> frozenset[str]:
 def parse_orcpt(value: str | None) -> OriginalRecipient:
     """Read ORCPT (RFC 3461 section 4.2, RFC 6533 section 3).
 
-    The address of a ``utf-8`` type may come in each of its three forms.
+    The address of a ``utf-8`` type may come in each of its three forms.  One of another type may have UTF-8 behind its
+    xtext, as Postfix sends it.
     """
     kind, semicolon, encoded = (value or "").partition(";")
     if not semicolon or not encoded or re.fullmatch(_ADDRESS_TYPE, kind) is None:
@@ -81,7 +82,8 @@ def parse_orcpt(value: str | None) -> OriginalRecipient:
     if kind != "utf-8":
         if not encoded.isascii():
             raise _bad("An ORCPT beyond ASCII has the type utf-8")
-        return OriginalRecipient(kind, _printable(xtext_decode(encoded), "ORCPT"))
+        # Postfix gives an address in UTF-8 the type rfc822, and encodes its octets: refused, such mail would bounce.
+        return OriginalRecipient(kind, xtext_decode(encoded))
     # A plus sign begins an octet in xtext, and stands for itself in the forms that have no xtext.
     text = xtext_decode(encoded) if re.fullmatch(r"(?:[^+]|\+[0-9A-F]{2})*", encoded) else encoded
     text = re.sub(_EMBEDDED, _embedded_character, text)
