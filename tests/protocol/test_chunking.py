@@ -294,6 +294,35 @@ class OverrideTests(SynchronousTestCase):
         self.assertEqual(codes(client.send(ENVELOPE + b"BDAT 1 LAST\r\nd"))[-1], 250)
         self.assertEqual(handler.contents, [b"d"])
 
+    def test_a_check_that_refuses_the_first_chunk_of_many(self) -> None:
+        """A message without its first chunk is not that message."""
+
+        class Strict(SMTP):
+            calls = 0
+
+            async def check_auth_needed(self, command: str) -> bool:
+                if command == "BDAT":
+                    Strict.calls += 1
+                    if Strict.calls == 1:
+                        raise SMTPReplyError(450, "4.7.0", "Not now")
+                return False
+
+        for streams in (False, True):
+            Strict.calls = 0
+            handler = Recorder()
+            seen: list[bytes] = []
+
+            async def hook(server: Any, session: Any, envelope: Any, stream: Any, seen: list[bytes] = seen) -> str:
+                seen.append(b"".join([chunk async for chunk in stream]))
+                return "250 OK"
+
+            client = connect(hooks(handle_DATA_STREAM=hook) if streams else handler, protocol=Strict)
+            said = codes(client.send(ENVELOPE + b"BDAT 6\r\nQUIT\r\nBDAT 1\r\nbDATA\r\nBDAT 1 LAST\r\nc"))
+            self.assertEqual(said[-4:], [450, 450, 503, 450])
+            self.assertEqual(codes(client.send(ENVELOPE + b"BDAT 1 LAST\r\nd"))[-1], 250)
+            self.assertEqual(seen if streams else handler.contents, [b"d"])
+            self.assertEqual(client.protocol.connections.buffered, 0)
+
     def test_a_command_that_calls_super(self) -> None:
         class Mine(SMTP):
             async def smtp_BDAT(self, arg: str | None) -> None:

@@ -291,7 +291,8 @@ class Body:
         connection = self._connection
         connection._heard = connection._active
         if connection._transcript is not None:
-            connection._transcript.content(reader.size)
+            chunk = reader.chunk if isinstance(reader, ChunkReader) else None
+            connection._transcript.content(reader.size if chunk is None else chunk, chunk is not None)
         connection.transport.bufferSize = COMMANDS_AT_ONCE
         if then is None:
             self._runner.hand_over(None)

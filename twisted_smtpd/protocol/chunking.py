@@ -35,7 +35,7 @@ def reading_chunk(method: CommandMethod) -> CommandMethod:
     async def run(connection: Transaction, argument: str | None) -> None:
         body = connection._body
         try:
-            body.unread, _ = parse_chunk(argument)
+            body.unread, last = parse_chunk(argument)
         except SMTPReplyError:
             # Nothing says where the chunk ends.
             connection.finish()
@@ -46,6 +46,10 @@ def reading_chunk(method: CommandMethod) -> CommandMethod:
         except (Exception, asyncio.CancelledError) as raised:
             error = raised
         if body.unread and not connection._gone:
+            if body.chunked is None and connection._accepted and not last:
+                body.begin_chunks(
+                    ChunkedMessage(ChunkReader(), connection._hook_interrupted), connection._content_error
+                )
             if body.chunked is not None and body.chunked.refusal is None:
                 # A chunk is missing now, whatever comes next.
                 body.chunked.refusal = error.reply if isinstance(error, SMTPReplyError) else CHUNK_MISSING

@@ -84,12 +84,13 @@ class Transcript:
         """The client has said a line that can't be read, or is too long."""
         self._say("C", "(a line that is refused)")
 
-    def content(self, octets: int) -> None:
-        """The client has sent a message.
+    def content(self, octets: int, chunk: bool = False) -> None:
+        """The client has sent a message, or a chunk of one.
 
         :param octets: its size.
+        :param chunk: whether it is a chunk.
         """
-        self._say("C", f"({octets:,} octets of content)")
+        self._say("C", f"({octets:,} octets of {'a chunk' if chunk else 'content'})")
 
     def server_lines(self, data: bytes) -> None:
         """The server says something.

@@ -13,8 +13,10 @@ from twisted.python.failure import Failure as Reason
 
 from twisted_smtpd.auth.results import AuthResult
 from twisted_smtpd.lmtp import LMTP
+from twisted_smtpd.protocol.chunking import reading_chunk
 from twisted_smtpd.protocol.reporting import HIDDEN_LINES
-from twisted_smtpd.protocol.transcript import shown_client_line
+from twisted_smtpd.protocol.transcript import Traced, shown_client_line
+from twisted_smtpd.protocol.transcript import Transcript as TranscriptInLog
 from twisted_smtpd.protocol.verdict import is_many
 from twisted_smtpd.runtime.awaiting import DONE, MISSING, settle
 from twisted_smtpd.session import Envelope, Recipient, Session
@@ -22,7 +24,7 @@ from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.testing.failures import Failure, Failures
 from twisted_smtpd.testing.transcript import Transcript
 from twisted_smtpd.testing.wire import Wire
-from twisted_smtpd.wire.content import ContentReader
+from twisted_smtpd.wire.commands import parse_chunk
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 __all__ = ["LMTPDouble", "SMTPDouble", "failing"]
@@ -56,7 +58,7 @@ class SMTPDouble(SMTP):
         self._hidden: frozenset[str] = frozenset()
         self._cut: Failure | None = None
         self._tail = b""
-        self._left = 0
+        self._left = self._chunk_left = 0
 
     @property
     def time_source(self) -> IReactorTime:
@@ -66,6 +68,10 @@ class SMTPDouble(SMTP):
     def makeConnection(self, transport: Any) -> None:
         self.wire = Wire(transport, self.transcript, self.time_source)
         super().makeConnection(self.wire)  # type: ignore[no-untyped-call]
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self._transcript = WatchedContent(self, self.transcript, self.trace)
 
     def connectionLost(self, reason: Reason = connectionDone) -> None:
         self.transcript.remark("the connection has ended")
@@ -98,16 +104,13 @@ class SMTPDouble(SMTP):
         """Whether something else happens than the command."""
         text = line.decode("utf-8", "replace")
         verb = text.split(None, 1)[0].upper() if text.strip() else ""
-        if verb in self._hidden:
+        if ("CHUNKING" if verb == "BDAT" else verb) in self._hidden:
             self._note_command(verb, line)
             self._runner.start(self._refuse_hidden(verb))
             return True
         failure = self._due("EHLO" if verb == "LHLO" else verb, text)
         if failure is None:
-            if verb == "DATA" and self._accepted and (cut := self._due("CONTENT", self.addressed)) is not None:
-                self._runner.start(self._cut_content(cut))
-                return True
-            return False
+            return self._content_goes_wrong(verb, text)
         if failure.action == "without":
             self._hidden = failure.words
             return False
@@ -132,9 +135,24 @@ class SMTPDouble(SMTP):
         return " ".join((self.envelope.mail_from or "", *self.envelope.rcpt_tos))
 
     async def _refuse_hidden(self, verb: str) -> None:
-        await self.push(f"502 5.5.1 {verb} is not available")
+        # Nothing tells a server without CHUNKING that a chunk follows.
+        await self.push("521 5.5.1 No CHUNKING here" if verb == "BDAT" else f"502 5.5.1 {verb} is not available")
 
     async def _fail_command(self, failure: Failure, line: bytes) -> None:
+        if self._verb != "BDAT" or failure.action not in ("reply", "greylist", "raw"):
+            await self._fail_at_once(failure, line)
+            return
+
+        async def refuse(connection: Any, argument: str | None) -> None:
+            if failure.action == "raw":
+                await self._fail_at_once(failure, line)
+            else:
+                raise SMTPReplyError(failure.reply.code, failure.reply.enhanced, "\n".join(failure.reply.lines))
+
+        # The octets that were announced must not run as commands.
+        await reading_chunk(refuse)(self, line.decode("ascii", "replace").partition(" ")[2])
+
+    async def _fail_at_once(self, failure: Failure, line: bytes) -> None:
         if failure.action in ("reply", "greylist"):
             await self.push(failure.reply)
         elif failure.action == "raw":
@@ -169,24 +187,51 @@ class SMTPDouble(SMTP):
 
     # -- content -------------------------------------------------------------------------------------------------------
 
-    async def _received(self, reader: ContentReader) -> None:
-        self.transcript.content(reader.size)
-        await super()._received(reader)
+    def _content_goes_wrong(self, verb: str, line: str) -> bool:
+        """Whether something goes wrong at CONTENT, in the message or the chunk that this command brings."""
+        if verb not in ("DATA", "BDAT") or not self._accepted or (verb == "DATA" and self._in_chunks):
+            return False
+        if not self._in_chunks:
+            self._cut = self._due("CONTENT", self.addressed)
+            self._left = 0 if self._cut is None else self._cut.octets
+        if self._cut is None:
+            return False
+        if verb == "DATA":
+            self._runner.start(self._cut_content())
+            return True
+        try:
+            size, last = parse_chunk(line.partition(" ")[2])
+        except SMTPReplyError:
+            return False
+        if self._left > size and not last:
+            self._left -= size
+            return False
+        self._chunk_left = size
+        self._verb = "BDAT"
+        self.setRawMode()
+        if not size:
+            self.rawDataReceived(b"")
+        return True
 
-    async def _cut_content(self, failure: Failure) -> None:
+    async def _cut_content(self) -> None:
         self._verb = "DATA"
         await self.push(GO_AHEAD)
-        self._cut, self._left, self._tail = failure, failure.octets, b"\r\n"
+        self._chunk_left, self._tail = -1, b"\r\n"
         self.setRawMode()
 
     def rawDataReceived(self, data: bytes) -> None:
         """Read a part of a message, up to the octet at which something goes wrong, or to its end."""
         if self._cut is None:
             return
-        seen = self._tail + data
-        self._tail = seen[-len(END_OF_CONTENT) + 1 :]
         self._left -= len(data)
-        if self._left > 0 and END_OF_CONTENT not in seen:
+        if self._chunk_left >= 0:
+            self._chunk_left = max(self._chunk_left - len(data), 0)
+            ended = not self._chunk_left
+        else:
+            seen = self._tail + data
+            self._tail = seen[-len(END_OF_CONTENT) + 1 :]
+            ended = END_OF_CONTENT in seen
+        if self._left > 0 and not ended:
             return
         failure, self._cut = self._cut, None
         self.transcript.remark(f"in the middle of the message, after {failure.octets:,} octets")
@@ -195,7 +240,7 @@ class SMTPDouble(SMTP):
             self.wire.write(failure.raw)
             self.close()
         elif failure.action == "reply":
-            self.send_reply(failure.reply, verb="DATA")
+            self.send_reply(failure.reply, verb=self._verb)
             self.close()
         elif failure.action == "drop":
             self.close()
@@ -333,6 +378,29 @@ class SMTPDouble(SMTP):
             # Nothing is sent on a closed connection; the message counts as not answered.
             raise SMTPReplyError(421, "4.3.0", "The connection has been closed")
         return None
+
+
+class WatchedContent(TranscriptInLog):
+    """Notes the content in a test's transcript, and writes the dialog into the log if that is asked for.
+
+    :param connection: the connection.
+    :param own: the test's transcript.
+    :param traced: whether the log has the dialog.
+    """
+
+    __slots__ = ("_own", "_traced")
+
+    def __init__(self, connection: Traced, own: Transcript, traced: bool) -> None:
+        super().__init__(connection)
+        self._own, self._traced = own, traced
+
+    def content(self, octets: int, chunk: bool = False) -> None:
+        self._own.content(octets, chunk)
+        super().content(octets, chunk)
+
+    def _say(self, side: str, line: str) -> None:
+        if self._traced:
+            super()._say(side, line)
 
 
 class LMTPDouble(SMTPDouble, LMTP):

@@ -31,13 +31,15 @@ class Transcript:
         """
         self._add("C:", _readable(line))
 
-    def content(self, size: int) -> None:
-        """Note a message.
+    def content(self, size: int, chunk: bool = False) -> None:
+        """Note a message, or a chunk of one (RFC 3030).
 
         :param size: its octets.
+        :param chunk: whether it is a chunk.
         """
-        self._add("C:", f"({size:,} octets of message)")
-        self._add("C:", ".")
+        self._add("C:", f"({size:,} octets of {'a chunk' if chunk else 'message'})")
+        if not chunk:
+            self._add("C:", ".")
 
     def server(self, data: bytes) -> None:
         """Note what the server sends: replies, or parts of them."""

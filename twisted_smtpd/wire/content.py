@@ -465,9 +465,11 @@ class ChunkReader(ContentReader):
     :param binary: whether the message is BODY=BINARYMIME (RFC 3030 section 3): no newline policy, no limit on lines.
 
     The other parameters are those of :class:`ContentReader`.
+
+    :ivar chunk: the octets of the chunk that has been begun.
     """
 
-    __slots__ = ("_left",)
+    __slots__ = ("_left", "chunk")
 
     def __init__(
         self,
@@ -487,14 +489,14 @@ class ChunkReader(ContentReader):
             header_line_limit,
         )
         self._textual = not binary
-        self._left = 0
+        self._left = self.chunk = 0
 
     def begin(self, size: int) -> None:
         """Start the next chunk.
 
         :param size: its octets, 0 or more.
         """
-        self._left = size
+        self._left = self.chunk = size
 
     def feed(self, data: bytes) -> bytes | None:
         """Read on in this chunk.
