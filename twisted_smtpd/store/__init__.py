@@ -1,6 +1,7 @@
-"""Stores of messages, for programs that look at the mail they took: an interface, and one in memory.
+"""Stores of messages, for programs that look at the mail they took: an interface, one in memory, and one in a file.
 
-:class:`IMessageStore` says what a store can do, :class:`MemoryStore` is one.
+:class:`IMessageStore` says what a store can do; :class:`MemoryStore` and ``twisted_smtpd.store.sqlite.SQLiteStore`` are
+two.
 """
 
 from __future__ import annotations

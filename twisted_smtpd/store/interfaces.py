@@ -109,6 +109,12 @@ class IMessageStore(Interface):
         :returns: how many messages came back.
         """
 
+    def purge() -> Any:
+        """Remove what is past its time: what was deleted ten minutes ago, and old messages where there is such a limit.
+
+        The owner of a store calls it each minute or so.
+        """
+
     def keep_transcript(session: str, transcript: str) -> Any:
         """Keep the dialog of a session, as long as there are messages of that session.
 

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from threading import RLock
-from typing import Literal
 
 from zope.interface import implementer
 
 from twisted_smtpd.runtime.steady import Unfrozen
 from twisted_smtpd.store.interfaces import IMessageStore
+from twisted_smtpd.store.listening import Kind, Listeners
 from twisted_smtpd.store.matching import matches
 from twisted_smtpd.store.messages import Matching, NewMessage, StoredMessage
 from twisted_smtpd.store.summary import Change, Counts, Searchable, Summary, summarise
@@ -23,8 +23,6 @@ MAX_MESSAGES = 10_000
 MAX_OCTETS = 512 * 2**20
 #: Seconds for which a deleted message can be brought back.
 BIN_SECONDS = 600
-
-Kind = Literal["new", "seen", "unseen", "tags", "deleted", "restored"]
 
 
 @implementer(IMessageStore)
@@ -56,12 +54,11 @@ class MemoryStore:
         self._bin: dict[int, tuple[float, StoredMessage]] = {}
         self._looks: dict[int, tuple[Summary, Searchable]] = {}
         self._octets = 0
-        self._last_id = self._last_change = 0
+        self._last_id = 0
         self._transcripts: dict[str, str] = {}
         # For each session, how many messages it has here: its transcript goes with the last of them.
         self._of_session: Counter[str] = Counter()
-        self._listeners: list[Callable[[StoredMessage], object]] = []
-        self._change_listeners: list[Callable[[Change], object]] = []
+        self._listeners = Listeners()
         self.dropped = 0
 
     # -- what comes ----------------------------------------------------------------------------------------------------
@@ -73,10 +70,7 @@ class MemoryStore:
             self._octets += len(message.content)
             self._of_session[message.session.id] += 1
             dropped = self._make_room()
-            listeners = tuple(self._listeners)
-        for listener in listeners:
-            listener(stored)
-        self._tell("new", (stored,))
+        self._listeners.tell_new(stored, lambda: self._look(stored)[0])
         self._tell("deleted", dropped)
         return stored
 
@@ -204,6 +198,10 @@ class MemoryStore:
         self._tell("restored", found)
         return len(found)
 
+    def purge(self) -> None:
+        with self._lock:
+            self._empty_bin()
+
     def clear(self) -> None:
         """Remove all messages for good, the refused ones too."""
         with self._lock:
@@ -228,38 +226,16 @@ class MemoryStore:
     # -- who is told ---------------------------------------------------------------------------------------------------
 
     def watch(self, listener: Callable[[StoredMessage], object]) -> Callable[[], None]:
-        return self._listen(self._listeners, listener)
+        return self._listeners.watch(listener)
 
     def watch_changes(self, listener: Callable[[Change], object]) -> Callable[[], None]:
-        return self._listen(self._change_listeners, listener)
-
-    def _listen(self, listeners: list[Callable[..., object]], listener: Callable[..., object]) -> Callable[[], None]:
-        with self._lock:
-            listeners.append(listener)
-
-        def stop() -> None:
-            with self._lock:
-                if listener in listeners:
-                    listeners.remove(listener)
-
-        return stop
+        return self._listeners.watch_changes(listener)
 
     def _tell(self, kind: Kind, changed: tuple[StoredMessage, ...]) -> None:
-        if not changed:
-            return
-        with self._lock:
-            self._last_change += 1
-            number = self._last_change
-            listeners = tuple(self._change_listeners)
-        if listeners:
-            summary = self._look(changed[0])[0] if kind == "new" else None
-            mailboxes = frozenset(name for stored in changed for name in stored.message.mailboxes)
-            change = Change(kind, tuple(stored.id for stored in changed), summary, number, mailboxes)
-            for listener in listeners:
-                listener(change)
+        mailboxes = {name for stored in changed for name in stored.message.mailboxes}
+        self._listeners.tell(kind, tuple(stored.id for stored in changed), mailboxes)
 
     def close(self) -> None:
-        self._change_listeners.clear()
         self._listeners.clear()
         self.clear()
 

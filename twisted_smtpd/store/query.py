@@ -109,7 +109,7 @@ def _octets(name: str, value: str) -> int:
     match = _SIZE.fullmatch(value)
     if match is None:
         raise QueryError(f"{name}:{value[:40]} is no size; write 500, 10K or 2.5MB")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    return min(int(float(match[1]) * _UNITS[match[2].lower()]), 2**62)
 
 
 def _time(name: str, value: str, zone: tzinfo) -> datetime:

@@ -163,4 +163,10 @@ def _searchable(message: NewMessage, read: Outline, summary: Summary, sender: tu
         read.first("message-id"),
         "\n".join((read.text, *read.names)),
     )
-    return Searchable(*(text.casefold() for text in texts))
+    return Searchable(*(_clean(text).casefold() for text in texts))
+
+
+def _clean(text: str) -> str:
+    """A text without NULs and halves of characters, which addresses may have."""
+    text = text.replace("\0", " ") if "\0" in text else text
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

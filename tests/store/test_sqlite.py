@@ -1,0 +1,134 @@
+"""The store in a file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from datetime import datetime, timezone
+from typing import Any
+
+from twisted.internet.defer import gatherResults
+from twisted.trial.unittest import TestCase
+
+from tests.store.contract import StoreContract, StoreTests, new, synchronous
+from twisted_smtpd.runtime.database import DatabaseError, DatabaseInUse
+from twisted_smtpd.store import Counts, Matching
+from twisted_smtpd.store.sqlite import SQLiteStore
+
+
+class _SQLiteCase(StoreContract, TestCase):
+    now = 1_800_000_000.0
+    store: Any = None
+
+    async def make(self, **options: Any) -> SQLiteStore:
+        if "path" not in options:
+            os.mkdir(folder := self.mktemp())
+            options["path"] = os.path.join(folder, "store.db")
+        return SQLiteStore(**options, seconds=lambda: self.now)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+    def tearDown(self) -> Any:
+        return self.store and self.store.close()
+
+
+class SQLiteStoreTests(StoreTests, _SQLiteCase):
+    """What each store has to do."""
+
+
+class FileTests(_SQLiteCase):
+    @synchronous
+    async def test_what_is_stored_is_there_after_a_restart(self) -> None:
+        self.store = await self.make()
+        await self.do("add", new("Lunch", mailboxes=("a", "b")))
+        await self.do("add", new("Gone"))
+        await self.do("tag", [1], ["x"])
+        await self.do("mark", [1], True)
+        await self.do("delete", [2])
+        before = await self.do("get", 1), await self.do("summaries", Matching())
+        await self.store.close()
+        self.store = await self.make(path=self.store.path)
+        self.assertEqual((await self.do("get", 1), await self.do("summaries", Matching())), before)
+        self.assertEqual(await self.do("mailboxes"), {"a": Counts(1, 0, 0), "b": Counts(1, 0, 0)})
+        # A number is not used again.
+        self.assertEqual((await self.do("add", new())).id, 3)
+        self.assertEqual(await self.do("restore", [2]), 1)
+
+    @synchronous
+    async def test_a_store_has_one_owner(self) -> None:
+        self.store = await self.make()
+        self.assertRaises(DatabaseInUse, SQLiteStore, self.store.path)
+
+    @synchronous
+    async def test_only_its_user_can_read_it(self) -> None:
+        self.store = await self.make()
+        self.assertEqual(stat.S_IMODE(os.stat(self.store.path).st_mode), 0o600)
+
+    @synchronous
+    async def test_a_temporary_store_goes_with_its_folder(self) -> None:
+        self.store = await self.make(path=None)
+        folder = os.path.dirname(self.store.path)
+        self.assertEqual(stat.S_IMODE(os.stat(folder).st_mode), 0o700)
+        await self.do("add", new())
+        await self.store.close()
+        self.assertFalse(os.path.exists(folder))
+
+    def test_a_file_of_something_else_stays_as_it_is(self) -> None:
+        os.mkdir(folder := self.mktemp())
+        path = os.path.join(folder, "a.db")
+        with sqlite3.connect(path) as connection:
+            connection.execute("CREATE TABLE other (x)")
+        connection.close()
+        self.assertRaisesRegex(DatabaseError, "another program", SQLiteStore, path)
+        with sqlite3.connect(path) as connection:
+            connection.execute("PRAGMA user_version = 99")
+        connection.close()
+        self.assertRaisesRegex(DatabaseError, "later version", SQLiteStore, path)
+        with open(path, "wb") as file:
+            file.write(b"no database" * 1000)
+        self.assertRaisesRegex(DatabaseError, "damaged", SQLiteStore, path)
+        self.assertRaises(OSError, SQLiteStore, os.path.join(folder, "missing", "a.db"))
+
+    @synchronous
+    async def test_old_messages_go(self) -> None:
+        self.store = await self.make(max_age=3600)
+        heard: list[Any] = []
+        self.store.watch_changes(heard.append)
+        for minutes in (90, 30):
+            received = datetime.fromtimestamp(self.now - minutes * 60, timezone.utc)
+            await self.do("add", new("Lunch", received=received))
+        await self.do("purge")
+        self.assertEqual((await self.found(), await self.found("lunch"), self.store.dropped), ([2], [2], 1))
+        self.assertEqual([(change.kind, change.ids) for change in heard[2:]], [("deleted", (1,))])
+
+    @synchronous
+    async def test_many_at_the_same_time(self) -> None:
+        self.store = await self.make(max_messages=700)
+        added = await gatherResults([self.store.add(new(f"Number {n}")) for n in range(1500)])
+        self.assertEqual([one.id for one in added], list(range(1, 1501)))
+        self.assertEqual(await self.do("ids", Matching()), list(range(801, 1501)))
+        self.assertEqual((await self.do("counts"), self.store.dropped), (Counts(700, 700, 0), 800))
+        self.assertEqual(await self.do("mark", range(1, 1501), True), 700)
+        self.assertEqual(await self.do("delete", range(-5, 10**20, 10**17)), 0)
+        self.assertEqual(await self.do("delete", range(1501)), 700)
+        self.assertEqual((await self.do("counts"), await self.do("mailboxes")), (Counts(), {}))
+
+    @synchronous
+    async def test_hostile_texts(self) -> None:
+        self.store = await self.make()
+        half = "\ud800"
+        message = new(
+            f"{half}".encode("utf-8", "surrogatepass").decode("latin-1"), session=half, mailboxes=(half, "\0")
+        )
+        await self.do("add", message)
+        await self.do("tag", [1], [half, "\0", "'; DROP TABLE messages; --"])
+        await self.do("keep_transcript", half, half)
+        self.assertEqual(await self.found(half), [])
+        self.assertEqual(await self.found(mailbox=half), [1])
+        self.assertEqual(await self.found(session=half), [1])
+        self.assertEqual(await self.found(after=-(10**30)), [1])
+        self.assertEqual(await self.found(after=10**30), [])
+        self.assertEqual(await self.found(before=10**30), [1])
+        self.assertEqual(await self.do("get", 10**30), None)

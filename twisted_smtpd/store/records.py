@@ -1,0 +1,262 @@
+"""Messages as rows of a database; most of a row is JSON."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+from twisted_smtpd.session import Recipient
+from twisted_smtpd.store.messages import NewMessage, SessionFacts, StoredMessage
+from twisted_smtpd.store.schema import COLUMN_NAMES
+from twisted_smtpd.store.searching import MAX_ID, text_value
+from twisted_smtpd.store.summary import Address, Searchable, Summary
+
+__all__ = [
+    "PORTION",
+    "Changed",
+    "change_tags",
+    "insert",
+    "mailboxes_of",
+    "messages",
+    "numbers",
+    "portions",
+    "summaries",
+    "update",
+]
+
+#: Numbers of messages in one statement.
+PORTION = 500
+
+
+class Changed(NamedTuple):
+    """Messages that something was done with.
+
+    :ivar ids: their numbers.
+    :ivar mailboxes: the mailboxes that they are in.
+    """
+
+    ids: tuple[int, ...] = ()
+    mailboxes: frozenset[str] = frozenset()
+
+
+_INSERT_MESSAGE = """
+    INSERT INTO messages (received, size, seen, refused, attachments, inline, session) VALUES (?, ?, 0, ?, ?, ?, ?)"""
+_INSERT_COUNTS = "INSERT OR IGNORE INTO counts (mailbox, folded) VALUES (?, ?)"
+_INSERT_TEXTS = f"INSERT INTO texts (rowid, {', '.join(COLUMN_NAMES.values())}) VALUES (?{', ?' * len(COLUMN_NAMES)})"
+_dump = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def dump_envelope(message: NewMessage) -> str:
+    """All of a message but its content, as JSON."""
+    return _dump(
+        [
+            message.mail_from,
+            message.mail_options,
+            [[one.address, one.options, one.parameters] for one in message.recipients],
+            asdict(message.session),
+            message.mailboxes,
+            message.refusal,
+            message.received.timestamp(),
+        ]
+    )
+
+
+def load_message(envelope: str, content: bytes) -> NewMessage:
+    """A message from what :func:`dump_envelope` made of it, and its content."""
+    mail_from, mail_options, recipients, facts, mailboxes, refusal, received = json.loads(envelope)
+    if isinstance(facts["peer"], list):
+        facts["peer"] = tuple(facts["peer"])
+    return NewMessage(
+        content,
+        mail_from,
+        tuple(mail_options),
+        tuple(Recipient(*one) for one in recipients),
+        SessionFacts(**facts),
+        mailboxes[0],
+        refusal,
+        _time(received),
+        tuple(mailboxes),
+    )
+
+
+def dump_summary(summary: Summary) -> str:
+    """What a list shows of a message, but what changes, as JSON."""
+    return _dump(
+        [
+            summary.mailboxes,
+            summary.sender and _pair(summary.sender),
+            *([_pair(one) for one in part] for part in (summary.to, summary.cc, summary.bcc, summary.reply_to)),
+            summary.mail_from,
+            summary.recipients,
+            summary.subject,
+            summary.snippet,
+            summary.size,
+            summary.received.timestamp(),
+            summary.message_id,
+            summary.attachments,
+            summary.inline,
+            summary.refusal,
+            summary.session,
+            summary.user,
+        ]
+    )
+
+
+def load_summary(id: int, text: str, seen: bool, tags: tuple[str, ...]) -> Summary:
+    """A summary from what :func:`dump_summary` made of it, and what may have changed since."""
+    kept: list[Any] = json.loads(text)
+    mailboxes, sender, *addresses = kept[:6]
+    mail_from, recipients, subject, snippet, size, received, message_id, attachments, inline = kept[6:15]
+    refusal, session, user = kept[15:]
+    to, cc, bcc, reply_to = (tuple(Address(*one) for one in part) for part in addresses)
+    return Summary(
+        id,
+        tuple(mailboxes),
+        Address(*sender) if sender else None,
+        to,
+        cc,
+        bcc,
+        reply_to,
+        mail_from,
+        tuple(recipients),
+        subject,
+        snippet,
+        size,
+        _time(received),
+        message_id,
+        attachments,
+        inline,
+        seen,
+        tags,
+        refusal,
+        session,
+        user,
+    )
+
+
+def _pair(address: Address) -> tuple[str, str]:
+    return address.name, address.address
+
+
+def _time(timestamp: float) -> datetime:
+    return datetime.fromtimestamp(timestamp, timezone.utc)
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def portions(ids: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:
+    """Numbers in portions that a statement can have, each with as many question marks."""
+    for start in range(0, len(ids), PORTION):
+        portion = ids[start : start + PORTION]
+        yield portion, ",".join("?" * len(portion))
+
+
+def numbers(ids: Iterable[int]) -> list[int]:
+    """Numbers that a message can have, each once."""
+    return [id for id in dict.fromkeys(ids) if 0 < id <= MAX_ID]
+
+
+def insert(connection: sqlite3.Connection, message: NewMessage, summary: Summary, searchable: Searchable) -> int:
+    """Put a message into the tables.
+
+    :returns: its number.
+    """
+    row = (
+        message.received.timestamp(),
+        summary.size,
+        message.refusal is not None,
+        summary.attachments,
+        summary.inline,
+        text_value(message.session.id),
+    )
+    id = connection.execute(_INSERT_MESSAGE, row).lastrowid or 0
+    connection.execute(
+        "INSERT INTO contents VALUES (?, ?, ?, ?)", (id, dump_summary(summary), dump_envelope(message), message.content)
+    )
+    connection.execute(_INSERT_TEXTS, (id, *searchable))
+    for place, mailbox in enumerate(dict.fromkeys(map(text_value, message.mailboxes))):
+        connection.execute(
+            "INSERT OR IGNORE INTO counts (mailbox, folded) VALUES (?, ?)", (mailbox, mailbox.casefold())
+        )
+        connection.execute("INSERT INTO mailed VALUES (?, ?, ?)", (mailbox, id, place))
+    return id
+
+
+def messages(connection: sqlite3.Connection, end: str, values: Sequence[Any]) -> list[StoredMessage]:
+    """Read messages.
+
+    :param end: the statement from FROM on.
+    :param values: its values.
+    """
+    rows = connection.execute(f"SELECT m.id, m.seen {end}", values).fetchall()
+    tags = tags_of(connection, [id for id, _ in rows])
+    found: list[StoredMessage] = []
+    for id, seen in rows:
+        envelope, content = connection.execute("SELECT envelope, content FROM contents WHERE id = ?", (id,)).fetchone()
+        found.append(StoredMessage(id, load_message(envelope, content), bool(seen), frozenset(tags.get(id, ()))))
+    return found
+
+
+def summaries(connection: sqlite3.Connection, end: str, values: Sequence[Any]) -> list[Summary]:
+    """Read summaries; the parameters are those of :func:`messages`."""
+    rows = connection.execute(f"SELECT m.id, m.seen {end}", values).fetchall()
+    ids = [id for id, _ in rows]
+    tags, texts = tags_of(connection, ids), dict[int, str]()
+    for portion, marks in portions(ids):
+        texts.update(connection.execute(f"SELECT id, summary FROM contents WHERE id IN ({marks})", portion))
+    return [load_summary(id, texts[id], bool(seen), tags.get(id, ())) for id, seen in rows]
+
+
+def tags_of(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+    """The tags of messages, those of each sorted."""
+    found: dict[int, tuple[str, ...]] = {}
+    for portion, marks in portions(ids):
+        for id, tag in connection.execute(f"SELECT id, tag FROM tags WHERE id IN ({marks}) ORDER BY tag", portion):
+            found[id] = (*found.get(id, ()), tag)
+    return found
+
+
+def mailboxes_of(connection: sqlite3.Connection, ids: Sequence[int]) -> frozenset[str]:
+    """The mailboxes that some messages are in."""
+    found: set[str] = set()
+    for portion, marks in portions(ids):
+        found.update(
+            mailbox
+            for (mailbox,) in connection.execute(f"SELECT DISTINCT mailbox FROM mailed WHERE id IN ({marks})", portion)
+        )
+    return frozenset(found)
+
+
+def update(
+    connection: sqlite3.Connection, ids: Sequence[int], change: str, values: Sequence[Any], condition: str
+) -> Changed:
+    """Change messages.
+
+    :param change: what comes after SET; it has as many question marks as ``values``.
+    :param condition: which of them.
+    """
+    found: list[int] = []
+    for portion, marks in portions(ids):
+        sql = f"UPDATE messages SET {change} WHERE {condition} AND id IN ({marks}) RETURNING id"
+        found += [id for (id,) in connection.execute(sql, (*values, *portion)).fetchall()]
+    found.sort()
+    return Changed(tuple(found), mailboxes_of(connection, found))
+
+
+def change_tags(
+    connection: sqlite3.Connection, ids: Sequence[int], add: Sequence[str], remove: Sequence[str]
+) -> Changed:
+    """Give messages tags, and take some from them."""
+    found: list[int] = []
+    for portion, marks in portions(ids):
+        sql = f"SELECT id FROM messages WHERE binned IS NULL AND id IN ({marks})"
+        found += [id for (id,) in connection.execute(sql, portion)]
+    added = ((tag, tag.casefold(), id) for tag in add for id in found)
+    connection.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?, ?)", added)
+    connection.executemany("DELETE FROM tags WHERE tag = ? AND id = ?", ((tag, id) for tag in remove for id in found))
+    return Changed(tuple(found), mailboxes_of(connection, found))

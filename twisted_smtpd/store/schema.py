@@ -1,0 +1,127 @@
+"""The tables of a store in SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from urllib.parse import quote
+
+from twisted_smtpd.runtime.database import DatabaseError
+from twisted_smtpd.store.summary import Searchable
+
+__all__ = ["COLUMN_NAMES", "SCHEMA", "check_sqlite", "check_version"]
+
+#: What ``PRAGMA user_version`` says of a file with these tables.
+VERSION = 1
+# For the tokenizer "trigram", and for RETURNING.
+_NEEDED = (3, 35, 0)
+
+#: The columns of the index, quoted: ``to`` is a word of SQL.
+COLUMN_NAMES = {name: f'"{name}"' for name in Searchable._fields}
+
+# How many accepted, unread and refused messages a row stands for; it stands for none while it is in the bin.
+_COUNTED = (
+    ("total", "({0}.binned IS NULL AND NOT {0}.refused)"),
+    ("unread", "({0}.binned IS NULL AND NOT {0}.refused AND NOT {0}.seen)"),
+    ("refused", "({0}.binned IS NULL AND {0}.refused)"),
+)
+_PLUS = ", ".join(f"{name} = {name} + {what.format('new')}" for name, what in _COUNTED)
+_MINUS = ", ".join(f"{name} = {name} - {what.format('old')}" for name, what in _COUNTED)
+_CHANGE = ", ".join(f"{name} = {name} + {what.format('new')} - {what.format('old')}" for name, what in _COUNTED)
+
+# The rows of "messages" are short, as what is not in an index is found by going through all of them.  Rows of
+# "contents" begin with what a list shows, so that showing it does not read the content.
+SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS messages (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, received REAL NOT NULL, size INTEGER NOT NULL,
+    seen INTEGER NOT NULL, refused INTEGER NOT NULL, attachments INTEGER NOT NULL, inline INTEGER NOT NULL,
+    session TEXT NOT NULL, binned REAL);
+CREATE INDEX IF NOT EXISTS messages_received ON messages (received);
+CREATE INDEX IF NOT EXISTS messages_session ON messages (session);
+CREATE INDEX IF NOT EXISTS messages_unread ON messages (id) WHERE NOT seen AND binned IS NULL;
+CREATE INDEX IF NOT EXISTS messages_refused ON messages (id) WHERE refused;
+CREATE INDEX IF NOT EXISTS messages_attached ON messages (id) WHERE attachments > 0;
+CREATE INDEX IF NOT EXISTS messages_binned ON messages (binned) WHERE binned IS NOT NULL;
+CREATE TABLE IF NOT EXISTS contents (
+    id INTEGER PRIMARY KEY REFERENCES messages ON DELETE CASCADE,
+    summary TEXT NOT NULL, envelope TEXT NOT NULL, content BLOB NOT NULL);
+CREATE VIRTUAL TABLE IF NOT EXISTS texts USING fts5 (
+    {", ".join(COLUMN_NAMES.values())}, tokenize = 'trigram case_sensitive 1', detail = column);
+CREATE TABLE IF NOT EXISTS mailed (
+    mailbox TEXT NOT NULL, id INTEGER NOT NULL REFERENCES messages ON DELETE CASCADE, place INTEGER NOT NULL,
+    PRIMARY KEY (mailbox, id)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS mailed_id ON mailed (id);
+CREATE TABLE IF NOT EXISTS tags (
+    tag TEXT NOT NULL, folded TEXT NOT NULL, id INTEGER NOT NULL REFERENCES messages ON DELETE CASCADE,
+    PRIMARY KEY (tag, id)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS tags_id ON tags (id);
+CREATE INDEX IF NOT EXISTS tags_folded ON tags (folded, id);
+CREATE TABLE IF NOT EXISTS sessions (session TEXT PRIMARY KEY, transcript TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS counts (
+    mailbox TEXT PRIMARY KEY, folded TEXT NOT NULL, total INTEGER NOT NULL DEFAULT 0,
+    unread INTEGER NOT NULL DEFAULT 0, refused INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS counts_folded ON counts (folded);
+CREATE TABLE IF NOT EXISTS totals (
+    id INTEGER PRIMARY KEY, total INTEGER NOT NULL DEFAULT 0, unread INTEGER NOT NULL DEFAULT 0,
+    refused INTEGER NOT NULL DEFAULT 0, kept INTEGER NOT NULL DEFAULT 0, octets INTEGER NOT NULL DEFAULT 0);
+INSERT OR IGNORE INTO totals (id) VALUES (1);
+CREATE TRIGGER IF NOT EXISTS messages_come AFTER INSERT ON messages BEGIN
+    UPDATE totals SET {_PLUS}, kept = kept + 1, octets = octets + new.size;
+END;
+CREATE TRIGGER IF NOT EXISTS messages_change AFTER UPDATE OF seen, binned ON messages BEGIN
+    UPDATE totals SET {_CHANGE};
+    UPDATE counts SET {_CHANGE} WHERE mailbox IN (SELECT mailbox FROM mailed WHERE id = new.id);
+END;
+CREATE TRIGGER IF NOT EXISTS messages_go BEFORE DELETE ON messages BEGIN
+    UPDATE totals SET {_MINUS}, kept = kept - 1, octets = octets - old.size;
+    UPDATE counts SET {_MINUS} WHERE mailbox IN (SELECT mailbox FROM mailed WHERE id = old.id);
+    DELETE FROM texts WHERE rowid = old.id;
+END;
+CREATE TRIGGER IF NOT EXISTS mailed_come AFTER INSERT ON mailed BEGIN
+    UPDATE counts SET ({", ".join(name for name, _ in _COUNTED)}) =
+        (SELECT {", ".join(f"counts.{name} + {what.format('m')}" for name, what in _COUNTED)}
+         FROM messages m WHERE m.id = new.id)
+    WHERE mailbox = new.mailbox;
+END;
+PRAGMA user_version = {VERSION}
+"""
+
+
+def check_sqlite() -> None:
+    """See whether this SQLite can do what a store needs.
+
+    :raises DatabaseError: if it can't.
+    """
+    if sqlite3.sqlite_version_info < _NEEDED:
+        needed = ".".join(map(str, _NEEDED))
+        raise DatabaseError(f"a store needs SQLite {needed} or later; this is {sqlite3.sqlite_version}")
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.execute("CREATE VIRTUAL TABLE t USING fts5 (x, tokenize = 'trigram')")
+    except sqlite3.OperationalError as error:
+        raise DatabaseError(f"SQLite {sqlite3.sqlite_version} has no full-text search: {error}") from None
+    finally:
+        connection.close()
+
+
+def check_version(path: str) -> None:
+    """See whether a file, if there is one, is a store of this version.
+
+    :param path: of the file.
+    :raises DatabaseError: if it is a database of something else, or of a later version.
+    """
+    try:
+        connection = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True)
+    except sqlite3.OperationalError:
+        return
+    try:
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+        [tables] = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error:
+        # Database says what is wrong.
+        return
+    finally:
+        connection.close()
+    if version > VERSION:
+        raise DatabaseError(f"{path} is a store of a later version of twisted-smtpd")
+    if version != VERSION and tables:
+        raise DatabaseError(f"{path} is a database of another program")
