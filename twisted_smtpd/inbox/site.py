@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,6 +14,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource, getChildForRequest
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from twisted_smtpd.inbox.api.dispatch import API
 from twisted_smtpd.inbox.guard import HEADERS, Guard
 from twisted_smtpd.inbox.settings import SiteSettings
 from twisted_smtpd.inbox.static import StaticFiles
@@ -38,10 +40,14 @@ def set_headers(request: Any) -> None:
 
 
 def answer_text(request: Any, status: int, text: str) -> None:
-    """Answer with a line of text."""
+    """Answer with a line of text; in JSON for programs that use the API."""
     request.setResponseCode(status)
-    request.setHeader(b"content-type", b"text/plain; charset=utf-8")
-    request.write(f"{text}\n".encode("utf-8", "replace"))
+    if request.postpath[:1] == [b"api"]:
+        request.setHeader(b"content-type", b"application/json")
+        request.write(json.dumps({"Error": text}).encode("ascii"))
+    else:
+        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        request.write(f"{text}\n".encode("utf-8", "replace"))
     request.finish()
 
 
@@ -68,6 +74,7 @@ class InboxResource(Resource):
     :param store: the messages.
     :param reactor: the provider of time.
     :ivar guard: says what a request is allowed to do.
+    :ivar api: the REST interface.
     :ivar tree: what is behind the guard; more can be put in with ``putChild``.
     """
 
@@ -79,6 +86,9 @@ class InboxResource(Resource):
         self.guard = Guard(settings, reactor)
         self.tree = _Tree()  # type: ignore[no-untyped-call]
         self.tree.putChild(b"static", StaticFiles())
+        self.api = API(settings, store, reactor)
+        for name in (*self.api.NAMES, b"view"):
+            self.tree.putChild(name, self.api.resource)
 
     def render(self, request: Any) -> int:
         set_headers(request)
