@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.web import Answer, Browser
+from tests.support.web import Answer, Browser, read
 from twisted_smtpd.inbox.api.openapi import document
 from twisted_smtpd.inbox.api.table import ROUTES
 from twisted_smtpd.inbox.settings import SiteSettings
@@ -120,6 +120,22 @@ class APITestCase(SynchronousTestCase):
             headers.setdefault("Content_Type", "application/json")
         answer = self.browser.ask(path, method, octets, **headers)
         check_answer(method, path, answer)
+        return answer
+
+    def begin(self, path: str, method: str = "GET", **headers: str) -> Any:
+        """Ask, and leave the connection open; its transport."""
+        channel, transport = self.browser.connect()
+        lines = [
+            f"{method} {path} HTTP/1.1",
+            *(f"{name}: {v}" for name, v in {**self.browser.headers, **headers}.items()),
+        ]
+        channel.dataReceived("\r\n".join((*lines, "", "")).encode())
+        return transport
+
+    def answered(self, transport: Any, path: str) -> Answer:
+        """What has been answered, checked."""
+        answer = read(transport.value())
+        check_answer("GET", path, answer)
         return answer
 
     def get(self, path: str, **headers: str) -> Any:

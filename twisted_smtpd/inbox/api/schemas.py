@@ -205,7 +205,6 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
     "Triggers": record({name: ref("Trigger") for name in ("Sender", "Recipient", "Authentication")}),
     "Failure": record({"id": COUNT, **_FAILURE, "used": whole("How often it has happened.")}),
     "Failures": array(ref("Failure")),
-    "Released": record({"Replies": {"type": "object", "additionalProperties": STRING}}),
     "Confirmation": record({"ID": text("Number of the message.")}),
     # Bodies of requests.
     "IDs": record({"IDs": _IDS}, needs=()),

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from email.errors import HeaderParseError, MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP, SMTPUTF8
+from email.policy import SMTP
 from email.utils import format_datetime, make_msgid
 from typing import Any
 
@@ -19,6 +19,8 @@ from twisted_smtpd.inbox.api.tags import proper_tag
 from twisted_smtpd.runtime.computing import LARGE, compute
 from twisted_smtpd.session import Recipient, Session
 from twisted_smtpd.store.messages import NewMessage, SessionFacts
+from twisted_smtpd.wire.addresses import needs_smtputf8, parse_mailbox
+from twisted_smtpd.wire.replies import SMTPReplyError
 
 __all__ = ["build", "send_message"]
 
@@ -29,6 +31,8 @@ _OWN = frozenset(
         *("content-type", "mime-version", "content-transfer-encoding", "content-disposition"),
     )
 )
+# All octets are ASCII, but for addresses that are not.
+_PLAIN = SMTP.clone(cte_type="7bit")
 
 
 class BadMessage(ValueError):
@@ -36,16 +40,15 @@ class BadMessage(ValueError):
 
 
 def _address(given: Mapping[str, str], field: str) -> Address:
-    email, name = given["Email"].strip(), given.get("Name", "")
-    if any(ord(c) < 32 or ord(c) == 127 for c in email + name):
-        raise BadMessage(f"{field}: a control character in an address")
+    email, name = given["Email"], given.get("Name", "")
     try:
-        address = Address(display_name=name, addr_spec=email)
-    except (ValueError, HeaderParseError, MessageError, IndexError):
+        mailbox = parse_mailbox(_one_line(field, email))
+        local, _, domain = mailbox.rpartition("@")
+        if local.startswith('"'):
+            return Address(_one_line(field, name), addr_spec=mailbox)
+        return Address(_one_line(field, name), local, domain)
+    except (SMTPReplyError, ValueError, HeaderParseError, MessageError, IndexError):
         raise BadMessage(f"{field}: {email[:100]!r} is no address") from None
-    if not (address.username and address.domain):
-        raise BadMessage(f"{field}: {email[:100]!r} is no address")
-    return address
 
 
 def _addresses(given: Mapping[str, Any], field: str) -> list[Address]:
@@ -62,7 +65,7 @@ def build(given: Mapping[str, Any]) -> tuple[bytes, str, list[str]]:
     fields = {name: _addresses(given, name) for name in ("To", "Cc", "Bcc", "ReplyTo")}
     sender = _address(given["From"], "From")
     recipients = list(dict.fromkeys(one.addr_spec for name in ("To", "Cc", "Bcc") for one in fields[name]))
-    message = EmailMessage(policy=SMTP)
+    message = EmailMessage(policy=_PLAIN)
     message["From"] = sender
     for name, header in (("To", "To"), ("Cc", "Cc"), ("ReplyTo", "Reply-To")):
         if fields[name]:
@@ -76,8 +79,8 @@ def build(given: Mapping[str, Any]) -> tuple[bytes, str, list[str]]:
     message.set_content(given.get("Text", ""))
     _add_html(message, given)
     addresses = (sender.addr_spec, *recipients)
-    plain = all(address.isascii() for address in addresses)
-    return message.as_bytes(policy=SMTP if plain else SMTPUTF8), sender.addr_spec, recipients
+    utf8 = any(map(needs_smtputf8, addresses))
+    return message.as_bytes(policy=_PLAIN.clone(utf8=utf8)), sender.addr_spec, recipients
 
 
 def _one_line(name: str, value: str) -> str:

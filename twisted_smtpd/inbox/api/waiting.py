@@ -91,13 +91,15 @@ class Waiting:
         try:
             while True:
                 waiter.changed = False
+                begin = self._clock.seconds()
                 found = await look()
                 left = end - self._clock.seconds()
                 if len(found) >= count or left <= 0 or self._closed:
                     return found
                 if not await self._stirred(waiter, left):
                     return await look()
-                await self._pause()
+                # Not at once: the store tells of a message while its sender waits for 250.
+                await self._pause(max(0.0, begin + _PAUSE - self._clock.seconds()))
         finally:
             self._waiters.discard(waiter)
 
@@ -119,9 +121,9 @@ class Waiting:
         if stirred is not None:
             stirred.callback(None)
 
-    async def _pause(self) -> None:
+    async def _pause(self, seconds: float) -> None:
         pause: Deferred[None] = Deferred()
-        call = self._clock.callLater(_PAUSE, pause.callback, None)
+        call = self._clock.callLater(seconds, pause.callback, None)
         try:
             await pause
         finally:
