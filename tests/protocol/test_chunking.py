@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 from typing import Any
 
 from hypothesis import given, settings
@@ -35,6 +36,59 @@ lines = st.lists(
     max_size=20,
 ).map(b"".join)
 places = st.lists(st.integers(0, 300), max_size=8)
+
+
+# Whole commands, each with the octets that belong to it.
+units = st.sampled_from(
+    [
+        *(b"EHLO c.example\r\n", b"LHLO c.example\r\n", b"MAIL FROM:<a@x.example>\r\n", b"MAIL FROM:<a@x.example>\r\n"),
+        *(b"MAIL FROM:<> BODY=BINARYMIME\r\n", b"RCPT TO:<b@y.example>\r\n", b"RCPT TO:<c@y.example>\r\n"),
+        *(
+            b"RCPT TO:<b@y.example>\r\n",
+            b"RCPT TO:<\r\n",
+            b"RSET\r\n",
+            b"NOOP\r\n",
+            b"VRFY b\r\n",
+            b"HELP\r\n",
+            b"FOO\r\n",
+        ),
+        *(b"\r\n", b"DATA x\r\n", b"DATA\r\nhello\r\n..\r\n.\r\n", b"DATA\r\n" + b"x" * 70 + b"\r\n.\r\n"),
+        *(b"BDAT 0\r\n", b"BDAT 6\r\nQUIT\r\n", b"BDAT 1\r\na", b"BDAT 40\r\n" + b"y" * 40, b"BDAT 0 LAST\r\n"),
+        *(b"BDAT 6 LAST\r\nQUIT\r\n", b"BDAT 1 LAST\r\n\r", b"BDAT 70 LAST\r\n" + b"z" * 70),
+    ]
+)
+
+
+class Whims:
+    """Says yes to most things, and no to others.
+
+    :param seed: for what it says.
+    :param streams: whether it reads messages while they come.
+    """
+
+    def __init__(self, seed: int, streams: bool) -> None:
+        self.random = Random(seed)
+        if streams:
+            self.handle_DATA_STREAM = self.read
+
+    def answer(self) -> str:
+        return self.random.choice(("250 OK", "250 OK", "250 OK", "451 4.3.0 later", "550 no"))
+
+    async def handle_MAIL(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:
+        envelope.mail_from = address
+        return self.answer()
+
+    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:
+        return self.answer()
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        return self.answer()
+
+    async def read(self, server: Any, session: Any, envelope: Any, stream: Any) -> str:
+        if self.random.random() < 0.7:
+            async for _ in stream:
+                pass
+        return self.answer()
 
 
 def chunks(pieces: list[bytes]) -> bytes:
@@ -101,6 +155,67 @@ class WholeTests(SynchronousTestCase):
             self.assertEqual(codes(client.send(b"BDAT 0 LAST\r\n")), [250])
             self.assertEqual(handler.contents, [body])
             self.assertEqual(client.protocol.connections.buffered, 0)
+
+    def test_30_mb_in_chunks_of_1_octet_to_16_mb(self) -> None:
+        line = b"x" * 126 + b"\r\n"
+        sizes = [1] * 1000 + [2**power for power in range(24)] + [2**24 - 2]
+        body = line * (sum(sizes) // len(line) + 1)
+        body = body[: sum(sizes) - 2] + b"\r\n"
+        self.assertGreater(len(body), 30_000_000)
+        handler = Recorder()
+        client = connect(handler, data_size_limit=len(body))
+        client.send(ENVELOPE)
+        said, place = b"", 0
+        for size in sizes:
+            piece = body[place : place + size]
+            place += size
+            said += client.send(b"BDAT %d\r\n%b" % (size, piece))
+        self.assertEqual(codes(said), [250] * len(sizes))
+        self.assertEqual(codes(client.send(b"BDAT 0 LAST\r\n")), [250])
+        # Not assertEqual, which would show 30 MB.
+        self.assertTrue(handler.contents[0] == body)
+        self.assertEqual(client.protocol.connections.buffered, 0)
+
+
+class OneReplyTests(SynchronousTestCase):
+    """One reply for each command, and never one without, whatever is said and whatever the hooks say."""
+
+    @settings(max_examples=150, deadline=None)
+    @given(
+        st.integers(0, 3),
+        st.lists(units, max_size=25),
+        st.integers(0, 2**32),
+        st.sampled_from([SMTP, LMTP]),
+        st.booleans(),
+    )
+    def test_each_command_has_one_reply(
+        self, begun: int, said: list[bytes], seed: int, protocol: type[SMTP], streams: bool
+    ) -> None:
+        greeting = b"EHLO c.example" if protocol is SMTP else b"LHLO c.example"
+        said = [line + b"\r\n" for line in (greeting, b"MAIL FROM:<>", b"RCPT TO:<b@y.example>")[:begun]] + said
+        client = connect(Whims(seed, streams), protocol, max_errors=1000, max_refusals=0, data_size_limit=60)
+        client.read()
+        for unit in said:
+            command, content = (b"DATA\r\n", unit[6:]) if unit.startswith(b"DATA\r\n") else (unit, b"")
+            accepted = client.protocol._accepted if protocol is LMTP else 1
+            replies = self.say(client, command)
+            if client.closed:
+                break
+            if unit.startswith(b"BDAT ") and b" LAST" in unit and accepted > 1 and len(replies) > 1:
+                # RFC 2033 section 4.3.
+                self.assertEqual(len(replies), accepted, unit)
+            else:
+                self.assertEqual(len(replies), 1, unit)
+            if replies == [354]:
+                self.assertEqual(len(self.say(client, content)), accepted if protocol is LMTP else 1, unit)
+        client.lose()
+        self.assertEqual(client.protocol.connections.buffered, 0)
+
+    def say(self, client: Client, octets: bytes) -> list[int]:
+        """Nothing is said before the last octet."""
+        for index in range(len(octets) - 1):
+            self.assertEqual(client.send(octets[index : index + 1]), b"", octets[: index + 1])
+        return codes(client.send(octets[-1:]))
 
 
 class ArgumentTests(SynchronousTestCase):
