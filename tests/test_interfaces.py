@@ -30,6 +30,8 @@ HOOKS = {
     "IStartable": ("start", ("server",)),
     "IStoppable": ("stop", ()),
     "IReloadable": ("reload", ()),
+    "IMeasured": ("metrics", ()),
+    "IPreceded": ("preceded_by", ("handlers",)),
     "INOOPHandler": ("handle_NOOP", ("server", "session", "envelope", "arg")),
     "IPROXYHandler": ("handle_PROXY", ("server", "session", "envelope", "proxy_data")),
     "IQUITHandler": ("handle_QUIT", ("server", "session", "envelope")),

@@ -39,6 +39,7 @@ __all__ = [
     "INOOPHandler",
     "IOffersServices",
     "IPROXYHandler",
+    "IPreceded",
     "IQUITHandler",
     "IRCPTHandler",
     "IRSETHandler",
@@ -142,6 +143,20 @@ class IReloadable(Interface):
     def reload() -> Any:
         """Read the files again.  What can't be read is logged, and what was read before stays in use.
 
+        :returns: nothing that is looked at.
+        """
+
+
+class IPreceded(Interface):
+    """Has to know which handlers of its chain are asked before it.
+
+    A handler has to declare this.
+    """
+
+    def preceded_by(handlers: Any) -> Any:
+        """Be told, when the chain is made.
+
+        :param handlers: the handlers before this one, in order.
         :returns: nothing that is looked at.
         """
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import Logger
 from zope.interface import alsoProvides, implementer
 
-from twisted_smtpd.interfaces import HookServer, IMeasured, IOffersServices, IReloadable, IStartable, IStoppable
+from twisted_smtpd.interfaces import (
+    HookServer,
+    IMeasured,
+    IOffersServices,
+    IPreceded,
+    IReloadable,
+    IStartable,
+    IStoppable,
+)
 from twisted_smtpd.metrics.figures import Metric
 from twisted_smtpd.runtime.awaiting import MISSING, hook_names, settle, takes_responses
 from twisted_smtpd.runtime.handler_check import check_handler, deprecated_data_hook
@@ -66,8 +74,10 @@ class Chain:
         if not handlers:
             raise ValueError("a chain has at least one handler")
         self.handlers = handlers
-        for handler in handlers:
+        for number, handler in enumerate(handlers):
             check_handler(handler)
+            if IPreceded.providedBy(handler):
+                handler.preceded_by(handlers[:number])
         self.option_defaults = _common_defaults(handlers)
         self._started: list[HandlerUse] = []
         if any(reloadables(handler) for handler in handlers):
@@ -116,14 +126,15 @@ class Chain:
         """The handler for the command line.
 
         :param parser: says what is wrong with the arguments.
-        :param args: handlers as ``-c`` takes them, each followed by its arguments, with a ``+`` between them.
+        :param args: handlers as ``-c`` takes them, each followed by its arguments, with a ``+`` between them.  What
+            follows a ``queue`` is the queue's.
         """
         # Not at the top: the registry's plugins may be chains.
-        from twisted_smtpd.handlers.registry import make_handler
+        from twisted_smtpd.handlers.registry import make_handler, takes_the_rest
 
         groups: list[list[str]] = [[]]
         for word in args:
-            if word == "+":
+            if word == "+" and not (groups[-1] and takes_the_rest(groups[-1][0])):
                 groups.append([])
             else:
                 groups[-1].append(word)

@@ -46,6 +46,11 @@ class _Listed:
         self._refuse = refuse
         self._delimiter = delimiter
 
+    @property
+    def admits_listed_only(self) -> bool:
+        """Whether addresses that are not listed are refused."""
+        return not self._refuse
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {' '.join(map(repr, self._lists))}>"
 

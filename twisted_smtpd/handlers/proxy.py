@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from twisted.internet.endpoints import HostnameEndpoint, clientFromString, wrapClientTLS
@@ -121,6 +121,9 @@ class Proxy:
     :raises ValueError: if the arguments contradict each other or are out of bounds.
     """
 
+    #: For a queue: all recipients go to one host, and ``handle_DATA`` alone names them to it.
+    one_next_host: ClassVar[bool] = True
+
     def __init__(
         self,
         remote_hostname: str | IStreamClientEndpoint,
@@ -223,6 +226,11 @@ class Proxy:
             password=password,
             verify_recipients=not options.after_data,
         )
+
+    @property
+    def next_host_gives_notices(self) -> bool:
+        """Whether the next host has DSN (RFC 3461), as far as it is known yet: then it tells of success itself."""
+        return self._next is not None and "DSN" in (self._next.extensions or ())
 
     # -- the next host -------------------------------------------------------------------------------------------------
 
@@ -494,7 +502,7 @@ class Proxy:
             reply = await self._begin(server, session, transaction, envelope.mail_parameters, message.size)
             if reply.code >= 300:
                 return [our_answer(reply)]
-            refused = await self._name_recipients(transaction, envelope)
+            refused = await self._name_recipients(server, transaction, envelope)
             if refused and (len(refused) == len(envelope.rcpt_tos) or not server.replies_to_each_recipient):
                 return self._none_served(envelope, refused)
         assert transaction is not None and transaction.client is not None
@@ -531,7 +539,9 @@ class Proxy:
             and transaction.recipients == envelope.rcpt_tos
         )
 
-    async def _name_recipients(self, transaction: _Transaction, envelope: Envelope) -> dict[int, Reply]:
+    async def _name_recipients(
+        self, server: HookServer, transaction: _Transaction, envelope: Envelope
+    ) -> dict[int, Reply]:
         """Give the next host the recipients.
 
         :returns: which of them it refuses, and how.
@@ -539,13 +549,14 @@ class Proxy:
         client = transaction.client
         assert client is not None
         known = [recipient.address for recipient in envelope.recipients] == envelope.rcpt_tos
+        relays_notices = getattr(server, "relays_notices", False)
         refused: dict[int, Reply] = {}
         commands: dict[int, str] = {}
         for number, address in enumerate(envelope.rcpt_tos):
             # If a hook has put in other addresses, the parameters can't be assigned to them.
             parameters = envelope.recipients[number].parameters if known else {}
             try:
-                commands[number] = rcpt_command(address, parameters, client.extensions)
+                commands[number] = rcpt_command(address, parameters, client.extensions, relays_notices)
             except SMTPReplyError as error:
                 refused[number] = error.reply
         replies = await client.ask_all(list(commands.values()))

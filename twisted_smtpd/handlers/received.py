@@ -42,7 +42,8 @@ def _origin(session: Session) -> str:
 def _protocol(server: HookServer, session: Session, envelope: Envelope) -> str:
     """The protocol's name (RFC 3848, RFC 6531 section 4.3)."""
     security = ("S" if session.tls else "") + ("A" if session.authenticated else "")
-    lmtp = server.replies_to_each_recipient
+    # A queue answers for each recipient, whatever the message came in with.
+    lmtp = getattr(server, "came_with_lmtp", server.replies_to_each_recipient)
     if envelope.smtp_utf8:
         return ("UTF8LMTP" if lmtp else "UTF8SMTP") + security
     if lmtp:
@@ -58,13 +59,16 @@ def received_header(server: HookServer, session: Session, envelope: Envelope, no
     :param server: the protocol the message came in with.
     :param session: the client's session.
     :param envelope: the message.
-    :param now: the time in seconds since 1970, the system's by default.
+    :param now: the time in seconds since 1970: by default when a queue accepted the message, or the system's.
     :returns: the header with CRLF line ends.
     """
-    moment = datetime.fromtimestamp(time.time() if now is None else now, timezone.utc)
+    if now is None:
+        now = getattr(envelope, "queued_at", None) or time.time()
+    moment = datetime.fromtimestamp(now, timezone.utc)
+    id = getattr(envelope, "queue_id", None) or session.id
     parts = [
         f"Received: from {_origin(session)}",
-        f"by {_atom(server.hostname)} with {_protocol(server, session, envelope)} id {_atom(session.id)}",
+        f"by {_atom(server.hostname)} with {_protocol(server, session, envelope)} id {_atom(id)}",
     ]
     if len(envelope.rcpt_tos) == 1:
         (recipient,) = envelope.rcpt_tos

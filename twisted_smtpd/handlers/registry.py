@@ -49,11 +49,13 @@ class HandlerPlugin:
     :param name: the name, a word.
     :param summary: what the handler does, and its arguments, in a line.
     :param handler: its class, or its dotted path.
+    :param takes_the_rest: whether its arguments may have a ``+``: what follows is its own, also in a chain.
     """
 
     name: str
     summary: str
     handler: str | Callable[..., Any]
+    takes_the_rest: bool = False
 
 
 _BUILT_IN = (
@@ -75,6 +77,12 @@ _BUILT_IN = (
         "proxy",
         "forwards to HOST:PORT or an ENDPOINT [-- --lmtp --tls starttls|implicit --username ...]",
         "twisted_smtpd.handlers.proxy:Proxy",
+    ),
+    HandlerPlugin(
+        "queue",
+        "queues each message in FOLDER, and has others deliver it [FOLDER + HANDLER ARGUMENTS + HANDLER ...]",
+        "twisted_smtpd.queue.handler:Queue",
+        takes_the_rest=True,
     ),
     HandlerPlugin(
         "recipients",
@@ -126,6 +134,12 @@ def is_handler(name: str) -> bool:
         except HandlerError:
             return False
     return any(plugin.name == name for plugin in _BUILT_IN) or name in _registered()
+
+
+def takes_the_rest(name: str) -> bool:
+    """Whether all that follows a handler's name, further handlers too, is its own."""
+    # One of another package need not have the attribute.
+    return any(plugin.name == name and getattr(plugin, "takes_the_rest", False) for plugin in _registered().values())
 
 
 def nearest_name(name: str) -> str | None:

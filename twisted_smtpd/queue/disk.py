@@ -225,10 +225,8 @@ class DiskQueue:
                 files += tables.prune(connection)
             return files
 
-        try:
-            files = await self._database.write(note)
-        finally:
-            self._taken.pop(delivery.number, None)
+        files = await self._database.write(note)
+        self._taken.pop(delivery.number, None)
         for name in files:
             await wait_for(in_thread(self._unlink, name))
 

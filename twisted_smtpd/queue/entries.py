@@ -114,11 +114,11 @@ class Usage:
 
 
 def new_id(now: float) -> str:
-    """An id that no other message gets: the time in microseconds, and 20 random bits.
+    """An id that no other message gets: the time in microseconds, and 32 random bits.
 
     :param now: seconds since 1970.
     """
-    return f"{int(now * 1_000_000):X}{secrets.randbits(20):05X}"
+    return f"{int(now * 1_000_000):X}{secrets.randbits(32):08X}"
 
 
 def domain_of(address: str) -> str:
@@ -135,9 +135,10 @@ def _login(session: Session) -> str | None:
     return login if isinstance(login, str) else None
 
 
-def facts_of(session: Session, envelope: Envelope, *, may_bounce: bool) -> dict[str, Any]:
+def facts_of(session: Session, envelope: Envelope, *, lmtp: bool, may_bounce: bool) -> dict[str, Any]:
     """What is kept of session and envelope besides sender, recipients and content; JSON can express it.
 
+    :param lmtp: whether the message came in by LMTP.
     :param may_bounce: whether the sender's address is believed, so that a bounce may go there.
     """
     return {
@@ -146,6 +147,7 @@ def facts_of(session: Session, envelope: Envelope, *, may_bounce: bool) -> dict[
         "utf8": envelope.smtp_utf8,
         "submitter": envelope.submitter,
         "may_bounce": may_bounce,
+        "lmtp": lmtp,
         "session": session.id,
         "peer": session.peer,
         "host_name": session.host_name,
@@ -215,17 +217,20 @@ def recipients_of(envelope: Envelope) -> list[Recipient]:
     return [Recipient(address) for address in envelope.rcpt_tos]
 
 
-def new_message(session: Session, envelope: Envelope, destinations: Sequence[str], *, may_bounce: bool) -> NewMessage:
+def new_message(
+    session: Session, envelope: Envelope, destinations: Sequence[str], *, lmtp: bool, may_bounce: bool
+) -> NewMessage:
     """A message that a client has sent.
 
     :param destinations: for each of ``envelope.rcpt_tos``, where it goes.
+    :param lmtp: see :func:`facts_of`.
     :param may_bounce: see :func:`facts_of`.
     """
     return NewMessage(
         within_brackets(envelope.mail_from),
         recipients_of(envelope),
         envelope.content_bytes,
-        facts_of(session, envelope, may_bounce=may_bounce),
+        facts_of(session, envelope, lmtp=lmtp, may_bounce=may_bounce),
         destinations,
     )
 

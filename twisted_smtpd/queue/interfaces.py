@@ -46,7 +46,8 @@ class IQueue(Interface):
     def settle(delivery: Any, outcomes: Any, due: float, notices: Any = (), warned: bool = False) -> Any:
         """Note what has become of a delivery's recipients, all or nothing.
 
-        :param delivery: the delivery, which ends with this.
+        :param delivery: the delivery, which ends with this.  If this fails, it has not ended: settle it again, or give
+            it back.
         :param outcomes: an :class:`~twisted_smtpd.queue.entries.Outcome` for the position of each recipient.
         :param due: when those that are to be tried again are due, by :meth:`now`.
         :param notices: bounces and other notices, each a :class:`~twisted_smtpd.queue.entries.NewMessage`, which are

@@ -90,7 +90,7 @@ def mail_command(
     return f"MAIL FROM:<{address}>{_words(kept)}"
 
 
-def rcpt_command(address: str, parameters: Parameters, extensions: Parameters) -> str:
+def rcpt_command(address: str, parameters: Parameters, extensions: Parameters, relays_notices: bool = False) -> str:
     """The RCPT command for the next host.
 
     If the next host has no DSN, ORCPT and NOTIFY are left out (RFC 3461 section 5.2.2).  A demand for a notice of
@@ -99,6 +99,7 @@ def rcpt_command(address: str, parameters: Parameters, extensions: Parameters) -
     :param address: the forward-path.
     :param parameters: the client's parameters.
     :param extensions: what the next host offers.
+    :param relays_notices: whether the sender is told instead that the message was relayed (section 5.2.2).
     :raises SMTPReplyError: if it can't be given this.
     """
     error = _needs_utf8(address, extensions)
@@ -110,7 +111,7 @@ def rcpt_command(address: str, parameters: Parameters, extensions: Parameters) -
             raise _unknown("RCPT", keyword)
         if "DSN" in extensions:
             kept[keyword] = value
-        elif keyword == "NOTIFY" and "SUCCESS" in (value or "").upper().split(","):
+        elif keyword == "NOTIFY" and not relays_notices and "SUCCESS" in (value or "").upper().split(","):
             raise SMTPReplyError(555, "5.5.4", "The next host can't notify of success")
     return f"RCPT TO:<{address}>{_words(kept)}"
 
