@@ -88,7 +88,7 @@ class InternetTests(ServerCase):
         self.assertEqual(program, "/opt/smtpd/bin/twisted-smtpd")
         sockets = [self.listening(place) for place in setting(f"{unit}.socket", "ListenStream")]
         server = self.hand_over([sys.executable, "-m", "twisted_smtpd", *words], sockets)
-        self.read_until(server, " listens on ")
+        self.assertNotIn(" warn ", self.read_until(server, " listens on "))
         return server, [each.getsockname()[1] for each in sockets]
 
     def listening(self, place: str) -> socket.socket:
@@ -234,6 +234,35 @@ class InternetTests(ServerCase):
         client.login(ANNE, PASSWORD)
         return client
 
+    # an upgrade
+
+    def test_an_upgrade_loses_no_client(self) -> None:
+        """systemd keeps the sockets: clients that come between two servers wait for the second."""
+        (command,) = setting("mx.service", "ExecStart")
+        command = command.replace("/etc/smtpd", str(self.folder)).replace("/var/lib/smtpd", str(self.folder))
+        _, *words = shlex.split(command)
+        sockets = [self.listening(place) for place in setting("mx.socket", "ListenStream")]
+        port, sent = sockets[0].getsockname()[1], 0
+        server = self.hand_over([sys.executable, "-m", "twisted_smtpd", *words], sockets)
+        for _ in range(3):
+            self.read_until(server, " listens on ")
+            early = self.connect(port)
+            early.mail(STRANGER)
+            server.send_signal(signal.SIGTERM)
+            server.wait(LIMIT)
+            # The one that was connected hears that it has to come again; the next one waits in the socket's queue.
+            self.assertEqual(early.docmd("RCPT", f"TO:<{BART}>")[0], 421)
+            waiting = socket.create_connection(("127.0.0.1", port), LIMIT)
+            server = self.hand_over([sys.executable, "-m", "twisted_smtpd", *words], sockets)
+            with smtplib.SMTP(local_hostname="client.example", timeout=LIMIT) as client:
+                client.sock, client.file = waiting, None
+                self.assertEqual(client.getreply()[0], 220)
+                client.sendmail(STRANGER, [BART], MESSAGE)
+            sent += 1
+            self.connect(port).sendmail(STRANGER, [BART], MESSAGE)
+            sent += 1
+        self.assertEqual(len(self.stored("Maildir")), sent)
+
     # the files
 
     def test_the_units_of_one_service_fit_together(self) -> None:
@@ -265,6 +294,19 @@ class InternetTests(ServerCase):
         )
         said = [line for line in run.stderr.splitlines() if str(folder) in line]
         self.assertEqual(said, [])
+
+    @skipUnless(shutil.which("systemd-analyze"), "systemd is not installed")
+    def test_the_units_give_the_server_no_more_rights_than_it_needs(self) -> None:
+        for unit in ("mx", "submission"):
+            run = subprocess.run(
+                ["systemd-analyze", "security", "--offline=true", str(UNITS / f"{unit}.service")],
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+            )
+            exposure = re.search(r"Overall exposure level for \S+: ([0-9.]+)", run.stdout)
+            assert exposure is not None, run.stdout
+            self.assertLess(float(exposure[1]), 2.0)
 
 
 class Implicit(smtplib.SMTP_SSL):
