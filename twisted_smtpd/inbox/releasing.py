@@ -16,7 +16,7 @@ from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 __all__ = ["HostReleaser"]
 
 # Bcc names those who are not to be known to the others.
-_BCC = re.compile(rb"(?:(?<=\n)|\A)bcc[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*", re.IGNORECASE)
+_BCC = re.compile(rb"(?:(?<=\n)|\A)bcc[ \t]*:[^\n]*(?:\n|\Z)(?:[ \t][^\n]*(?:\n|\Z))*", re.IGNORECASE)
 _HEADER_END = re.compile(rb"\n\r?\n")
 # What MAIL said about the message itself is still true.
 _ABOUT_THE_MESSAGE = ("BODY", "SMTPUTF8")
