@@ -121,7 +121,7 @@ class AttachmentTests(ThreadCase):
         stored = self.store.get(1)
         assert stored is not None
         read: Any = message_from_bytes(stored.message.content, policy=default)
-        self.assertEqual([p.get_content_type() for p in read.iter_attachments()][0], "text/plain")
+        self.assertEqual(next(p.get_content_type() for p in read.iter_attachments()), "text/plain")
 
     @test
     async def test_attachments_that_are_none(self) -> None:
