@@ -5,7 +5,6 @@ It loads neither Twisted nor the server before a test asks for a fixture.
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -104,20 +103,16 @@ def _users(text: str) -> dict[str, str]:
 
 @contextmanager
 def _plain_imports() -> Iterator[None]:
-    """Import without what takes a third of the time: pytest's work on assert statements, and garbage collections.
+    """Import without pytest's work on assert statements, which takes a third of the time.
 
     pytest works on all modules of a package with a plugin, for those that help tests with assertions; these have none.
     """
     finders = list(sys.meta_path)
-    collecting = gc.isenabled()
-    gc.disable()
     sys.meta_path[:] = [finder for finder in finders if type(finder).__module__ != "_pytest.assertion.rewrite"]
     try:
         yield
     finally:
         sys.meta_path[:] = finders
-        if collecting:
-            gc.enable()
 
 
 def _serve(request: Any) -> Iterator[MailServer]:
