@@ -21,8 +21,8 @@ class PageTests(SynchronousTestCase):
     def test_it_names_each_place_and_each_failure(self) -> None:
         actions = {word for words in failures._ACTIONS.values() for word in words}
         for word in (*failures.PLACES, *failures.REPLIES, *failures.TLS_FAULTS, *failures._OF_COMMANDS, *actions):
-            self.assertIn(f"``{word}``", self.text, word)
+            self.assertTrue(f"``{word}``" in self.text, word)
 
     def test_it_names_all_that_can_be_imported(self) -> None:
         for name in twisted_smtpd.testing.__all__:
-            self.assertIn(name, self.text)
+            self.assertTrue(name in self.text, name)
