@@ -19,6 +19,10 @@ class HandlerOptionTests(CommandLine):
     def test_by_name(self) -> None:
         self.assertIsInstance(self.parse("-c", "sink").handler, Sink)
 
+    def test_a_queue_has_one_process(self) -> None:
+        for words in (("queue", "Q", "+", "sink"), ("chain", "sink", "+", "queue", "Q", "+", "sink")):
+            self.assertIn("--workers: not with a queue", self.refused("--workers", "2", "-c", *words))
+
     def test_arguments(self) -> None:
         folder = self.mktemp()
         handler = self.parse("-c", "mailbox", folder).handler

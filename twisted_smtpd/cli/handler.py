@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, ClassVar, NoReturn
 
 from twisted.python import usage
@@ -40,6 +42,8 @@ class HandlerOptions(OptionGroup):
     def postOptions(self) -> None:
         super().postOptions()
         if self.supervising:
+            if "queue" in (self["class"], *_handlers(self.arguments)):
+                raise usage.UsageError("--workers: not with a queue, whose folder belongs to one process")
             return
         # `twist` is a script in another folder, and a handler in the folder it is started from must be found.
         # At the end of the path, so that a file lying there can't take the place of an installed module.
@@ -57,6 +61,11 @@ class HandlerOptions(OptionGroup):
                 meant = word if is_handler(word) else nearest_name(word)
                 hint = f": did you mean -c {meant}?" if meant else ""
             raise usage.UsageError(f"{error}{hint}") from error
+
+
+def _handlers(arguments: Sequence[str]) -> list[str]:
+    """The words among a chain's arguments that name a handler."""
+    return [*arguments[:1], *(word for before, word in pairwise(arguments) if before == "+")]
 
 
 def _with_credential(word: str) -> str:

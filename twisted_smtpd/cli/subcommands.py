@@ -45,4 +45,9 @@ SUBCOMMANDS = {
     ),
     "man": Subcommand("print the manual page: twisted-smtpd man | man -l -", "twisted_smtpd.cli.manual:main"),
     "passwd": Subcommand("set a user's password in a file: passwd FILE USER", "twisted_smtpd.auth.__main__:main"),
+    "queue": Subcommand(
+        "look after a queue: queue list|show|retry|hold|delete|flush FOLDER [ID ...]",
+        "twisted_smtpd.queue.command:main",
+        ("list", "show", "retry", "hold", "delete", "flush"),
+    ),
 }

@@ -82,6 +82,7 @@ class Deliverer:
         self._places: dict[str, _Place] = {}
         self._deliveries: dict[int, Deferred[None]] = {}
         self._octets = 0
+        self._asked: int | None = None
         self._stopped = True
         self._looking = self._look_again = False
         self._timers: dict[str, Any] = {}
@@ -162,6 +163,10 @@ class Deliverer:
         return place.active < self._per_place
 
     def _note_usage(self, usage: Usage) -> None:
+        if self._asked is not None and usage.asked != self._asked:
+            for place in self._places.values():
+                place.until = self._queue.now()
+        self._asked = usage.asked
         figures = {"messages": usage.messages, "octets": usage.octets, "age": int(usage.oldest)}
         self.figures.update(figures)
 

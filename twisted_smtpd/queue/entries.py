@@ -106,11 +106,13 @@ class Usage:
     :ivar messages: how many there are.
     :ivar octets: the sum of their sizes.
     :ivar oldest: seconds that the oldest one has been there, 0 without messages.
+    :ivar asked: how often a person has asked that messages be tried now.
     """
 
     messages: int
     octets: int
     oldest: float
+    asked: int = 0
 
 
 def new_id(now: float) -> str:

@@ -33,6 +33,7 @@ __all__ = [
     "is_there",
     "overdue",
     "prune",
+    "remove_if_done",
     "settle",
     "start",
     "take",
@@ -75,8 +76,13 @@ CREATE TABLE IF NOT EXISTS recipients (
     reply TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (delivery, position)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS totals (one INTEGER PRIMARY KEY, messages INTEGER NOT NULL, octets INTEGER NOT NULL);
-INSERT OR IGNORE INTO totals VALUES (1, 0, 0);
+CREATE TABLE IF NOT EXISTS totals (
+    one INTEGER PRIMARY KEY,
+    messages INTEGER NOT NULL,
+    octets INTEGER NOT NULL,
+    asked INTEGER NOT NULL
+);
+INSERT OR IGNORE INTO totals VALUES (1, 0, 0, 0);
 CREATE TRIGGER IF NOT EXISTS counted AFTER INSERT ON messages BEGIN
     UPDATE totals SET messages = messages + 1, octets = octets + NEW.size;
 END;
@@ -322,6 +328,6 @@ def _removed(connection: Connection, rows: list[Any]) -> Iterator[str]:
 
 def usage(connection: Connection, now: float) -> Usage:
     """How full the queue is."""
-    messages, octets = connection.execute("SELECT messages, octets FROM totals").fetchone()
+    messages, octets, asked = connection.execute("SELECT messages, octets, asked FROM totals").fetchone()
     (oldest,) = connection.execute("SELECT min(arrived) FROM messages").fetchone()
-    return Usage(messages, octets, max(0.0, now - oldest) if messages else 0.0)
+    return Usage(messages, octets, max(0.0, now - oldest) if messages else 0.0, asked)
