@@ -48,11 +48,17 @@ class DotModelTests(SynchronousTestCase):
     def test_every_short_stream_agrees_with_the_model(self) -> None:
         for length in range(6):
             for letters in itertools.product(b"\r\n.a", repeat=length):
-                stream = bytes(letters) + END
-                for policy in ("normalize", "reject"):
+                for policy, behind in itertools.product(("normalize", "reject"), (b"", END + NEXT)):
+                    stream = bytes(letters) + END + behind
                     expected = model_data(stream, None, None, policy)
                     self.assertEqual(read_data([stream], bare_newline=policy), expected)
                     self.assertEqual(read_data(octets(stream), bare_newline=policy), expected)
+
+    def test_a_short_message_with_commands_behind_it_is_taken_at_once(self) -> None:
+        reader = DotReader()
+        self.patch(reader.__class__, "_accept", lambda *arguments: self.fail("not taken at once"))
+        self.assertEqual(reader.feed(b"a: b\r\n\r\nc.d\r\n.\r\nMAIL FROM:<>\r\n"), b"MAIL FROM:<>\r\n")
+        self.assertEqual(reader.getvalue(), b"a: b\r\n\r\nc.d\r\n")
 
     def test_every_split_of_hard_streams_agrees_with_the_model(self) -> None:
         for stream in (b"\r\n..\r\n.\n\r.\r\n.\r\n", b"..\r\r\n.\0\r\n.\r\n", b"\r\r\n.\r\r\n..\r\n.\r\n"):

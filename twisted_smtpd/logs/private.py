@@ -22,7 +22,7 @@ def _find() -> Callable[[], bool]:
 
     def listens() -> bool:
         # A program may have begun its log without observers.
-        return len(observers) > 1 or (len(observers) == 1 and observers[0] is not beginner._temporaryObserver)
+        return bool(observers) and (observers[0] is not beginner._temporaryObserver or len(observers) > 1)
 
     return listens
 

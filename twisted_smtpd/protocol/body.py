@@ -118,7 +118,8 @@ class Body:
         """
         self.reader = reader
         self._then = then
-        self.measure_anew()
+        # What measure_anew() does, without the call.
+        self.rate_mark = (self._connection._active, self.octets)
         self._connection.transport.bufferSize = CONTENT_AT_ONCE
 
     async def read(self, reader: ContentReader) -> None:

@@ -212,7 +212,9 @@ class Connection(LineReceiver):
                     if (rest := body.feed(buffer[start:])) is not None:
                         self._buffer = rest
                         body.ended()
-                    continue
+                    if self._buffer or self._ending:
+                        continue
+                    break
                 if not self.line_mode:
                     self._buffer, self._offset = b"", 0
                     self._heard = self._active
@@ -244,6 +246,9 @@ class Connection(LineReceiver):
                     self._odd_line(buffer[start:end])
                 else:
                     self.lineReceived(buffer[start : end - 1])  # type: ignore[no-untyped-call]
+                if not (self._buffer or self._ending):
+                    # What the next round would find out.
+                    break
         finally:
             self._advancing = False
         if self._out:
@@ -493,9 +498,11 @@ class Connection(LineReceiver):
             the next reply.
         :raises BadStatus: if it is no status.
         """
-        if type(status) is str and status.isascii():
-            # Nearly all are, and then there is no need to ask whether the client may be sent UTF-8.
-            code, wire, simple = encode_known(status, self._verb, self.enhanced_status_codes, False, True)
+        if type(status) is str:
+            # Nearly all are simple, and then there is no need to ask whether the client may be sent UTF-8.
+            code, wire, simple = encode_known(status, self._verb, self.enhanced_status_codes)
+            if not simple and self.utf8_replies:
+                code, wire = encode_status(status, self._verb, self.enhanced_status_codes, True, True)
         elif type(status) is AlreadySent:
             self._code = status.code
             return DONE
@@ -509,9 +516,12 @@ class Connection(LineReceiver):
             self._send_with_care(code, wire, True)
         else:
             self._said = wire
-            self._out += wire
-            if not self._advancing or len(self._out) > MAX_HELD:
-                self._flush()
+            if self._advancing and not self._out:
+                self._out = wire
+            else:
+                self._out += wire
+                if not self._advancing or len(self._out) > MAX_HELD:
+                    self._flush()
         return DONE if self._output.blocked_since is None else Waiting(self._output.drained())
 
     def send_reply(self, status: str | Reply, more: bool = False, verb: str | None = None) -> int:

@@ -181,7 +181,8 @@ class Transaction(Dispatch):
     # -- DATA ----------------------------------------------------------------------------------------------------------
 
     def _data(self, arg: str | None) -> Awaitable[None]:
-        self._no_argument(arg)
+        if arg is not None:
+            self._no_argument(arg)
         if self.envelope.mail_parameters and self.envelope.binary:
             # RFC 3030 section 3: DATA can't carry it.
             raise SMTPReplyError(503, "5.5.1", "BODY=BINARYMIME needs BDAT")
@@ -240,7 +241,7 @@ class Transaction(Dispatch):
         self._body.release()
         self._set_post_data_state()
         self._line = b""
-        if self._refusals >= self.max_refusals > 0 and not self._ending:
+        if self._refusals and self._refusals >= self.max_refusals > 0 and not self._ending:
             self.send_reply("421 4.7.0 Too many refusals, closing the connection", verb="?")
 
     def _content_refusal(self, error: str | None) -> Reply | None:

@@ -417,8 +417,8 @@ class DotReader(ContentReader):
         :returns: ``None`` while the end of data has not been seen, else what follows it, perhaps ``b""``.
         """
         if self._lead_left and self._held == _CRLF:
-            if self._take_short(data):
-                return b""
+            if (rest := self._take_short(data)) is not None:
+                return rest
             if data and data[0] != _DOT:
                 # The lead is needed for a dot at the very start only; without a dot the copies that it costs are saved.
                 self._held, self._lead_left = b"", 0
@@ -439,22 +439,33 @@ class DotReader(ContentReader):
             self._accept(piece)
         return None if end < 0 else data[end + len(_END_OF_DATA) :]
 
-    def _take_short(self, data: bytes) -> bool:
+    def _take_short(self, data: bytes) -> bytes | None:
         """Take a message that is whole, short, and without errors or stuffed dots, as many are.
 
-        :returns: whether it was taken; if not, nothing has changed.
+        :returns: what follows it; or ``None`` if it was not taken, and nothing has changed.
         """
+        if len(data) > self._limits.short or self._dropping:
+            return None
+        rest = b""
         size = len(data) - len(".\r\n")
-        if size > self._limits.short or self._dropping:
-            return False
-        if not data.endswith(_END_OF_DATA) or data[0] == _DOT:
-            return False
+        if not data.endswith(_END_OF_DATA):
+            # The client has sent its next commands along (RFC 2920).
+            size = data.rfind(_END_OF_DATA) + len(_CRLF)
+            if size < len(_CRLF):
+                return None
+            rest = data[size + len(".\r\n") :]
+        if data[0] == _DOT:
+            return None
+        # If there is another end of data before this one, it has such a dot.
         dot = data.rfind(b".", 0, size)
-        if (dot >= 0 and data.rfind(_LINE_DOT, 0, dot + 1) >= 0) or _has_bare_newline(data):
-            return False
+        if dot >= 0 and data.rfind(_LINE_DOT, 0, dot + 1) >= 0:
+            return None
+        content = data[:size]
+        if _has_bare_newline(content):
+            return None
         self.size = size
-        self._chunks.append(data[:size])
-        return True
+        self._chunks.append(content)
+        return rest
 
 
 class ChunkReader(ContentReader):

@@ -224,10 +224,12 @@ def encode_status(
 
 
 @lru_cache(maxsize=512)
-def encode_known(status: str | Reply, verb: str, enhanced: bool, utf8: bool, more: bool) -> tuple[int, bytes, bool]:
+def encode_known(
+    status: str | Reply, verb: str, enhanced: bool, utf8: bool = False, more: bool = True
+) -> tuple[int, bytes, bool]:
     """The same without the check of the status' type; results are cached.
 
-    :returns: also whether the reply is complete, does not say no, and leaves the connection open.
+    :returns: also whether the reply is simple: complete, ASCII, not a refusal, and the connection stays open.
     """
     wanted = enhanced and verb not in _NEVER_ENHANCED
     code, texts, open_ended = _read(status) if isinstance(status, str) else (status.code, status.lines, False)
@@ -244,7 +246,7 @@ def encode_known(status: str | Reply, verb: str, enhanced: bool, utf8: bool, mor
     wire = [start + prefix + piece for piece in pieces]
     if not (more and open_ended):
         wire[-1] = b"%d %b%b" % (code, prefix, pieces[-1])
-    simple = wire[-1][3:4] != b"-" and code < 400
+    simple = wire[-1][3:4] != b"-" and code < 400 and all(map(str.isascii, texts))
     return code, b"\r\n".join(wire) + b"\r\n", simple
 
 
