@@ -34,6 +34,9 @@ SINK = shutil.which("smtp-sink") or shutil.which("smtp-sink", path="/usr/sbin")
 LIMIT = 30  # seconds, for a test that hangs
 
 
+EHLO = b"250-next.example\r\n250-REQUIRETLS\r\n250 STARTTLS"
+
+
 class StartTLSHost(LineReceiver):
     """Takes one message, inside TLS only."""
 
@@ -50,7 +53,7 @@ class StartTLSHost(LineReceiver):
             return
         verb = line.split()[0]
         self.in_content = verb == b"DATA"
-        answers = {b"DATA": b"354 go on", b"STARTTLS": b"220 go on", b"EHLO": b"250-next.example\r\n250 STARTTLS"}
+        answers = {b"DATA": b"354 go on", b"STARTTLS": b"220 go on", b"EHLO": EHLO}
         self.sendLine(answers.get(verb, b"250 ok"))
         if verb == b"STARTTLS":
             self.transport.startTLS(self.factory.creator)
@@ -166,6 +169,17 @@ class ForwardingTests(TestCase):
         self.assertEqual(replies[-1], (250, "2.0.0 stored"))
         self.assertEqual([line for encrypted, line in factory.lines if not encrypted][1:], [b"STARTTLS"])
         self.assertIn((True, b"MAIL FROM:<a@x.example>"), factory.lines)
+        self.assertIn("REQUIRETLS", proxy.next_host.extensions)
+
+    @inlineCallbacks
+    def test_require_tls_does_not_go_on_in_clear(self) -> Any:
+        """RFC 8689 section 2: whatever the next host offers."""
+        factory: Any = Factory.forProtocol(StartTLSHost)
+        factory.lines = []
+        proxy = Proxy("127.0.0.1", self.listen(factory).getHost().port, reactor=reactor)
+        replies = yield self.send(self.serve(proxy))
+        self.assertEqual(replies[-1], (250, "2.0.0 stored"))
+        self.assertEqual(set(proxy.next_host.extensions), {"STARTTLS"})
 
     @inlineCallbacks
     def test_a_certificate_that_is_not_valid_for_the_name_gets_no_mail(self) -> Any:
@@ -202,6 +216,7 @@ class ForwardingTests(TestCase):
         replies = yield self.send(self.serve(proxy))
         self.assertEqual(replies[-1][0], 250)
         self.assertEqual(len(recorder.contents), 1)
+        self.assertIn("REQUIRETLS", proxy.next_host.extensions)
 
     @inlineCallbacks
     def sink(self, *options: str) -> Any:

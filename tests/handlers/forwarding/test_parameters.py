@@ -249,7 +249,7 @@ class ParameterTests(ProxyTestCase):
     ALL: ClassVar = dict.fromkeys(("SIZE", "8BITMIME", "SMTPUTF8", "DSN"), "")
 
     def refused(self, function: Any, *arguments: Any) -> str:
-        return str(self.assertRaises(SMTPReplyError, function, *arguments).reply)[:9]
+        return str(self.assertRaises(SMTPReplyError, function, *arguments).reply)[:10].rstrip()
 
     def test_parameters_go_on_as_they_were_sent(self) -> None:
         host = NextHostDouble()
@@ -301,10 +301,26 @@ class ParameterTests(ProxyTestCase):
     def test_what_can_not_be_left_out_is_refused(self) -> None:
         self.assertEqual(self.refused(mail_command, "ä@x.example", {}, self.PLAIN), "553 5.6.7")
         self.assertEqual(self.refused(rcpt_command, "ä@x.example", {}, self.PLAIN), "553 5.6.7")
-        self.assertEqual(self.refused(mail_command, "", {"REQUIRETLS": None}, self.ALL), "555 5.5.4")
+        self.assertEqual(self.refused(mail_command, "", {"REQUIRETLS": None}, self.ALL), "550 5.7.30")
+        self.assertEqual(self.refused(mail_command, "", {"BY": "60;R"}, self.ALL), "555 5.5.4")
+        self.assertEqual(self.refused(mail_command, "", {"XTAG": "1"}, {"XTAG": ""}), "555 5.5.4")
         self.assertEqual(self.refused(rcpt_command, "b@y", {"RRVS": "x"}, self.ALL), "555 5.5.4")
         self.assertEqual(self.refused(mail_command, "", {"BODY": "BINARYMIME"}, self.ALL), "554 5.6.3")
         self.assertEqual(self.refused(rcpt_command, "b@y", {"NOTIFY": "DELAY,success"}, self.PLAIN), "555 5.5.4")
+
+    def test_what_the_client_relies_on_goes_on_where_the_next_host_has_it(self) -> None:
+        extensions = dict.fromkeys(("REQUIRETLS", "DELIVERBY", "FUTURERELEASE", "MT-PRIORITY", "RRVS"), "")
+        for parameters in (
+            {"REQUIRETLS": None, "BY": "60;R", "HOLDFOR": "60", "MT-PRIORITY": "-3"},
+            {"HOLDUNTIL": "2030-01-31T12:00:00Z"},
+        ):
+            words = "".join(f" {key}={value}" if value else f" {key}" for key, value in parameters.items())
+            self.assertEqual(mail_command("", parameters, extensions), f"MAIL FROM:<>{words}")
+        rrvs = {"RRVS": "2030-01-31T12:00:00Z;C"}
+        self.assertEqual(rcpt_command("b@y", rrvs, extensions), "RCPT TO:<b@y> RRVS=2030-01-31T12:00:00Z;C")
+        lines = [f"250-{name}" for name in ("PIPELINING", *extensions)]
+        self.assertEqual(lines_to_offer(lines, {}), ["250-PIPELINING"])
+        self.assertEqual(lines_to_offer(lines, extensions), lines)
 
     def test_a_message_the_next_host_can_not_take_is_refused(self) -> None:
         ascii_, eight = b"a: b\r\n", "a: ö\r\n".encode()

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IPushProducer,
     IReactorTime,
+    ISSLTransport,
     ITLSTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
@@ -343,6 +344,9 @@ class SMTPClient(Protocol):
         self._must(reply, 250, verb)
         if verb != "HELO":
             self.extensions = extensions_of(reply)
+            if not ISSLTransport.providedBy(self.transport):
+                # RFC 8689 section 2: it means nothing without TLS.
+                self.extensions.pop("REQUIRETLS", None)
 
     async def start_tls(self, options: IOpenSSLClientConnectionCreator, hostname: str) -> None:
         """Do STARTTLS (RFC 3207); nothing is sent in clear after it was asked for.

@@ -14,7 +14,18 @@ __all__ = ["check_message", "lines_to_offer", "mail_command", "rcpt_command"]
 Parameters = Mapping[str, "str | None"]
 
 # Extensions of ours that mean nothing unless the next host has them as well.
-_SHARED = frozenset({"8BITMIME", "SMTPUTF8", "DSN", "BINARYMIME"})
+_SHARED = frozenset(
+    {"8BITMIME", "SMTPUTF8", "DSN", "BINARYMIME", "REQUIRETLS", "DELIVERBY", "FUTURERELEASE", "MT-PRIORITY", "RRVS"}
+)
+# Parameters that go on as they are where the next host has the extension, and are refused where it has not.
+_RELIED_ON = {
+    "REQUIRETLS": "REQUIRETLS",
+    "BY": "DELIVERBY",
+    "HOLDFOR": "FUTURERELEASE",
+    "HOLDUNTIL": "FUTURERELEASE",
+    "MT-PRIORITY": "MT-PRIORITY",
+}
+_RELIED_ON_BY_RCPT = {"RRVS": "RRVS"}
 # BDAT is the only way to send a binary message.
 _FOR_BINARY = frozenset({"BINARYMIME", "CHUNKING"})
 
@@ -24,7 +35,10 @@ def _words(parameters: Mapping[str, str | None]) -> str:
 
 
 def _unknown(verb: str, keyword: str) -> SMTPReplyError:
-    # The client relies on the parameter (REQUIRETLS, say), so it can't be left out.
+    # The client relies on the parameter, so it can't be left out.
+    if keyword == "REQUIRETLS":
+        # RFC 8689 section 5.
+        return SMTPReplyError(550, "5.7.30", "The next host does not support REQUIRETLS")
     return SMTPReplyError(555, "5.5.4", f"{verb} parameter {keyword[:32]} can't be passed on to the next host")
 
 
@@ -50,8 +64,8 @@ def mail_command(
     """The MAIL command for the next host.
 
     SIZE, BODY, SMTPUTF8, RET and ENVID go on where it has the extension.  BODY and SMTPUTF8 are left out where it has
-    not, and :func:`check_message` refuses what then can't be sent.  AUTH is left out: the next host trusts us, not our
-    client (RFC 4954 section 5).
+    not, and :func:`check_message` refuses what then can't be sent.  Others go on or are refused.  AUTH is left out: the
+    next host trusts us, not our client (RFC 4954 section 5).
 
     :param address: the reverse-path.
     :param parameters: the client's parameters.
@@ -81,7 +95,9 @@ def mail_command(
             if "SMTPUTF8" in extensions:
                 kept[keyword] = value
         elif keyword not in ("SIZE", "AUTH"):
-            raise _unknown("MAIL", keyword)
+            if _RELIED_ON.get(keyword) not in extensions:
+                raise _unknown("MAIL", keyword)
+            kept[keyword] = value
     if eight_bit and "8BITMIME" in extensions and (kept.get("BODY") or "").upper() != "BINARYMIME":
         kept["BODY"] = "8BITMIME"
     octets = parameters.get("SIZE") if size is None else str(size)
@@ -108,8 +124,10 @@ def rcpt_command(address: str, parameters: Parameters, extensions: Parameters, r
     kept: dict[str, str | None] = {}
     for keyword, value in parameters.items():
         if keyword not in ("NOTIFY", "ORCPT"):
-            raise _unknown("RCPT", keyword)
-        if "DSN" in extensions:
+            if _RELIED_ON_BY_RCPT.get(keyword) not in extensions:
+                raise _unknown("RCPT", keyword)
+            kept[keyword] = value
+        elif "DSN" in extensions:
             kept[keyword] = value
         elif keyword == "NOTIFY" and not relays_notices and "SUCCESS" in (value or "").upper().split(","):
             raise SMTPReplyError(555, "5.5.4", "The next host can't notify of success")
