@@ -16,6 +16,9 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from twisted_smtpd.inbox.api.dispatch import API
 from twisted_smtpd.inbox.guard import HEADERS, Guard
+from twisted_smtpd.inbox.listing import ListPage
+from twisted_smtpd.inbox.page import Pages
+from twisted_smtpd.inbox.reading import View
 from twisted_smtpd.inbox.settings import SiteSettings
 from twisted_smtpd.inbox.static import StaticFiles
 from twisted_smtpd.store.interfaces import IMessageStore
@@ -87,8 +90,11 @@ class InboxResource(Resource):
         self.tree = _Tree()  # type: ignore[no-untyped-call]
         self.tree.putChild(b"static", StaticFiles())
         self.api = API(settings, store, reactor)
-        for name in (*self.api.NAMES, b"view"):
+        for name in self.api.NAMES:
             self.tree.putChild(name, self.api.resource)
+        pages = Pages(settings, store, self.guard)
+        self.tree.putChild(b"", ListPage(pages))
+        self.tree.putChild(b"view", View(pages, self.api))
 
     def render(self, request: Any) -> int:
         set_headers(request)
