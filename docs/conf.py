@@ -14,7 +14,14 @@ project = "twisted-smtpd"
 copyright = "the twisted-smtpd authors"
 version = release = __version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.doctest", "metrics_tables", "option_tables", "state_tables"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "api_tables",
+    "metrics_tables",
+    "option_tables",
+    "state_tables",
+]
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 exclude_patterns = ["_build"]

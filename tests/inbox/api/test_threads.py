@@ -66,8 +66,8 @@ def with_images(*images: tuple[str, bytes]) -> bytes:
 class ThreadCase(TestCase):
     """A site on a port of the loopback interface."""
 
-    async def start(self, **settings: Any) -> None:
-        self.store = MemoryStore()
+    async def start(self, store: Any = None, **settings: Any) -> None:
+        self.store: Any = MemoryStore() if store is None else store
         site = make_site(SiteSettings(**settings), self.store, reactor)
         port: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(site)
         self.addCleanup(port.stopListening)

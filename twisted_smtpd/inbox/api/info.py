@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from twisted_smtpd.inbox.api.call import Answer, APIError, Call, as_json, done
 
 __all__ = ["get_document", "get_info", "get_settings", "is_alive", "is_ready"]
@@ -21,18 +23,26 @@ async def is_ready(call: Call) -> Answer:
     return done()
 
 
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size if path else 0
+    except OSError:
+        return 0
+
+
 async def get_info(call: Call) -> Answer:
     """The version, and what there is."""
     context = call.context
     counts = await call.ask("counts", call.mailbox)
     statistics = context.statistics
-    whole_server = call.access.mailbox is None
+    # A store in memory has no file.
+    path = "" if call.access.mailbox is not None else str(getattr(context.store, "path", None) or "")
     return as_json(
         {
             "Version": context.settings.version,
             "LatestVersion": context.settings.version,
-            "Database": str(getattr(context.store, "path", None) or "") if whole_server else "",
-            "DatabaseSize": getattr(context.store, "octets", 0) if whole_server else 0,
+            "Database": path,
+            "DatabaseSize": _size(path),
             "Messages": counts.total,
             "Unread": counts.unread,
             "Tags": dict(sorted((await call.ask("tags", call.mailbox)).items())),
