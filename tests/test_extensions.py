@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import skipUnless
@@ -11,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.fakes import ENVELOPE, Client, Recorder, answering, codes, connect, hooks
 from twisted_smtpd.extensions import EXTENSIONS, Extension, FutureRelease
+from twisted_smtpd.extensions import ON_REQUEST as EXTENSIONS_ON_REQUEST
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.wire.parameter_values import OriginalRecipient
@@ -207,6 +209,19 @@ class OwnTests(SynchronousTestCase):
         self.assertNotIn("XPING", offered(client))
         said = client.send(b"XPING x\r\nMAIL FROM:<a@x.example> XTAG=1\r\n")
         self.assertEqual(codes(said), [500, 555])
+
+    @skipUnless(PAGE.is_file(), "the documentation is not installed")
+    def test_the_table_on_the_page_has_every_extension(self) -> None:
+        rows = re.findall(
+            r"^   \* - (\S.*)\n     - (.*)\n     - (.*)$", PAGE.read_text().partition("Other servers")[0], re.M
+        )
+        offered = {name: where for names, _, where in rows for name in names.split(", ")}
+        known = {extension.name: extension for extension in (*EXTENSIONS, *EXTENSIONS_ON_REQUEST.values())}
+        self.assertEqual(set(offered) - {"keyword"}, set(known))
+        unasked = connect().send(b"EHLO x\r\n").decode()
+        for name, where in offered.items():
+            if where in ("yes", "no"):
+                self.assertEqual(f"-{name}" in unasked, where == "yes", name)
 
     @skipUnless(PAGE.is_file(), "the documentation is not installed")
     def test_the_example_on_the_page(self) -> None:

@@ -18,6 +18,7 @@ __all__ = ["Auth"]
 class Auth(Extension):
     """AUTH (RFC 4954)."""
 
+    name = "AUTH"
     # RFC 4954 section 3 has 500 octets for the parameter.  AUTH itself should stay short, but clients send tokens of
     # 2 KB with it; so it may be as long as what follows a challenge.
     growth = MappingProxyType({"MAIL": 500, "AUTH": MAX_AUTH_LINE - 512})
