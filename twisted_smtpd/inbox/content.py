@@ -37,6 +37,10 @@ INLINE_IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp",
 # Codecs that are no charsets of mail; the time that some of them take grows with the square of the length.
 _NO_CHARSETS = frozenset({"punycode", "idna", "unicode_escape", "raw_unicode_escape", "unicode-escape", "undefined"})
 _TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+-]{1,127}")
+# What is saved with its own type, for programs that ask for attachments.
+_HARMLESS = re.compile(
+    r"(?:application|audio|video|font|image|model)/(?!.*(?:html|xml|xsl|script|svg|flash|hta|wasm)).+"
+)
 _CHARSET = re.compile(r"[A-Za-z0-9_.:-]{1,40}", re.ASCII)
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 _BLANKS = re.compile(r"[ \t\r\n]+")
@@ -324,8 +328,9 @@ def headers_of(content: bytes) -> list[tuple[str, str]]:
 def part_headers(part: Part, download: bool = False) -> list[tuple[bytes, bytes]]:
     """The HTTP headers with which a part is served: it must not become a page of ours.
 
-    Only images of a short list, and text as plain text, are shown by the browser; all else is saved.  A policy of
-    its own makes sure that nothing in it runs, whatever a browser takes it for.
+    Only images of a short list, and text as plain text, are shown by the browser; all else is saved, with its own type
+    unless that is one which browsers run.  A policy of its own makes sure that nothing in it runs, whatever a browser
+    takes it for.
 
     :param part: the part.
     :param download: whether it is to be saved in any case.
@@ -336,8 +341,8 @@ def part_headers(part: Part, download: bool = False) -> list[tuple[bytes, bytes]
     elif part.content_type.startswith("text/") or part.content_type == "message/rfc822":
         charset = part.charset if _CHARSET.fullmatch(part.charset) else "utf-8"
         content_type, shown = b"text/plain; charset=" + charset.encode("ascii"), True
-    elif part.content_type == "application/pdf":
-        content_type = b"application/pdf"
+    elif _HARMLESS.fullmatch(part.content_type):
+        content_type = part.content_type.encode("ascii")
     name = part.name or f"part-{part.id}"
     plain = re.sub(r'[^ -~]|["\\%]', "_", name).encode("ascii")
     extended = "".join(chr(c) if chr(c).isalnum() and c < 128 else f"%{c:02X}" for c in name.encode("utf-8", "replace"))

@@ -25,6 +25,39 @@ class NoTokenTests(APITestCase):
         self.assertEqual(self.get(M)["total"], 1)
 
 
+class BrowserTests(APITestCase):
+    """What sends mail, or has it fail, takes a token, or the page itself."""
+
+    ROUTES = (("POST", "/api/v1/send"), ("PUT", "/api/v1/chaos"), ("DELETE", "/api/v1/failures"))
+
+    def test_a_browser_without_the_page_s_token(self) -> None:
+        for name, value in (
+            ("Sec_Fetch_Site", "same-origin"),
+            ("Origin", "http://localhost:8026"),
+            ("User_Agent", "Mozilla/5.0"),
+        ):
+            for method, path in (*self.ROUTES, ("POST", "/api/v1/message/1/release"), ("POST", "/api/v1/failures")):
+                self.assertIn("page itself", self.refused(403, path, method, {}, **{name: value}))
+
+    def test_programs(self) -> None:
+        for method, path in self.ROUTES:
+            self.assertEqual(self.ask(path, method, {}, User_Agent="curl/8").status, 400)
+
+    def test_a_token(self) -> None:
+        self.start(tokens={"t": None})
+        headers = {"Authorization": "Bearer t", "Origin": "http://localhost:8026"}
+        for method, path in self.ROUTES:
+            self.assertEqual(self.ask(path, method, {}, **headers).status, 400)
+
+    def test_the_page(self) -> None:
+        page = self.browser.ask("/")
+        cookie = page.headers["set-cookie"].partition(";")[0]
+        token = page.text.partition('data-csrf="')[2].partition('"')[0]
+        headers = {"Cookie": cookie, "X_CSRF_Token": token, "Origin": "http://localhost:8026"}
+        for method, path in self.ROUTES:
+            self.assertEqual(self.ask(path, method, {}, **headers).status, 400)
+
+
 class MailboxTests(APITestCase):
     def setUp(self) -> None:
         self.start(tokens={"t-ann": "ann", "t-all": None})

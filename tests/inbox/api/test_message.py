@@ -210,6 +210,27 @@ class PartTests(APITestCase):
             self.assertIn("sandbox", answer.headers["content-security-policy"])
             self.assertEqual(answer.headers["x-content-type-options"], "nosniff")
 
+    def test_attachments_keep_their_types_unless_a_browser_would_run_them(self) -> None:
+        for kind, expected in (
+            *(
+                (kind, kind)
+                for kind in ("application/zip", "application/json", "audio/ogg", "application/vnd.ms-excel")
+            ),
+            *(
+                (kind, "application/octet-stream")
+                for kind in ("application/xhtml+xml", "image/svg+xml", "application/javascript")
+            ),
+            *(
+                (kind, "application/octet-stream")
+                for kind in ("multipart/x", "application/xml", "x-y/z", "application/x-shockwave-flash")
+            ),
+            ("text/csv", "text/plain; charset=utf-8"),
+        ):
+            number = self.add(content=f"Content-Type: {kind}\nContent-Disposition: attachment; filename=x\n\nx\n")
+            answer = self.ask(f"{ONE}/{number}/part/0")
+            self.assertEqual(answer.headers["content-type"], expected, kind)
+            self.assertIn("sandbox", answer.headers["content-security-policy"])
+
     def test_parts_that_are_not_there(self) -> None:
         for part in ("9", "1.9", "x", "-1", "%2e%2e", "2/../3"):
             self.assertEqual(self.ask(f"{ONE}/1/part/{part}").status, 404)

@@ -120,6 +120,8 @@ class _Endpoint(Resource):
 
     async def _answer(self, request: Request, route: Route, parts: Mapping[str, str]) -> Answer | Stream:
         access = _access(request, route)
+        if route.guarded and access.by != "token" and not access.from_page and _is_browser(request):
+            raise APIError(403, "in a browser, only the page itself may do this")
         if route.server and access.mailbox is not None:
             raise APIError(403, "this token is for one mailbox only, and this concerns the whole server")
         call = Call(
@@ -180,6 +182,12 @@ def _access(request: Request, route: Route) -> Access:
             raise APIError(401, "a password or a token is needed")
         return Access()
     return access
+
+
+def _is_browser(request: Request) -> bool:
+    """Whether a browser asks; programs send none of this."""
+    named = any(request.requestHeaders.hasHeader(name) for name in ("origin", "sec-fetch-site"))
+    return named or "mozilla" in (request.getHeader("user-agent") or "").lower()
 
 
 def _query(request: Request, route: Route) -> dict[str, Any]:

@@ -24,13 +24,16 @@ async def page_json(call: Call, matching: Matching, start: int, limit: int) -> d
     """A page of a list."""
     found = [] if limit == 0 else await call.ask("summaries", matching, limit, True, start)
     counts = await call.ask("counts", call.mailbox)
-    matches = await call.ask("count", matching)
+    matches, unread = counts.total, counts.unread
+    if matching != call.matching():
+        matches = await call.ask("count", matching)
+        unread = await call.ask("count", replace(matching, seen=False)) if matches else 0
     return {
         "total": counts.total,
         "unread": counts.unread,
         "count": len(found),
         "messages_count": matches,
-        "messages_unread": await call.ask("count", replace(matching, seen=False)) if matches else 0,
+        "messages_unread": unread,
         "start": start,
         "tags": sorted(await call.ask("tags", call.mailbox)),
         "messages": [summary_json(summary) for summary in found],

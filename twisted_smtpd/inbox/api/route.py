@@ -106,6 +106,7 @@ class Route:
     :ivar status: the HTTP status of its answer.
     :ivar errors: the HTTP statuses of its errors, besides those that all have.
     :ivar server: whether it concerns the server, so that a token for one mailbox is not enough.
+    :ivar guarded: whether a browser has to prove that a page of ours asks, unless it shows a token.
     :ivar open: whether it is answered without a password or token.
     :ivar upload: whether the body may be as large as the settings allow; else it is small.
     :ivar group: its heading in the documentation.
@@ -124,6 +125,7 @@ class Route:
     status: int = 200
     errors: tuple[int, ...] = ()
     server: bool = False
+    guarded: bool = False
     open: bool = False
     upload: bool = False
     group: str = field(default="messages")

@@ -222,6 +222,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         ref("Release"),
         errors=(404, 502),
         server=True,
+        guarded=True,
         group="message",
     ),
     Route(
@@ -234,6 +235,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         body=ref("Send"),
         returns=ref("Confirmation"),
         upload=True,
+        guarded=True,
         group="message",
     ),
     Route(
@@ -307,6 +309,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         body=ref("SetTriggers"),
         returns=ref("Triggers"),
         server=True,
+        guarded=True,
         group="failures",
     ),
     Route(
@@ -332,6 +335,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         status=201,
         errors=(409,),
         server=True,
+        guarded=True,
         group="failures",
     ),
     Route(
@@ -342,6 +346,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Have nothing fail any more",
         "Not Mailpit's.",
         server=True,
+        guarded=True,
         group="failures",
     ),
     Route(
@@ -353,6 +358,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Not Mailpit's.",
         errors=(404,),
         server=True,
+        guarded=True,
         group="failures",
     ),
     Route(
