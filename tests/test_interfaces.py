@@ -31,6 +31,7 @@ HOOKS = {
     "IStoppable": ("stop", ()),
     "IReloadable": ("reload", ()),
     "IMeasured": ("metrics", ()),
+    "IOffersProtocol": ("protocol", ("lmtp", "failures")),
     "IPreceded": ("preceded_by", ("handlers",)),
     "INOOPHandler": ("handle_NOOP", ("server", "session", "envelope", "arg")),
     "IPROXYHandler": ("handle_PROXY", ("server", "session", "envelope", "proxy_data")),

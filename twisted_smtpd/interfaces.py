@@ -37,6 +37,7 @@ __all__ = [
     "IMAILHandler",
     "IMeasured",
     "INOOPHandler",
+    "IOffersProtocol",
     "IOffersServices",
     "IPROXYHandler",
     "IPreceded",
@@ -118,6 +119,21 @@ class IOffersServices(Interface):
         last connection is closed and before the handler's ``stop``.  With ``--workers`` each worker runs its own.
 
         :returns: an iterable of :class:`twisted.application.service.IService` providers.
+        """
+
+
+class IOffersProtocol(Interface):
+    """Has a class of its own for connections.  Only the command line asks for it, and not for a part of a chain.
+
+    A handler has to declare this: a method ``protocol`` may be meant for something else.
+    """
+
+    def protocol(lmtp: bool, failures: Any) -> Any:
+        """Give the class.
+
+        :param lmtp: whether the connections speak LMTP.
+        :param failures: what is to go wrong on purpose (:class:`twisted_smtpd.testing.Failures`), or ``None``.
+        :returns: a subclass of :class:`twisted_smtpd.smtp.SMTP` or :class:`twisted_smtpd.lmtp.LMTP`.
         """
 
 

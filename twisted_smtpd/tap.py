@@ -13,6 +13,7 @@ from twisted_smtpd.cli.auth import announce
 from twisted_smtpd.cli.command import Options
 from twisted_smtpd.cli.server import named_by_flag
 from twisted_smtpd.factory import SMTPFactory
+from twisted_smtpd.interfaces import IOffersProtocol
 from twisted_smtpd.metrics.figures import Collect, Reading, snapshot
 from twisted_smtpd.runtime.computing import give_way
 from twisted_smtpd.runtime.exit_status import leave_with, program_name
@@ -62,8 +63,11 @@ def _factory(options: Options) -> SMTPFactory:
     lmtp = bool(options["lmtp"])
     if lmtp and any(listener.name.endswith(":25") for listener in options.listeners):
         options.refuse("--lmtp: not on port 25, where clients speak SMTP (RFC 2033 section 5)")
+    protocol = options.protocol()
+    if IOffersProtocol.providedBy(options.handler):
+        protocol = options.handler.protocol(lmtp, options.failures)
     try:
-        factory = SMTPFactory(options.handler, protocol=options.protocol(), **options.server_options())
+        factory = SMTPFactory(options.handler, protocol=protocol, **options.server_options())
     except (ValueError, TypeError) as error:
         options.refuse(named_by_flag(str(error)))
     if options["auth-required"] and not factory.settings.mechanisms:

@@ -1,4 +1,4 @@
-"""Tests for :mod:`twisted_smtpd.cli.places` and :mod:`twisted_smtpd.cli.listening`."""
+"""Tests for :mod:`twisted_smtpd.runtime.places` and :mod:`twisted_smtpd.cli.listening`."""
 
 from __future__ import annotations
 

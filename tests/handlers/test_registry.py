@@ -74,7 +74,19 @@ class RegistryTests(SynchronousTestCase):
     def test_the_built_in_names(self) -> None:
         self.assertEqual(
             [name for name, _ in handler_names()],
-            ["chain", "console", "debugging", "mailbox", "proxy", "queue", "recipients", "senders", "sink", "webhook"],
+            [
+                "chain",
+                "console",
+                "debugging",
+                "inbox",
+                "mailbox",
+                "proxy",
+                "queue",
+                "recipients",
+                "senders",
+                "sink",
+                "webhook",
+            ],
         )
         self.assertTrue(all(summary and "\n" not in summary for _, summary in handler_names()))
         self.assertIsInstance(make_handler("debugging", ["stderr"]), Debugging)
@@ -91,7 +103,7 @@ class RegistryTests(SynchronousTestCase):
             HandlerPlugin("broken", "is broken", "nowhere"),
         ]
         self.assertTrue(IPlugin.providedBy(self.registered[0]))
-        self.assertEqual(handler_names()[10:], [("drop", "drops it"), ("lose", "loses it"), ("broken", "is broken")])
+        self.assertEqual(handler_names()[11:], [("drop", "drops it"), ("lose", "loses it"), ("broken", "is broken")])
         self.assertIsInstance(make_handler("drop", []), Sink)
         self.assertIsInstance(make_handler("lose", []), Sink)
         self.assertIn("'nowhere' is no path to a class", self.fails("broken"))
@@ -99,7 +111,7 @@ class RegistryTests(SynchronousTestCase):
     def test_a_plugin_can_not_take_a_built_in_name(self) -> None:
         self.registered = [HandlerPlugin("mailbox", "steals it", Sink)]
         self.assertIsInstance(make_handler("mailbox", [self.mktemp()]), Mailbox)
-        self.assertEqual(len(handler_names()), 10)
+        self.assertEqual(len(handler_names()), 11)
 
     def test_a_class_in_a_folder_on_the_path(self) -> None:
         self.module("own_a", "class Handler:\n    class Inner:\n        pass\n")
@@ -127,7 +139,7 @@ class RegistryTests(SynchronousTestCase):
         text = self.fails("printer")
         self.assertIn("'printer'", text)
         self.assertIn(
-            "chain, console, debugging, mailbox, proxy, queue, recipients, senders, sink, webhook, drop", text
+            "chain, console, debugging, inbox, mailbox, proxy, queue, recipients, senders, sink, webhook, drop", text
         )
 
     def test_a_malformed_path_is_called_so(self) -> None:

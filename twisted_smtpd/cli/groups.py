@@ -13,8 +13,8 @@ from typing import Any
 
 from twisted.python import usage
 
-from twisted_smtpd.cli.quantities import Quantity
 from twisted_smtpd.options.option import Option
+from twisted_smtpd.options.quantities import Quantity
 from twisted_smtpd.options.reference import default_text, flag_text
 
 __all__ = ["OptionGroup", "flag_row", "own_parameter_row", "parameter_row"]

@@ -12,7 +12,14 @@ from twisted.python import usage
 
 from twisted_smtpd.cli.groups import OptionGroup, own_parameter_row
 from twisted_smtpd.cli.sources import resolved
-from twisted_smtpd.handlers.registry import HandlerError, handler_names, is_handler, make_handler, nearest_name
+from twisted_smtpd.handlers.registry import (
+    HandlerError,
+    handler_names,
+    is_handler,
+    make_handler,
+    nearest_name,
+    runs_alone,
+)
 from twisted_smtpd.options.command import COMMAND
 
 __all__ = ["HandlerOptions"]
@@ -42,8 +49,10 @@ class HandlerOptions(OptionGroup):
     def postOptions(self) -> None:
         super().postOptions()
         if self.supervising:
-            if "queue" in (self["class"], *_handlers(self.arguments)):
-                raise usage.UsageError("--workers: not with a queue, whose folder belongs to one process")
+            parts = _handlers(self.arguments) if self["class"] == "chain" else []
+            for name in (self["class"], *parts):
+                if reason := runs_alone(name):
+                    raise usage.UsageError(f"--workers: not with {reason}")
             return
         # `twist` is a script in another folder, and a handler in the folder it is started from must be found.
         # At the end of the path, so that a file lying there can't take the place of an installed module.

@@ -10,11 +10,11 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.python import usage
 
 from twisted_smtpd.cli.groups import OptionGroup, own_parameter_row
-from twisted_smtpd.cli.places import places_of
 from twisted_smtpd.options.command import COMMAND
 from twisted_smtpd.options.reference import default_text, flag_text
 from twisted_smtpd.runtime.endpoints import server_endpoint
 from twisted_smtpd.runtime.listeners import Listener, UmaskEndpoint
+from twisted_smtpd.runtime.places import places_of
 
 __all__ = ["ListenOptions"]
 

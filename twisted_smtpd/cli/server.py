@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from twisted.python import usage
 
 from twisted_smtpd.cli.groups import OptionGroup, flag_row, parameter_row
-from twisted_smtpd.cli.quantities import Quantity
 from twisted_smtpd.options.command import COMMAND
+from twisted_smtpd.options.quantities import Quantity
 from twisted_smtpd.options.table import TABLE
 
 __all__ = ["LIMITS", "ServerOptions", "named_by_flag"]

@@ -50,12 +50,14 @@ class HandlerPlugin:
     :param summary: what the handler does, and its arguments, in a line.
     :param handler: its class, or its dotted path.
     :param takes_the_rest: whether its arguments may have a ``+``: what follows is its own, also in a chain.
+    :param alone: why several processes can't run it, to go on "--workers: not with …"; empty if they can.
     """
 
     name: str
     summary: str
     handler: str | Callable[..., Any]
     takes_the_rest: bool = False
+    alone: str = ""
 
 
 _BUILT_IN = (
@@ -72,6 +74,12 @@ _BUILT_IN = (
         "prints each message with its envelope [stdout|stderr]",
         "twisted_smtpd.handlers.debugging:Debugging",
     ),
+    HandlerPlugin(
+        "inbox",
+        "keeps messages and shows them in the browser [-- --http HOST:PORT --store FILE ...]",
+        "twisted_smtpd.inbox.handler:Inbox",
+        alone="an inbox, whose messages and page belong to one process",
+    ),
     HandlerPlugin("mailbox", "stores each message in a Maildir FOLDER", "twisted_smtpd.handlers.maildir:Mailbox"),
     HandlerPlugin(
         "proxy",
@@ -83,6 +91,7 @@ _BUILT_IN = (
         "queues each message in FOLDER, and has others deliver it [FOLDER + HANDLER ARGUMENTS + HANDLER ...]",
         "twisted_smtpd.queue.handler:Queue",
         takes_the_rest=True,
+        alone="a queue, whose folder belongs to one process",
     ),
     HandlerPlugin(
         "recipients",
@@ -140,6 +149,14 @@ def takes_the_rest(name: str) -> bool:
     """Whether all that follows a handler's name, further handlers too, is its own."""
     # One of another package need not have the attribute.
     return any(plugin.name == name and getattr(plugin, "takes_the_rest", False) for plugin in _registered().values())
+
+
+def runs_alone(name: str) -> str:
+    """Why a handler can't be run by several processes; empty if it can.
+
+    :param name: its name.
+    """
+    return next((plugin.alone for plugin in _BUILT_IN if plugin.name == name), "")
 
 
 def nearest_name(name: str) -> str | None:

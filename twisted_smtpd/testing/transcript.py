@@ -57,6 +57,11 @@ class Transcript:
             self._more += 1
 
     @property
+    def length(self) -> int:
+        """How many lines there have been, those that are not kept included."""
+        return len(self._lines) + self._more
+
+    @property
     def lines(self) -> tuple[str, ...]:
         """The lines so far, each with its mark."""
         more = (f"-- {self._more:,} more lines",) if self._more else ()

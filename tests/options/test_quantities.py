@@ -1,10 +1,10 @@
-"""Tests for :mod:`twisted_smtpd.cli.quantities`."""
+"""Tests for :mod:`twisted_smtpd.options.quantities`."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_smtpd.cli.quantities import count, octets, seconds
+from twisted_smtpd.options.quantities import count, octets, seconds
 
 
 class QuantityTests(SynchronousTestCase):

@@ -1,0 +1,80 @@
+"""The inbox as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import smtplib
+import subprocess
+from pathlib import Path
+from urllib.request import urlopen
+
+from tests.loopback.servers import LIMIT, MODULE, TWIST, ServerCase
+
+
+class InboxTests(ServerCase):
+    def begin(self, command: tuple[str, ...], *words: str) -> tuple[subprocess.Popen[str], str, int]:
+        """Start an inbox: the program, the page's URL, the port for mail."""
+        server = self.start(command, "-l", "127.0.0.1:0", "-c", "inbox", "--", "--http", "127.0.0.1:0", *words)
+        # The page comes first.
+        url = re.search(r"http://\S+", self.read_until(server, "listens on" if command == TWIST else " "))
+        assert url is not None
+        port = int(self.read_until(server, "listens on").rpartition(":")[2])
+        return server, url[0], port
+
+    def messages(self, url: str) -> list[str]:
+        with urlopen(f"{url}api/v1/messages", timeout=LIMIT) as answer:
+            return [message["Subject"] for message in json.load(answer)["messages"]]
+
+    def deliver(self, port: int, subject: str) -> None:
+        with smtplib.SMTP("127.0.0.1", port, timeout=LIMIT) as client:
+            client.sendmail("a@x.example", ["b@y.example"], f"Subject: {subject}\r\n\r\nhello\r\n")
+
+    def test_a_temporary_store(self) -> None:
+        self.environment["TMPDIR"] = str(self.folder)
+        server, url, port = self.begin(MODULE)
+        self.deliver(port, "Lunch")
+        self.assertEqual(self.messages(url), ["Lunch"])
+        [folder] = self.folder.glob("twisted-smtpd-*")
+        self.assertEqual(folder.stat().st_mode & 0o777, 0o700)
+        self.assertNotIn("Traceback", self.end(server))
+        self.assertEqual((list(self.folder.glob("twisted-smtpd-*")), server.returncode), ([], -15))
+
+    def test_a_store_in_a_file_survives_a_kill(self) -> None:
+        path = self.folder / "mail.db"
+        server, _, port = self.begin(MODULE, "--store", str(path))
+        for number in range(3):
+            self.deliver(port, f"Number {number}")
+        server.kill()
+        server.wait(LIMIT)
+        server, url, port = self.begin(MODULE, "--store", str(path))
+        self.assertEqual(self.messages(url), ["Number 2", "Number 1", "Number 0"])
+        self.end(server)
+        # Closed in an orderly way, it is one file.
+        self.assertEqual(sorted(file.name for file in self.folder.glob("mail.db*")), ["mail.db", "mail.db.lock"])
+
+    def test_mistakes_are_one_line(self) -> None:
+        Path(self.folder / "other.db").write_bytes(b"something else" * 100)
+        for words, text in (
+            (("--workers", "2", "-c", "inbox"), "not with an inbox"),
+            (("-c", "inbox", "--", "--http", "0.0.0.0:0"), "--http-token"),
+            (("-c", "inbox", "--", "--http", "127.0.0.1:0", "--store", "missing/mail.db"), "No such file"),
+            (("-c", "inbox", "--", "--http", "127.0.0.1:0", "--store", "other.db"), "no SQLite database"),
+        ):
+            result = subprocess.run(
+                [*self.command_of(MODULE), "-l", "127.0.0.1:0", *words],
+                cwd=self.folder,
+                env={**self.environment, "TMPDIR": os.devnull},
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+            )
+            self.assertNotEqual(result.returncode, 0, words)
+            self.assertIn(text, result.stderr)
+            self.assertNotIn("Traceback", result.stderr)
+
+    def command_of(self, command: tuple[str, ...]) -> list[str]:
+        import sys
+
+        return [sys.executable, *command]
