@@ -9,6 +9,7 @@ from unittest import skipUnless
 
 from twisted.internet.address import IPv6Address
 from twisted.internet.defer import succeed
+from twisted.internet.task import Clock
 from twisted.logger import formatEventAsClassicLogText, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -108,9 +109,8 @@ class RuleTests(SynchronousTestCase):
                 return [Reply(550, None, (text,))]
 
             for forward in (refuse, say):
-                proxy: Any = Proxy("tcp:192.0.2.1:25", reactor=object())
+                proxy: Any = Proxy("tcp:192.0.2.1:25", reactor=Clock())
                 proxy._forward = forward
-                proxy._verdict = lambda envelope, answers: answers
                 envelope = Envelope()
                 envelope.rcpt_tos, envelope.content = ["b@y.example"], b"x: y\r\n"
                 server: Any = connect().protocol

@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from twisted.internet.endpoints import HostnameEndpoint, clientFromString, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_smtpd.handlers.forwarding.client import ClientError, ConnectionGone, Credentials, SMTPClient
+from twisted_smtpd.handlers.forwarding.arguments import proxy_arguments
+from twisted_smtpd.handlers.forwarding.client import ClientError, ConnectionGone
+from twisted_smtpd.handlers.forwarding.credentials import Credentials, SignIn, Token
+from twisted_smtpd.handlers.forwarding.hosts import Route, host_of
 from twisted_smtpd.handlers.forwarding.next_host import NextHost
 from twisted_smtpd.handlers.forwarding.outgoing import Outgoing
 from twisted_smtpd.handlers.forwarding.parameters import check_message, lines_to_offer, mail_command, rcpt_command
+from twisted_smtpd.handlers.forwarding.transaction import (
+    Transaction,
+    by_recipient,
+    none_served,
+    our_answer,
+    says_eight_bit,
+    verdict,
+)
 from twisted_smtpd.handlers.received import received_header
-from twisted_smtpd.interfaces import HookServer, IDATAHandler, IMAILHandler, IRCPTHandler, IRSETHandler, IStoppable
+from twisted_smtpd.interfaces import (
+    HookServer,
+    IDATAHandler,
+    IMAILHandler,
+    IMeasured,
+    IRCPTHandler,
+    IRSETHandler,
+    IStoppable,
+)
+from twisted_smtpd.metrics.figures import Metric, histogram, total
 from twisted_smtpd.runtime.awaiting import MISSING, Missing
 from twisted_smtpd.runtime.computing import compute, is_large
 from twisted_smtpd.runtime.connections import limited_address
+from twisted_smtpd.runtime.histogram import Histogram
 from twisted_smtpd.session import NULL_SENDER, Envelope, Session, within_brackets
 from twisted_smtpd.wire.commands import parse_parameters
 from twisted_smtpd.wire.escaping import quoted_text
@@ -31,79 +50,32 @@ from twisted_smtpd.wire.sending import stuff_dots
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from twisted.internet.interfaces import IDelayedCall, IOpenSSLClientConnectionCreator
+    from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 
 __all__ = ["Proxy"]
 
 log = Logger()
 
-# The next host wants us to log in or to encrypt; our client can do nothing about that.
-_FOR_US = frozenset({530, 534, 535, 538})
 
-
-def _says_eight_bit(envelope: Envelope) -> bool:
-    return (envelope.mail_parameters.get("BODY") or "").upper() in ("8BITMIME", "BINARYMIME")
-
-
-def our_answer(reply: Reply) -> Reply:
-    """What our client hears for the next host's reply.
-
-    Code, enhanced code and text are the next host's, except for codes that are about the connection to it: 421 and 521
-    would end our client's connection, and for a demand to authenticate it would bounce a message, though only we can
-    log in.
-
-    :param reply: the next host's reply.
-    """
-    if reply.code == 421:
-        return Reply(451, reply.enhanced, reply.lines)
-    if reply.code == 521:
-        # RFC 7504 section 4.2: what a relay says about a host that takes no mail.
-        return Reply(556, reply.enhanced, reply.lines)
-    if reply.code in _FOR_US or reply.code // 100 == 3:
-        return Reply(451, "4.3.5", ("The next host does not serve us, try again later",))
-    if reply.code < 300 and reply.code not in (250, 251, 252):
-        return Reply(250, reply.enhanced, reply.lines)
-    return reply
-
-
-@dataclass
-class _Transaction:
-    """What the next host knows of a message.
-
-    :ivar eight_bit: whether it has been told that the message has octets beyond ASCII.
-    :ivar hold: takes the connection away from a client that is slow to name its recipients.
-    :ivar overdue: whether it has been taken away.
-    :ivar refusal: why the next host does not have the sender.
-    :ivar in_data: whether ``handle_DATA`` runs; then it ends the transaction.
-    :ivar abandoned: whether our client has gone.
-    """
-
-    mail_from: str
-    client: SMTPClient | None = None
-    hold: IDelayedCall | None = None
-    overdue: bool = False
-    refusal: Reply | None = None
-    recipients: list[str] = field(default_factory=list)
-    eight_bit: bool = False
-    in_data: bool = False
-    abandoned: bool = False
-
-
-@implementer(IMAILHandler, IRCPTHandler, IRSETHandler, IDATAHandler, IStoppable)
+@implementer(IMAILHandler, IRCPTHandler, IRSETHandler, IDATAHandler, IMeasured, IStoppable)
 class Proxy:
     """Forwards each message to another host, and answers what that host answers.
 
     :param remote_hostname: the next host's name or address; or an endpoint, or the description of one
         (``"unix:/run/lmtp.sock"``), without ``remote_port``.
     :param remote_port: its port.
+    :param fallbacks: hosts that are tried, in order, while that one can't be reached or does not serve us: pairs of
+        name and port, or endpoints or their descriptions with ``None``.
     :param protocol: ``"smtp"`` or ``"lmtp"``, what it speaks.
     :param tls: ``"starttls"``, ``"implicit"``, or ``None`` for no TLS.  With either, nothing is sent but over TLS with
         a certificate that is valid for the next host's name.
     :param tls_options: a provider of ``IOpenSSLClientConnectionCreator`` to verify otherwise.
-    :param tls_hostname: the name the certificate must have, if not ``remote_hostname``.
+    :param tls_hostname: the name the certificate must have, if not the host's.
+    :param tls_ca: a file with the authorities (PEM) that may have issued it, if not those of this machine.
     :param username: the user name to authenticate with, if any.
     :param password: the password; it is sent only over TLS.
-    :param auth_without_tls: whether it may be sent in clear all the same.
+    :param token: a :class:`~twisted_smtpd.handlers.forwarding.credentials.Token` of OAuth 2 instead of both.
+    :param auth_without_tls: whether either may be sent in clear all the same.
     :param verify_recipients: whether the next host is asked about each recipient when our client names it.  If not, it
         hears of the message only when the whole of it has arrived.
     :param max_recipients: how many recipients a message may have that comes in by SMTP (452 beyond).  ``None`` is 1 if
@@ -129,12 +101,15 @@ class Proxy:
         remote_hostname: str | IStreamClientEndpoint,
         remote_port: int | None = None,
         *,
+        fallbacks: Sequence[tuple[str | IStreamClientEndpoint, int | None]] = (),
         protocol: str = "smtp",
         tls: str | None = None,
         tls_options: IOpenSSLClientConnectionCreator | None = None,
         tls_hostname: str | None = None,
+        tls_ca: str | Path | None = None,
         username: str | None = None,
         password: str | None = None,
+        token: Token | None = None,
         auth_without_tls: bool = False,
         verify_recipients: bool = True,
         max_recipients: int | None = None,
@@ -153,29 +128,28 @@ class Proxy:
             raise ValueError(f'tls is None, "starttls" or "implicit", not {tls!r}')
         if (username is None) != (password is None):
             raise ValueError("username and password go together")
-        if username is not None and tls is None and not auth_without_tls:
+        if token is not None and username is not None:
+            raise ValueError("a token has its user name: without username and password")
+        if (username is not None or token is not None) and tls is None and not auth_without_tls:
             raise ValueError("a password needs tls, or auth_without_tls=True to be sent in clear")
-        if tls is None and tls_options is not None:
-            raise ValueError('tls_options need tls, "starttls" or "implicit"')
+        if tls is None and (tls_options is not None or tls_ca is not None):
+            raise ValueError('tls_options and tls_ca need tls, "starttls" or "implicit"')
         for name, value in (
             *(("timeout", timeout), ("data_timeout", data_timeout), ("hold", hold)),
             *(("max_connections", max_connections), ("max_connections_per_client", max_connections_per_client)),
         ):
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be above 0, not {value!r}")
-        if isinstance(remote_hostname, str) and remote_port is None:
-            # Parsed for its errors only: there may be no reactor yet.
-            try:
-                clientFromString(None, remote_hostname)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"not an endpoint to connect to: {remote_hostname!r}: {error}") from None
         self.remote_hostname = remote_hostname
         self.remote_port = remote_port
         self._lmtp = protocol == "lmtp"
-        self._tls = tls
-        self._tls_options = tls_options
-        self._tls_hostname = tls_hostname
-        self._credentials = None if username is None else Credentials(username, password or "")
+        self._hosts = [
+            host_of(*place, tls=tls, tls_options=tls_options, tls_hostname=tls_hostname, tls_ca=tls_ca)
+            for place in ((remote_hostname, remote_port), *fallbacks)
+        ]
+        self._sign_in: SignIn | None = token
+        if username is not None:
+            self._sign_in = Credentials(username, password or "")
         self._verify_recipients = verify_recipients
         self._max_recipients = max_recipients
         self._timeout, self._data_timeout = timeout, data_timeout
@@ -183,11 +157,9 @@ class Proxy:
         self._per_client, self._hold = max_connections_per_client, hold
         self._max_hops = max_hops
         self._reactor = reactor
-        if tls is not None and tls_options is None:
-            # Made now and not with the first message, so that a missing name is an error at the start.
-            self._tls_options = optionsForClientTLS(self._name_to_verify())
         self._next: NextHost | None = None
-        self._transactions: WeakKeyDictionary[Session, _Transaction] = WeakKeyDictionary()
+        self._took = Histogram()
+        self._transactions: WeakKeyDictionary[Session, Transaction] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
         port = "" if self.remote_port is None else f":{self.remote_port}"
@@ -200,32 +172,8 @@ class Proxy:
         :param parser: says what is wrong with the arguments.
         :param args: ``HOST:PORT`` or an endpoint description, then options.
         """
-        parser.add_argument("where", help="HOST:PORT, [IPV6]:PORT or an endpoint description (unix:/path)")
-        parser.add_argument("--lmtp", action="store_true", help="the next host speaks LMTP")
-        parser.add_argument("--tls", choices=("starttls", "implicit"))
-        parser.add_argument("--username")
-        parser.add_argument("--password-file", help="a file with the password in its first line")
-        parser.add_argument("--after-data", action="store_true", help="ask about recipients after the message only")
-        options = parser.parse_args(list(args))
-        if ":" not in options.where:
-            parser.error(f"{options.where!r} has no port: write {options.where}:25")
-        host, _, port = options.where.rpartition(":")
-        if host.strip("[]") and port.isascii() and port.isdigit() and (":" not in host or host.startswith("[")):
-            where: tuple[str, int | None] = (host.strip("[]"), int(port))
-        else:
-            where = (options.where, None)
-        password = None
-        if options.password_file is not None:
-            with open(options.password_file, encoding="utf-8") as file:
-                password = file.readline().rstrip("\r\n")
-        return cls(
-            *where,
-            protocol="lmtp" if options.lmtp else "smtp",
-            tls=options.tls,
-            username=options.username,
-            password=password,
-            verify_recipients=not options.after_data,
-        )
+        first, options = proxy_arguments(parser, args)
+        return cls(*first, **options)
 
     @property
     def next_host_gives_notices(self) -> bool:
@@ -233,12 +181,6 @@ class Proxy:
         return self._next is not None and "DSN" in (self._next.extensions or ())
 
     # -- the next host -------------------------------------------------------------------------------------------------
-
-    def _name_to_verify(self) -> str:
-        name = self._tls_hostname or (self.remote_hostname if self.remote_port is not None else None)
-        if not isinstance(name, str):
-            raise ValueError("tls needs tls_hostname, the name in the next host's certificate")
-        return name
 
     @property
     def next_host(self) -> NextHost:
@@ -248,16 +190,11 @@ class Proxy:
                 from twisted.internet import reactor
 
                 self._reactor = reactor
-            endpoint = self._endpoint(self._reactor)
-            if self._tls == "implicit":
-                assert self._tls_options is not None
-                endpoint = wrapClientTLS(self._tls_options, endpoint)
             self._next = NextHost(
-                endpoint,
+                [Route(host, self._reactor) for host in self._hosts],
                 self._reactor,
                 lmtp=self._lmtp,
-                start_tls=self._tls_options if self._tls == "starttls" else None,
-                credentials=self._credentials,
+                sign_in=self._sign_in,
                 timeout=self._timeout,
                 max_connections=self._max_connections,
                 per_client=self._per_client,
@@ -265,14 +202,17 @@ class Proxy:
             )
         return self._next
 
-    def _endpoint(self, reactor: Any) -> IStreamClientEndpoint:
-        where = self.remote_hostname
-        if not isinstance(where, str):
-            return where
-        if self.remote_port is not None:
-            return HostnameEndpoint(reactor, where, self.remote_port)
-        described: IStreamClientEndpoint = clientFromString(reactor, where)
-        return described
+    def metrics(self) -> list[Metric]:
+        """What is known of the next host, see :doc:`/metrics`."""
+        host = self._next
+        routes = () if host is None else host.routes
+        failures: dict[tuple[str, ...], float] = {(str(one.host),): one.failures for one in routes}
+        connections = 0 if host is None else host.connections
+        return [
+            Metric.gauge("smtpd_next_host_connections", "Connections to the next host.", connections),
+            histogram("smtpd_next_host_seconds", "From a message's last octet to the next host's reply.", self._took),
+            total("smtpd_next_host_failures", "How often a next host did not serve us.", failures, "host"),
+        ]
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -301,7 +241,7 @@ class Proxy:
         """Begin a message; the next host hears of it with the first recipient, since many clients never name one."""
         self._end(session)
         if self._verify_recipients:
-            self._transactions[session] = _Transaction(address, eight_bit=_says_eight_bit(envelope))
+            self._transactions[session] = Transaction(address, eight_bit=says_eight_bit(envelope))
         return MISSING
 
     async def handle_RCPT(
@@ -338,7 +278,7 @@ class Proxy:
         return our_answer(reply)
 
     async def _ask_about_sender(
-        self, server: HookServer, session: Session, transaction: _Transaction, envelope: Envelope
+        self, server: HookServer, session: Session, transaction: Transaction, envelope: Envelope
     ) -> None:
         transaction.mail_from = envelope.mail_from or NULL_SENDER
         try:
@@ -381,7 +321,7 @@ class Proxy:
         if not envelope.rcpt_tos:
             # Hooks that say 250 and append nothing have discarded each copy.
             return "250 OK"
-        transaction = self._transactions.setdefault(session, _Transaction(envelope.mail_from or NULL_SENDER))
+        transaction = self._transactions.setdefault(session, Transaction(envelope.mail_from or NULL_SENDER))
         transaction.in_data = True
         try:
             message = await self._outgoing(server, session, envelope)
@@ -389,11 +329,13 @@ class Proxy:
                 raise ClientError("our client is gone")
             if message.hops > (hosts := self._max_hops):
                 return Reply(554, "5.4.6", (f"Too many hops: the message has been through over {hosts} hosts",))
+            since = self.next_host.seconds()
             answers = await self._forward(server, session, envelope, message)
+            self._took.observe(self.next_host.seconds() - since)
         except ClientError as error:
             answer: Reply | list[Reply] = self._failed(session, error)
         else:
-            answer = self._verdict(envelope, answers)
+            answer = verdict(envelope, answers)
         finally:
             self._end(session)
         said = ", ".join(map(str, answer)) if isinstance(answer, list) else answer
@@ -418,7 +360,7 @@ class Proxy:
         if transaction is not None:
             self._give_back(transaction)
 
-    def _give_back(self, transaction: _Transaction) -> None:
+    def _give_back(self, transaction: Transaction) -> None:
         """The transaction has no connection any longer."""
         if transaction.hold is not None and transaction.hold.active():
             transaction.hold.cancel()
@@ -426,7 +368,7 @@ class Proxy:
         if client is not None:
             self.next_host.release(client)
 
-    def _hold_for(self, transaction: _Transaction, seconds: float) -> None:
+    def _hold_for(self, transaction: Transaction, seconds: float) -> None:
         """Take the connection away if the message doesn't begin in time.
 
         So a client that names recipients for ever, or whose session is replaced, keeps no connection from the others.
@@ -449,7 +391,7 @@ class Proxy:
         self,
         server: HookServer,
         session: Session,
-        transaction: _Transaction,
+        transaction: Transaction,
         parameters: Mapping[str, str | None],
         size: int | None = None,
     ) -> Reply:
@@ -494,17 +436,17 @@ class Proxy:
         """
         transaction = self._transactions.get(session)
         refused: dict[int, Reply] = {}
-        eight_bit = _says_eight_bit(envelope) or not message.plain
-        if not self._still_holds(transaction, envelope, eight_bit):
+        eight_bit = says_eight_bit(envelope) or not message.plain
+        if transaction is None or not transaction.still_holds(envelope, eight_bit):
             self._end(session)
-            transaction = _Transaction(envelope.mail_from or NULL_SENDER, eight_bit=eight_bit, in_data=True)
+            transaction = Transaction(envelope.mail_from or NULL_SENDER, eight_bit=eight_bit, in_data=True)
             self._transactions[session] = transaction
             reply = await self._begin(server, session, transaction, envelope.mail_parameters, message.size)
             if reply.code >= 300:
                 return [our_answer(reply)]
             refused = await self._name_recipients(server, transaction, envelope)
             if refused and (len(refused) == len(envelope.rcpt_tos) or not server.replies_to_each_recipient):
-                return self._none_served(envelope, refused)
+                return none_served(envelope, refused)
         assert transaction is not None and transaction.client is not None
         if transaction.hold is not None and transaction.hold.active():
             transaction.hold.cancel()
@@ -523,24 +465,10 @@ class Proxy:
                 return [our_answer(reply) if reply.code >= 400 else ClientError(f"DATA: {reply}").reply]
         replies = len(envelope.rcpt_tos) - len(refused) if self._lmtp else 1
         given = await client.send_content(content, replies, self._data_timeout, chunk)
-        return self._by_recipient(envelope, refused, [our_answer(one) for one in given])
-
-    def _still_holds(self, transaction: _Transaction | None, envelope: Envelope, eight_bit: bool) -> bool:
-        """Whether the next host has been told this envelope; hooks may have changed it, and connections end.
-
-        :param eight_bit: whether the message has octets beyond ASCII, which it has to know if it has 8BITMIME.
-        """
-        return (
-            transaction is not None
-            and transaction.client is not None
-            and transaction.client.usable
-            and (transaction.eight_bit >= eight_bit or "8BITMIME" not in transaction.client.extensions)
-            and transaction.mail_from == envelope.mail_from
-            and transaction.recipients == envelope.rcpt_tos
-        )
+        return by_recipient(envelope, refused, [our_answer(one) for one in given], self._lmtp)
 
     async def _name_recipients(
-        self, server: HookServer, transaction: _Transaction, envelope: Envelope
+        self, server: HookServer, transaction: Transaction, envelope: Envelope
     ) -> dict[int, Reply]:
         """Give the next host the recipients.
 
@@ -566,28 +494,3 @@ class Proxy:
             else:
                 refused[number] = our_answer(reply)
         return refused
-
-    def _none_served(self, envelope: Envelope, refused: Mapping[int, Reply]) -> Sequence[Reply]:
-        """The answer if the message is not sent on: SMTP has no reply for some of the recipients only."""
-        if len(refused) == len(envelope.rcpt_tos):
-            return [refused[number] for number in sorted(refused)]
-        reply = refused[min(refused)]
-        return [Reply(451, "4.3.0", (f"The next host refuses a recipient: {reply.code}", *reply.lines))]
-
-    def _by_recipient(
-        self, envelope: Envelope, refused: Mapping[int, Reply], given: Sequence[Reply]
-    ) -> Sequence[Reply]:
-        if not refused and not self._lmtp:
-            return given
-        lost = ClientError("no answer for a recipient").reply
-        left = iter(given if self._lmtp else [*given] * len(envelope.rcpt_tos))
-        return [refused.get(n) or next(left, lost) for n in range(len(envelope.rcpt_tos))]
-
-    def _verdict(self, envelope: Envelope, answers: Sequence[Reply]) -> Reply | list[Reply]:
-        """Answers in a form that fits the accepted recipients."""
-        if len(answers) == len(envelope.recipients) or len(answers) == 1:
-            return list(answers) if len(answers) > 1 else answers[0]
-        # A hook has changed the recipients, so the answers can't be assigned to them.
-        if len({answer.code // 100 for answer in answers}) == 1:
-            return answers[0]
-        return Reply(451, "4.3.0", ("The next host accepts it for some recipients only, try again later",))

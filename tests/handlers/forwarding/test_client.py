@@ -15,7 +15,8 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_smtpd.handlers.forwarding.client import ClientError, ConnectionGone, Credentials, SMTPClient
+from twisted_smtpd.handlers.forwarding.client import ClientError, ConnectionGone, SMTPClient
+from twisted_smtpd.handlers.forwarding.credentials import Credentials
 from twisted_smtpd.wire.replies import Reply
 from twisted_smtpd.wire.sending import (
     MAX_LINE,

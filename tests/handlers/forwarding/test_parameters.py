@@ -480,8 +480,9 @@ class CommandLineTests(ProxyTestCase):
         made = self.made(
             "next.example:24", "--lmtp", "--tls=starttls", "--username=anne", f"--password-file={path}", "--after-data"
         )
-        self.assertEqual(made["_credentials"].plain, "AGFubmUAczNjcmV0")
-        self.assertEqual((made["_lmtp"], made["_tls"], made["_verify_recipients"]), (True, "starttls", False))
+        self.assertEqual(made["_sign_in"].plain, "AGFubmUAczNjcmV0")
+        self.assertIsNotNone(made["_hosts"][0].start_tls)
+        self.assertEqual((made["_lmtp"], made["_verify_recipients"]), (True, False))
 
     def test_it_has_a_name(self) -> None:
         self.assertIsInstance(make_handler("proxy", ["next.example:25"]), Proxy)

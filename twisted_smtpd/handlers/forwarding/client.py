@@ -5,7 +5,6 @@ Not :mod:`twisted.mail.smtp`'s: the design page says why.
 
 from __future__ import annotations
 
-import base64
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,10 +24,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_smtpd.handlers.forwarding.credentials import CredentialsError, SignIn
 from twisted_smtpd.wire.replies import Reply
 from twisted_smtpd.wire.sending import MalformedReply, ReplyReader, extensions_of
 
-__all__ = ["ClientError", "ConnectionGone", "Credentials", "SMTPClient"]
+__all__ = ["ClientError", "ConnectionGone", "SMTPClient"]
 
 log = Logger()
 
@@ -54,33 +54,6 @@ class ClientError(Exception):
 
 class ConnectionGone(ClientError):
     """The next host has closed the connection."""
-
-
-class Credentials:
-    """A user name and a password, which no repr shows.
-
-    :param username: the authentication identity.
-    :param password: its password.
-    """
-
-    __slots__ = ("_password", "_username")
-
-    def __init__(self, username: str, password: str) -> None:
-        self._username = username.encode()
-        self._password = password.encode()
-
-    def __repr__(self) -> str:
-        return "<Credentials>"
-
-    @property
-    def plain(self) -> str:
-        """The initial response of PLAIN (RFC 4616)."""
-        return base64.b64encode(b"\0%b\0%b" % (self._username, self._password)).decode()
-
-    @property
-    def login(self) -> tuple[str, str]:
-        """The two responses of LOGIN."""
-        return base64.b64encode(self._username).decode(), base64.b64encode(self._password).decode()
 
 
 @implementer(IPushProducer)
@@ -366,21 +339,28 @@ class SMTPClient(Protocol):
         self._encrypted = True
         await self._hello(hostname)
 
-    async def log_in(self, credentials: Credentials) -> None:
-        """Authenticate with PLAIN or LOGIN (RFC 4954).
+    async def log_in(self, sign_in: SignIn, host: str, port: int) -> None:
+        """Authenticate (RFC 4954).
 
-        :param credentials: the user name and the password.
+        :param sign_in: knows what to say.
+        :param host: the next host's name, and
+        :param port: its port, which OAUTHBEARER has in it.
         """
         mechanisms = self.extensions.get("AUTH", "").upper().split()
-        if "PLAIN" in mechanisms:
-            reply = await self.ask(f"AUTH PLAIN {credentials.plain}")
-        elif "LOGIN" in mechanisms:
-            reply = await self.ask("AUTH LOGIN")
-            for response in credentials.login:
-                if reply.code == 334:
-                    reply = await self.ask(response)
-        else:
-            raise self._refused("neither AUTH PLAIN nor AUTH LOGIN is offered", "4.7.0")
+        try:
+            exchange = await sign_in.exchange(mechanisms, host, port)
+        except CredentialsError as error:
+            self.abort()
+            raise ClientError(f"AUTH: {error}", "4.7.0", "The next host does not serve us") from None
+        if exchange is None:
+            raise self._refused(f"{sign_in.mechanisms} is offered", "4.7.0")
+        reply = await self.ask(exchange.command)
+        for response in exchange.responses:
+            if reply.code == 334:
+                reply = await self.ask(response)
+        if reply.code == 334 and exchange.farewell is not None:
+            # The challenge says what is wrong with the token; the reply to an empty response is the refusal.
+            reply = await self.ask(exchange.farewell)
         if reply.code != 235:
             # Its text may repeat what we have sent.
             raise self._refused(f"AUTH: {reply.code} {reply.enhanced or ''}", "4.7.0")

@@ -1,4 +1,4 @@
-"""The next host: its connections, kept and limited in number."""
+"""The connections to the next host, or to one of several: kept, and limited in number."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_smtpd.handlers.forwarding.client import ClientError, Credentials, SMTPClient
+from twisted_smtpd.handlers.forwarding.client import ClientError, SMTPClient
+from twisted_smtpd.handlers.forwarding.hosts import Route
+from twisted_smtpd.wire.escaping import quoted_text
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import (
-        IDelayedCall,
-        IOpenSSLClientConnectionCreator,
-        IReactorTime,
-        IStreamClientEndpoint,
-    )
+    from collections.abc import Iterator, Sequence
+
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+    from twisted_smtpd.handlers.forwarding.credentials import SignIn
 
 __all__ = ["NextHost"]
 
@@ -27,38 +28,36 @@ log = Logger()
 
 
 class NextHost:
-    """The host that messages are forwarded to.
+    """The host that messages are forwarded to: the first of some that can be reached.
 
-    :param endpoint: how to connect.
+    :param routes: the hosts, in order.
     :param clock: the provider of time.
     :param lmtp: whether it speaks LMTP.
-    :param start_tls: what verifies its certificate after STARTTLS; ``None`` for no STARTTLS.
-    :param credentials: the user name and password to authenticate with, if any.
+    :param sign_in: knows how to authenticate; ``None`` if that is not needed.
     :param timeout: seconds it may be silent, and that a connection may take to be made or to become free.
     :param max_connections: connections at the same time, the kept ones included.
     :param per_client: how many of them one client may have; ``None`` for a quarter.
     :param keep: seconds an unused connection is kept.
-    :ivar extensions: what its last greeting offered, or ``None`` before the first one.
+    :ivar routes: the hosts.
+    :ivar extensions: what the last greeting offered, or ``None`` before the first one.
     """
 
     def __init__(
         self,
-        endpoint: IStreamClientEndpoint,
+        routes: Sequence[Route],
         clock: IReactorTime,
         *,
         lmtp: bool,
-        start_tls: IOpenSSLClientConnectionCreator | None,
-        credentials: Credentials | None,
+        sign_in: SignIn | None,
         timeout: float,
         max_connections: int,
         per_client: int | None = None,
         keep: float,
     ) -> None:
-        self._endpoint = endpoint
+        self.routes = routes
         self._clock = clock
         self._lmtp = lmtp
-        self._start_tls = start_tls
-        self._credentials = credentials
+        self._sign_in = sign_in
         self._timeout = timeout
         self._max_connections = max_connections
         self._per_client = per_client or max(1, max_connections // 4)
@@ -66,6 +65,7 @@ class NextHost:
         self.extensions: dict[str, str] | None = None
         self._connections = 0
         self._open: set[SMTPClient] = set()
+        self._route_of: dict[SMTPClient, Route] = {}
         # The last used is used next, so that connections which are not needed expire.
         self._kept: dict[SMTPClient, IDelayedCall] = {}
         # Who waits, in the order in which they came, each with the client it waits for.
@@ -93,13 +93,31 @@ class NextHost:
             self._holders[client] = holder
         return client
 
+    @property
+    def connections(self) -> int:
+        """How many there are, the kept ones included."""
+        return self._connections
+
+    def seconds(self) -> float:
+        """The time, for measurements."""
+        return self._clock.seconds()
+
     def _kept_one(self) -> SMTPClient | None:
-        if not self._kept:
-            return None
-        client, timer = self._kept.popitem()
-        timer.cancel()
-        client.reused = True
-        return client
+        best = next(self._in_order())
+        while self._kept:
+            client, timer = self._kept.popitem()
+            timer.cancel()
+            if self._route_of[client] is best or not best.is_up(self._clock.seconds()):
+                client.reused = True
+                return client
+            # A host before it can be reached again.
+            client.quit()
+        return None
+
+    def _in_order(self) -> Iterator[Route]:
+        """The hosts in the order in which they are tried: those that have failed a moment ago come last."""
+        now = self._clock.seconds()
+        yield from sorted(self.routes, key=lambda route: not route.is_up(now))
 
     def _has_share(self, holder: str | None) -> bool:
         return holder is None or self._held[holder] < self._per_client
@@ -133,32 +151,61 @@ class NextHost:
                 turn.callback(None)
 
     async def _connect(self, hostname: str) -> SMTPClient:
+        """A connection to the first host that can be reached and serves us."""
         self._connections += 1
+        try:
+            client = await self._first_that_serves(hostname)
+        except BaseException:
+            self._ended()
+            raise
+        client.on_end.addCallback(lambda _: self._gone(client))
+        self.extensions = client.extensions
+        return client
+
+    async def _first_that_serves(self, hostname: str) -> SMTPClient:
+        *others, last = self._in_order()
+        for route in others:
+            try:
+                return await self._connect_to(route, hostname)
+            except ClientError as error:
+                log.warn("{host}: {error}; the next one is tried", host=route.host, error=quoted_text(error))
+        return await self._connect_to(last, hostname)
+
+    async def _connect_to(self, route: Route, hostname: str) -> SMTPClient:
         factory: Any = Factory.forProtocol(lambda: SMTPClient(self._clock, timeout=self._timeout, lmtp=self._lmtp))
         factory.noisy = False
         try:
-            connecting: Deferred[Any] = self._endpoint.connect(factory)
+            connecting: Deferred[Any] = route.endpoint.connect(factory)
             client: SMTPClient = await connecting.addTimeout(self._timeout, self._clock)
         except BaseException as error:
-            self._ended()
             if isinstance(error, CancelledError) or not isinstance(error, Exception):
                 raise
+            route.failed(self._clock.seconds())
             detail = f"can't connect: {Failure(error).getErrorMessage()}"
             raise ClientError(detail, "4.4.1", "The next host can't be reached") from error
         self._open.add(client)
-        client.on_end.addCallback(lambda _: self._gone(client))
-        client.closed.addCallback(lambda _: self._open.discard(client))
+        self._route_of[client] = route
+        client.closed.addCallback(lambda _: self._closed(client))
         try:
-            await client.greet(hostname)
-            if self._start_tls is not None:
-                await client.start_tls(self._start_tls, hostname)
-            if self._credentials is not None:
-                await client.log_in(self._credentials)
-        except BaseException:
+            await self._begin(client, route, hostname)
+        except BaseException as error:
             client.abort()
+            if isinstance(error, ClientError):
+                route.failed(self._clock.seconds())
             raise
-        self.extensions = client.extensions
+        route.succeeded()
         return client
+
+    async def _begin(self, client: SMTPClient, route: Route, hostname: str) -> None:
+        await client.greet(hostname)
+        if route.host.start_tls is not None:
+            await client.start_tls(route.host.start_tls, hostname)
+        if self._sign_in is not None:
+            await client.log_in(self._sign_in, str(route.host.where), route.host.port or 0)
+
+    def _closed(self, client: SMTPClient) -> None:
+        self._open.discard(client)
+        self._route_of.pop(client, None)
 
     def _gone(self, client: SMTPClient) -> None:
         timer = self._kept.pop(client, None)
