@@ -233,6 +233,17 @@ class AgeTests(DelivererCase):
         self.assertIn("Status: 4.4.7", str(bounce))
         self.assertEqual(self.queue.waiting(), [])
 
+    def test_nothing_is_given_up_just_after_a_start(self) -> None:
+        """After a week without power, the next host may be starting as well."""
+        self.handler.answer = lambda envelope: UNREACHABLE
+        self.accept(may_bounce=False)
+        self.clock.advance(7 * DAY)
+        self.deliver()
+        self.pass_time(HOUR - 60, 30)
+        self.assertEqual((len(self.queue.waiting()), len(self.queue.dead())), (1, 0))
+        self.pass_time(HOUR + SWEEP, 30)
+        self.assertEqual((len(self.queue.waiting()), len(self.queue.dead())), (0, 1))
+
     def test_those_for_a_host_that_is_down_are_warned_and_given_up_as_well(self) -> None:
         self.handler.answer = lambda envelope: UNREACHABLE
         for number in range(100):

@@ -112,6 +112,12 @@ class AcceptTests(QueueCase):
         await self.queue.settle(found := (await self.queue.take(1))[0], outcomes(found, "delivered"), 0.0)
         await self.queue.accept(message())
 
+    async def test_a_disk_that_is_nearly_full(self) -> None:
+        await self.queue.close()
+        self.queue = self.open(min_free=10**18)
+        error = await self.assertFailure(_deferred(self.queue.accept(message())), QueueFull)
+        self.assertEqual(str(error), f"the disk has less than {10**18:,} octets free")
+
     async def test_a_large_message_that_can_not_be_written_leaves_nothing(self) -> None:
         def write(connection: Any) -> None:
             raise OSError("no")

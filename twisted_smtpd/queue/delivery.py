@@ -83,6 +83,7 @@ class Deliverer:
         self._deliveries: dict[int, Deferred[None]] = {}
         self._octets = 0
         self._asked: int | None = None
+        self._began = 0.0
         self._stopped = True
         self._looking = self._look_again = False
         self._timers: dict[str, Any] = {}
@@ -93,6 +94,7 @@ class Deliverer:
     def start(self) -> None:
         """Begin to deliver."""
         self._stopped = False
+        self._began = self._queue.now()
         self._tick()
         self._sweep()
 
@@ -259,6 +261,7 @@ class Deliverer:
         now = self._queue.now()
         outcomes, notices, warned = self._judge(delivery, content, replies, now)
         due = now + self._schedule.wait(delivery.attempts + 1)
+        told = False
         while True:
             try:
                 await self._queue.settle(delivery, outcomes, due, notices, warned)
@@ -266,7 +269,9 @@ class Deliverer:
             except CANCELLED:
                 raise
             except Exception as error:
-                log.error("{id}: the outcome can't be noted: {error}", id=delivery.id, error=error)
+                if not told:
+                    log.error("{id}: the outcome can't be noted yet: {error}", id=delivery.id, error=error)
+                    told = True
                 if self._stopped:
                     return
                 await _sleep(self._clock, AGAIN)
@@ -292,7 +297,8 @@ class Deliverer:
     ) -> tuple[dict[int, Outcome], list[NewMessage], bool]:
         """What becomes of each recipient, the notices, and whether one of them warns of a delay."""
         age = now - delivery.arrived
-        expired = age >= self._schedule.expiry
+        # The next host may be starting as well: after a start nothing is given up before it has been tried again.
+        expired = age >= self._schedule.expiry and now - self._began >= self._schedule.longest
         late = 0 < self._schedule.warning <= age and not delivery.warned
         outcomes: dict[int, Outcome] = {}
         told: dict[Kind, dict[int, Reply]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,13 +14,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_smtpd.queue import tables
-from twisted_smtpd.queue.entries import Delivery, NewMessage, Outcome, Usage, new_id
+from twisted_smtpd.queue.entries import Delivery, NewMessage, Outcome, QueueFull, Usage, new_id
 from twisted_smtpd.queue.interfaces import IQueue
 from twisted_smtpd.runtime.database import Database
 from twisted_smtpd.runtime.reactors import in_thread, wait_for
 from twisted_smtpd.runtime.steady import steady_seconds
 
-__all__ = ["DATABASE", "DamagedMessage", "DiskQueue", "body_path"]
+__all__ = ["DATABASE", "MIN_FREE", "DamagedMessage", "DiskQueue", "body_path"]
 
 log = Logger()
 
@@ -28,6 +29,8 @@ DATABASE = "queue.db"
 _BODIES = "bodies"
 #: Octets above which a message is stored in a file of its own.
 SMALL = 2**16
+#: Octets that stay free on the disk.
+MIN_FREE = 32 * 2**20
 # A listing of files that is compared with the database at once.
 _CHUNK = 500
 
@@ -43,6 +46,14 @@ def body_path(folder: str, id: str) -> str:
     :param id: the message's.
     """
     return os.path.join(folder, _BODIES, id)
+
+
+def _free(path: str) -> float:
+    """The octets that are free on a disk."""
+    if not hasattr(os, "statvfs"):
+        return math.inf
+    disk = os.statvfs(path)
+    return disk.f_bavail * disk.f_frsize
 
 
 def _sync(path: str) -> None:
@@ -64,6 +75,7 @@ class DiskQueue:
     :param folder: the folder; it is created with mode 0700, in a folder that exists.
     :param max_messages: how many messages it holds at most.
     :param max_octets: the octets that they have together at most.
+    :param min_free: octets that have to stay free on the disk: what is queued could not be settled on a full one.
     :param seconds: gives the time in seconds since 1970; one that does not jump by default.
     :raises DatabaseInUse: if another process uses the folder.
     :raises DatabaseError: if its database can't be used.
@@ -76,11 +88,12 @@ class DiskQueue:
         *,
         max_messages: int = 1_000_000,
         max_octets: int = 10 * 2**30,
+        min_free: int = MIN_FREE,
         seconds: Callable[[], float] = steady_seconds,
     ) -> None:
         # A daemon changes its working directory; the queue stays where it was meant to be.
         self.folder = os.path.abspath(os.path.expanduser(folder))
-        self._max_messages, self._max_octets = max_messages, max_octets
+        self._max_messages, self._max_octets, self._min_free = max_messages, max_octets, min_free
         self._seconds = seconds
         for path in (self.folder, os.path.join(self.folder, _BODIES)):
             with suppress(FileExistsError):
@@ -139,7 +152,11 @@ class DiskQueue:
             raise
 
     def _check_room(self, connection: Any, message: NewMessage) -> None:
-        tables.check_room(connection, len(message.content), self._max_messages, self._max_octets)
+        size = len(message.content)
+        tables.check_room(connection, size, self._max_messages, self._max_octets)
+        # Twice: it is in the log of the database, too, for a while.
+        if self._min_free and _free(self.folder) < self._min_free + 2 * size:
+            raise QueueFull(f"the disk has less than {self._min_free:,} octets free")
 
     def _insert(self, connection: Any, message: NewMessage, now: float, id: str | None = None) -> str:
         self._check_room(connection, message)

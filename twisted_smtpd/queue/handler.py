@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from twisted.logger import Logger
 from zope.interface import alsoProvides, implementer
@@ -28,7 +28,7 @@ from twisted_smtpd.options.networks import Network, Networks
 from twisted_smtpd.protocol.shortage import is_shortage
 from twisted_smtpd.queue.consumer import Consumer
 from twisted_smtpd.queue.delivery import Deliverer
-from twisted_smtpd.queue.disk import DiskQueue
+from twisted_smtpd.queue.disk import MIN_FREE, DiskQueue
 from twisted_smtpd.queue.entries import QueueFull, new_message
 from twisted_smtpd.queue.interfaces import IQueue
 from twisted_smtpd.queue.schedule import DAY, HOUR, Schedule
@@ -63,6 +63,14 @@ _OPEN = (
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": HOUR, "d": DAY}
 
 
+class _Bounds(TypedDict):
+    """Bounds of a :class:`DiskQueue`."""
+
+    max_messages: int
+    max_octets: int
+    min_free: int
+
+
 @implementer(IMAILHandler, IDATAHandler, IStartable, IOffersServices, IPreceded, IMeasured)
 class Queue:
     """Makes each message durable, answers 250, and has another handler consume it afterwards.
@@ -82,6 +90,7 @@ class Queue:
         :class:`~twisted_smtpd.handlers.Recipients` of the same chain.
     :param max_messages: how many messages are queued at most (452 beyond).
     :param max_octets: the octets that they have together at most (452 beyond).
+    :param min_free: octets that have to stay free on the disk (452 else).
     :param deliveries: how many deliveries are made at the same time.
     :param delivery_timeout: seconds that one may take.
     :param max_hops: ``Received`` headers a message may have; one that has more runs in circles.
@@ -98,6 +107,7 @@ class Queue:
         recipients_checked: bool = False,
         max_messages: int = 1_000_000,
         max_octets: int = 10 * 2**30,
+        min_free: int = MIN_FREE,
         deliveries: int = 20,
         delivery_timeout: float = 900.0,
         max_hops: int = 50,
@@ -113,7 +123,7 @@ class Queue:
         self.schedule = schedule or Schedule()
         self.option_defaults = getattr(handler, "option_defaults", {})
         self._folder = folder
-        self._max_messages, self._max_octets = max_messages, max_octets
+        self._bounds = _Bounds(max_messages=max_messages, max_octets=max_octets, min_free=min_free)
         self._trust = list(trust)
         self._trusted = Networks([*_LOCAL, *self._trust])
         self._recipients_checked = recipients_checked
@@ -149,6 +159,7 @@ class Queue:
         )
         parser.add_argument("--max-messages", type=int, default=1_000_000)
         parser.add_argument("--max-size", type=_octets, default=10 * 2**30, help="of all messages together")
+        parser.add_argument("--min-free", type=_octets, default=MIN_FREE, help="of the disk")
         parser.add_argument("--deliveries", type=int, default=20, help="at the same time")
         parser.add_argument("--trust", action="append", default=[], metavar="NETWORK")
         options = parser.parse_args(list(own))
@@ -164,6 +175,7 @@ class Queue:
             trust=options.trust,
             max_messages=options.max_messages,
             max_octets=options.max_size,
+            min_free=options.min_free,
             deliveries=options.deliveries,
         )
 
@@ -211,7 +223,7 @@ class Queue:
     def _open(self) -> Any:
         if IQueue.providedBy(self._folder):
             return self._folder
-        return DiskQueue(self._folder, max_messages=self._max_messages, max_octets=self._max_octets)
+        return DiskQueue(self._folder, **self._bounds)
 
     def _refuse_open_relay(self, server: ServerInfo) -> None:
         if server.options.get("auth_required") or self._trust or self._recipients_checked:
