@@ -55,6 +55,8 @@ class StoreContract:
         summaries = await self.do("summaries", matching, newest_first=False)
         self.assertEqual([summary.id for summary in summaries], ids)  # type: ignore[attr-defined]
         self.assertEqual(await self.do("count", matching), len(ids))  # type: ignore[attr-defined]
+        unread = sum(not summary.seen for summary in summaries)
+        self.assertEqual(await self.do("tally", matching), (len(ids), unread))  # type: ignore[attr-defined]
         return ids
 
 

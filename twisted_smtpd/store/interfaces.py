@@ -63,6 +63,13 @@ class IMessageStore(Interface):
         :param matching: a :class:`Matching`.
         """
 
+    def tally(matching: Any) -> Any:
+        """How many messages match, and how many of these are unread: at the price of one :meth:`count`.
+
+        :param matching: a :class:`Matching`.
+        :returns: a pair of numbers.
+        """
+
     def counts(mailbox: str | None = None) -> Any:
         """How many messages there are, unread ones, refused ones.
 

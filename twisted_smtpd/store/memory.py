@@ -144,6 +144,10 @@ class MemoryStore:
     def count(self, matching: Matching) -> int:
         return len(self.find(matching))
 
+    def tally(self, matching: Matching) -> tuple[int, int]:
+        found = self.find(matching)
+        return len(found), sum(not stored.seen for stored in found)
+
     def counts(self, mailbox: str | None = None) -> Counts:
         return count(self.find(Matching(mailbox=mailbox, refused=None)))
 

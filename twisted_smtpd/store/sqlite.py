@@ -153,6 +153,11 @@ class SQLiteStore:
         sql = f"SELECT count(*) {wanted.sql}"
         return self._database.read(lambda connection: int(connection.execute(sql, wanted.values).fetchone()[0]))
 
+    def tally(self, matching: Matching) -> Deferred[tuple[int, int]]:
+        wanted = statement(matching)
+        sql = f"SELECT count(*), coalesce(sum(NOT m.seen), 0) {wanted.sql}"
+        return self._database.read(lambda connection: tuple(connection.execute(sql, wanted.values).fetchone()))
+
     def counts(self, mailbox: str | None = None) -> Deferred[Counts]:
         sql, values = "SELECT total, unread, refused FROM totals", []
         if mailbox is not None:

@@ -26,8 +26,7 @@ async def page_json(call: Call, matching: Matching, start: int, limit: int) -> d
     counts = await call.ask("counts", call.mailbox)
     matches, unread = counts.total, counts.unread
     if matching != call.matching():
-        matches = await call.ask("count", matching)
-        unread = await call.ask("count", replace(matching, seen=False)) if matches else 0
+        matches, unread = await call.ask("tally", matching)
     return {
         "total": counts.total,
         "unread": counts.unread,
