@@ -40,9 +40,11 @@ from measure import (  # noqa: E402
     take_cores,
 )
 from peers import PEERS  # noqa: E402
-from run import describe_machine  # noqa: E402
+from run import describe_machine, make_certificate  # noqa: E402
 
+# Two groups of scenarios, a table each.
 KEYS = ("kept", "connection", "5m")
+TLS_KEYS = ("tls", "starttls", "tls-5m")
 ROUNDS = 5
 SECONDS = 4.0
 FREQUENCY = 1999
@@ -57,6 +59,7 @@ FUNCTIONS = 15
 
 TWISTED, BATCHES, OUTPUT, CONNECTION = "Twisted", "batches", "output", "connection and its parts"
 COMMANDS, WIRE, LOGGING, HANDLER = "commands", "wire", "logging", "handler"
+TLS, OPENSSL = "TLS in Python", "OpenSSL"
 COLLECTOR, REST = "garbage collector", "rest of the interpreter"
 SEND, RECV, EPOLL, CALLS = "kernel: send", "kernel: recv", "kernel: epoll", "kernel: other system calls"
 FAULTS = "kernel: page faults, interrupts"
@@ -77,6 +80,8 @@ COLOURS = {
     WIRE: "#f0b660",
     LOGGING: "#c9a9dd",
     HANDLER: "#e3a6c4",
+    TLS: "#b6a58b",
+    OPENSSL: "#a8917a",
     COLLECTOR: "#c4b49c",
     REST: "#dadada",
 }
@@ -92,7 +97,10 @@ MODULES = {
     "runtime/connections.py": CONNECTION,
     "runtime/timers.py": CONNECTION,
     "stream.py": CONNECTION,
+    "protocol/tls.py": TLS,
 }
+# What these files do, with what they call, is OpenSSL's part.
+LIBRARIES = ("libssl", "libcrypto")
 SYSTEM_CALLS = {"send": SEND, "recv": RECV, "epoll_wait": EPOLL, "epoll_ctl": EPOLL}
 
 PYTHON = "py::"
@@ -175,10 +183,18 @@ def read_stack(frames: Frames) -> Sample:
     if any(name.startswith("gc_collect") for name in called):
         layer = COLLECTOR
         stack.append(flame.Frame(COLLECTOR, COLLECTOR))
+    elif in_openssl(frames):
+        layer = OPENSSL
+        stack.append(flame.Frame(OPENSSL, OPENSSL))
     if kernel:
         layer, top = kernel_layer(kernel[-1], called[0] if called else "")
         stack += [flame.Frame(top, layer), *(flame.Frame(name, layer, "kernel") for name in inner_kernel(kernel))]
     return Sample(layer, function, tuple(stack))
+
+
+def in_openssl(frames: Frames) -> bool:
+    """Whether OpenSSL runs, or called what runs.  Its assembly hides its callers from ``perf``."""
+    return any(Path(file).name.startswith(LIBRARIES) for _, file in frames)
 
 
 def in_kernel(file: str) -> bool:
@@ -192,7 +208,8 @@ def python_frame(name: str) -> flame.Frame:
     path = Path(file)
     if path.is_relative_to(ROOT / "twisted_smtpd"):
         module = path.relative_to(ROOT / "twisted_smtpd").as_posix()
-        layer = WIRE if module.startswith("wire/") else MODULES.get(module, COMMANDS)
+        folders = {"wire": WIRE, "tls": TLS}
+        layer = MODULES.get(module) or folders.get(module.partition("/")[0], COMMANDS)
         if function == "log_message":
             layer = LOGGING
     elif path.is_relative_to(ROOT):
@@ -229,7 +246,7 @@ def undisturbed(scenario: Scenario, cores: Cores) -> tuple[float, int, dict[str,
 
     :raises MeasurementError: if ``perf`` may not see the kernel.
     """
-    with tempfile.TemporaryDirectory() as name, serving([], cores) as server:
+    with tempfile.TemporaryDirectory() as name, serving(scenario, [], cores) as server:
         data = Path(name) / "perf.data"
         run_load(scenario.command(server.port, scenario.messages))
         runs = [
@@ -254,7 +271,7 @@ def profiled(scenario: Scenario, messages: int, cores: Cores) -> tuple[float, li
 
     :raises MeasurementError: if what it saw is not nearly all.
     """
-    with tempfile.TemporaryDirectory() as name, serving(["-X", "perf_jit"], cores) as server:
+    with tempfile.TemporaryDirectory() as name, serving(scenario, ["-X", "perf_jit"], cores) as server:
         data, pid = Path(name) / "perf.data", server.process.pid
         try:
             run_load(scenario.command(server.port, max(1, messages // 10)))
@@ -267,7 +284,7 @@ def profiled(scenario: Scenario, messages: int, cores: Cores) -> tuple[float, li
         finally:
             for file in (*Path("/tmp").glob(f"jitted-{pid}-*.so"), Path(f"/tmp/jit-{pid}.dump")):
                 file.unlink(missing_ok=True)
-    whole = [frames for frames in stacks if frames[-1][0] in ("_start", "__libc_start_main")]
+    whole = [frames for frames in stacks if frames[-1][0] in ("_start", "__libc_start_main") or in_openssl(frames[:1])]
     due = run.cpu * FREQUENCY
     if len(whole) < ENOUGH_WHOLE * len(stacks) or len(stacks) < ENOUGH_TIME * due:
         raise MeasurementError(f"perf saw too little: {len(whole)} whole stacks of {len(stacks)}, {due:.0f} were due")
@@ -281,11 +298,16 @@ def for_perf(frames: Frames) -> bool:
     return name in TRAMPOLINE or name.startswith(PYTHON)
 
 
-def serving(interpreter_options: list[str], cores: Cores) -> contextlib.AbstractContextManager[Server]:
-    """This checkout's server, started."""
+@contextlib.contextmanager
+def serving(scenario: Scenario, interpreter_options: list[str], cores: Cores) -> Iterator[Server]:
+    """This checkout's server, started for a scenario."""
     port = free_port()
-    script = str(ROOT / "benchmarks" / "servers" / "ours.py")
-    return started([sys.executable, *interpreter_options, script, "--port", str(port)], port, cores)
+    command = [sys.executable, *interpreter_options, str(ROOT / "benchmarks" / "servers" / "ours.py")]
+    with tempfile.TemporaryDirectory() as folder:
+        certificate = make_certificate(Path(folder)) if scenario.tls != "none" else ""
+        command += ["--port", str(port), "--tls", scenario.tls, "--certificate", str(certificate)]
+        with started(command, port, cores, silent=scenario.tls == "implicit") as server:
+            yield server
 
 
 @contextlib.contextmanager
@@ -334,11 +356,12 @@ def profile(scenario: Scenario, cores: Cores) -> Profile:
     return Profile(scenario, cpu, cost, samples, kernel)
 
 
-def text(profiles: Sequence[Profile], machine: dict[str, str]) -> str:
+def text(profiles: Sequence[Profile], with_tls: Sequence[Profile], machine: dict[str, str]) -> str:
     """The tables."""
     about = "Microseconds of CPU per message, and their part of all."
     parts = [
         report.section("By layer", about, by_layer(profiles)),
+        report.section("By layer, with TLS", about, by_layer(with_tls)),
         report.section(f"By function: {profiles[0].scenario.title}", about, by_function(profiles[0])),
         report.section("Profiled with", "\n".join(f":{name}: {value}" for name, value in machine.items())),
     ]
@@ -413,10 +436,10 @@ def main() -> None:
     cores = take_cores()
     scenarios = {scenario.key: scenario for scenario in SCENARIOS}
     try:
-        profiles = [profile(scenarios[key], cores) for key in KEYS]
+        profiles, with_tls = ([profile(scenarios[key], cores) for key in keys] for keys in (KEYS, TLS_KEYS))
     except MeasurementError as error:
         sys.exit(f"{error}")
-    tables = text(profiles, describe(profiles, cores))
+    tables = text(profiles, with_tls, describe([*profiles, *with_tls], cores))
     print(tables)
     if arguments.write is not None:
         note = ".. Written by benchmarks/hotspots.py; changes by hand are lost.\n\n"

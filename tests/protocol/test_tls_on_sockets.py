@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -262,3 +264,44 @@ class GuaranteesTests(SecureTestCase):
             peer.deliver(peer._outgoing())
             self.assertTrue(peer.transport.disconnecting)
             peer.lose()
+
+    def test_nothing_of_a_connection_waits_for_the_garbage_collector(self) -> None:
+        """Seen: each connection stayed, with its message and OpenSSL's memory, until the collector came."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for peer in self.peers():
+            peer.send(EHLO + ENVELOPE)
+            peer.lose()
+            self.freed(peer)
+
+    def test_nor_does_one_that_ends_within_its_handshake(self) -> None:
+        gc.disable()
+        self.addCleanup(gc.enable)
+        peer = self.connect(tls_context=self.files())
+        peer.send(EHLO + b"STARTTLS\r\n")
+        peer.deliver(b"\x16\x03\x01")
+        peer.lose()
+        self.freed(peer)
+
+    def freed(self, peer: Peer) -> None:
+        protocol, engine = weakref.ref(peer.protocol), weakref.ref(peer.protocol.transport.getHandle())
+        peer.transport.protocol = None
+        del peer.protocol
+        self.assertIsNone(protocol())
+        self.assertIsNone(engine())
+
+    def test_what_the_socket_does_not_take_of_a_handshake_waits_in_the_transport(self) -> None:
+        for taken in (0, 1, 100, OSError()):
+            peer = self.connect(tls_context=self.files())
+            peer.send(EHLO + b"STARTTLS\r\n")
+            whole = peer.transport.send
+
+            def send(data: bytes, taken: Any = taken, peer: Peer = peer, whole: Any = whole) -> int:
+                peer.transport.send = whole  # type: ignore[method-assign]
+                if isinstance(taken, OSError):
+                    raise taken
+                return int(whole(data[:taken]))
+
+            peer.transport.send = send  # type: ignore[method-assign]
+            peer.handshake()
+            self.assertEqual(codes(peer.send(EHLO)), [250], taken)

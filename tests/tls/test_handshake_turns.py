@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from types import SimpleNamespace
 from typing import Any
 
 from tests.protocol.test_turns import Reactor
@@ -10,6 +11,7 @@ from tests.support import tls_dialog
 from tests.support.tls_dialog import Peer, SecureTestCase
 from tests.support.tls_helpers import Client as TLSSettings
 from twisted_smtpd.runtime import output, turns
+from twisted_smtpd.runtime.batches import BatchReactor
 from twisted_smtpd.tls.transport import MAX_ARRIVED
 
 
@@ -59,6 +61,23 @@ class HandshakeTurnTests(SecureTestCase):
             peer.deliver(self.hello())
             self.assertTrue(peer.transport.value())
             self.reactor.turn()
+
+    def test_in_batches_their_turns_count(self) -> None:
+        batches = SimpleNamespace(turn=1, reactor=self.reactor)
+        peers = [self.begin() for _ in range(3)]
+        for peer in peers:
+            transport: Any = peer.transport
+            transport.reactor = BatchReactor(batches)  # type: ignore[arg-type]
+        peers[0].deliver(self.hello())
+        self.assertEqual(self.answered(peers), 1)
+        # A turn of the reactor that is needed for nothing else would cost more than the rest.
+        self.assertFalse(self.reactor.calls)
+        batches.turn += 1
+        peers[1].deliver(self.hello())
+        peers[2].deliver(self.hello())
+        self.assertEqual(self.answered(peers), 2)
+        self.reactor.turn()
+        self.assertEqual(self.answered(peers), 3)
 
     def test_addresses_take_turns(self) -> None:
         many = [self.begin() for _ in range(5)]

@@ -141,6 +141,7 @@ class Batches:
     :param reactor: the reactor, which provides ``IReactorFDSet``.
     :ivar holding: whether replies wait for the end of the batch.
     :ivar senders: the connections whose replies wait.
+    :ivar turn: counts the turns of the reactor in which sockets were served.
     :ivar hook_ran: whether a hook has run, so that time may have passed.  Only then is the clock looked at, since that
         takes longer than the work between two hooks.
     """
@@ -149,6 +150,7 @@ class Batches:
         self.reactor = reactor
         self.holding = False
         self.senders: list[Sender] = []
+        self.turn = 0
         self.hook_ran = False
         self._epoll = select.epoll()
         self.fileno = self._epoll.fileno
@@ -248,6 +250,7 @@ class Batches:
             # A hook runs the reactor itself, inside a batch.
             return
         self._running = True
+        self.turn += 1
         try:
             until = perf_counter() + MAX_TURN
             while events := self._epoll.poll(0, MAX_SOCKETS):

@@ -16,6 +16,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
+from twisted_smtpd.runtime.batches import BatchReactor
+
 __all__ = ["COMMANDS_AT_ONCE", "TIME_AT_ONCE", "Turns", "Yielding", "reactor_of"]
 
 log = Logger()
@@ -48,6 +50,8 @@ class Turns:
     def __init__(self) -> None:
         self._waiting: dict[object, deque[Yielding]] = {}
         self._due = False
+        # The last turn of the batches in which a connection has begun at once.
+        self._turn = 0
 
     def wait(self, connection: Yielding, address: str | None, reactor: IReactorTime) -> None:
         """Give a connection its turn when the reactor has served what else is ready.
@@ -64,10 +68,16 @@ class Turns:
         :returns: whether it may begin; if not, :meth:`Yielding.take_turn` is called when it may.
         """
         if self._due:
+            at_once = False
+        elif isinstance(reactor, BatchReactor):
+            # The batches count the turns, which costs less than to ask the reactor for one.
+            at_once, self._turn = reactor.batches.turn != self._turn, reactor.batches.turn
+        else:
+            at_once = True
+            self._call(reactor)
+        if not at_once:
             self.wait(connection, address, reactor)
-            return False
-        self._call(reactor)
-        return True
+        return at_once
 
     def _call(self, reactor: IReactorTime) -> None:
         if not self._due:

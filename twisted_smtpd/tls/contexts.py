@@ -135,6 +135,7 @@ class SSLObjectConnection:
         self._ending = False
         self._app_data: object = None
         self.over: SSL.Error | None = None
+        self.has_output = True
         # Whether the handshake has failed because of the server name that the client asks for.
         self.odd_name = False
 
@@ -160,6 +161,7 @@ class SSLObjectConnection:
             pass
         except ssl.SSLError as error:
             self.over = _as_pyopenssl(error)
+        self.has_output = self._outgoing.pending > 0
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def encrypt(self, data: bytes) -> bytes:

@@ -15,9 +15,11 @@ class Engine(Protocol):
 
     :ivar over: why nothing more comes from the client: ``SSL.ZeroReturnError`` after its close_notify, another
         ``SSL.Error`` for what breaks TLS; ``None`` while something may come.
+    :ivar has_output: after :meth:`decrypt`, whether :meth:`due` may have something.
     """
 
     over: SSL.Error | None
+    has_output: bool
 
     def handshake(self, data: bytes) -> bool:
         """Take in octets from the network, and go on with the handshake.

@@ -38,7 +38,7 @@ class RecordConnection(SSL.Connection):
         super().__init__(context, None)
         self.set_accept_state()
         self._readable = _UNKNOWN
-        self._may_have_output = True
+        self.has_output = True
         # If a record has arrived in part: its header, if that is incomplete, or else how many octets are missing.
         self._header = b""
         self._to_come = 0
@@ -74,7 +74,7 @@ class RecordConnection(SSL.Connection):
 
     def due(self, least: int = 1) -> bytes:
         """See :class:`twisted_smtpd.tls.engine.Engine`."""
-        if not self._may_have_output:
+        if not self.has_output:
             return b""
         try:
             return self.bio_read(LARGEST_RECORD)
@@ -120,17 +120,17 @@ class RecordConnection(SSL.Connection):
             data = SSL.Connection.recv(self, bufsiz, flags)
         except SSL.WantReadError:
             # OpenSSL may have found something that it has to answer, such as a new key.
-            self._may_have_output = True
+            self.has_output = True
             self._readable = _NOTHING
             raise
         except SSL.Error:
             # An alert, perhaps.
-            self._may_have_output = True
+            self.has_output = True
             raise
         if readable == _ONE_RECORD and len(data) < bufsiz and not flags:
             self._readable = _NOTHING
         else:
-            self._may_have_output = True
+            self.has_output = True
         return data
 
     def send(self, buf: bytes | bytearray | memoryview, flags: int = 0) -> int:
@@ -138,7 +138,7 @@ class RecordConnection(SSL.Connection):
 
         :returns: how many were taken.
         """
-        self._may_have_output = True
+        self.has_output = True
         return SSL.Connection.send(self, buf, flags)
 
     def bio_read(self, bufsiz: int) -> bytes:
@@ -150,9 +150,9 @@ class RecordConnection(SSL.Connection):
         :param bufsiz: how many octets to ask OpenSSL for at a time.
         :raises OpenSSL.SSL.WantReadError: if there are none.
         """
-        if not self._may_have_output:
+        if not self.has_output:
             raise SSL.WantReadError
-        self._may_have_output = False
+        self.has_output = False
         data = SSL.Connection.bio_read(self, bufsiz)
         if len(data) < bufsiz:
             return data
@@ -206,7 +206,7 @@ class RecordConnection(SSL.Connection):
 
     def _ask_openssl(self) -> None:
         self._readable = _UNKNOWN
-        self._may_have_output = True
+        self.has_output = True
 
 
 class ServerConnection(RecordConnection):

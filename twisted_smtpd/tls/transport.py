@@ -90,44 +90,45 @@ class TLSTransport:
 
     def dataReceived(self, data: bytes) -> None:
         """Octets have arrived from the network."""
-        if self._handshaking and self._begin is not None:
-            waiting, self._arrived = bool(self._arrived), self._arrived + data
-            if len(self._arrived) > MAX_ARRIVED:
-                self.abortConnection()
-            elif not waiting and self._begin(self):
-                self.take_turn()
+        if self._handshaking:
+            self._await_turn(data)
             return
-        self._receive(data)
+        protocol, engine = self._protocol, self._engine
+        if self._ended or protocol is None:
+            return
+        plain = engine.decrypt(data)
+        if plain and not self._aborted:
+            protocol.dataReceived(plain)
+        # RFC 8446 section 4.6.3: a new key of the client is answered with one before the next reply.
+        if engine.has_output and (due := engine.due(MAY_WAIT if plain else 1)):
+            self._send(due)
+        if engine.over is not None:
+            self._over(engine.over)
+
+    def _await_turn(self, data: bytes) -> None:
+        """Go on with the handshake, or wait until it may."""
+        waiting, self._arrived = bool(self._arrived), self._arrived + data
+        if len(self._arrived) > MAX_ARRIVED:
+            self.abortConnection()
+        elif self._begin is None or (not waiting and self._begin(self)):
+            self.take_turn()
 
     def take_turn(self) -> None:
         """Go on with the handshake."""
         data, self._arrived = self._arrived, b""
-        if not self._aborted:
-            self._receive(data)
+        protocol = self._protocol
+        if self._aborted or self._ended or protocol is None:
+            return
+        if self._handshake(data, protocol):
+            # There may be octets behind it.
+            self.dataReceived(b"")
 
     def abort(self) -> None:
         """Close at once."""
         self.abortConnection()
 
-    def _receive(self, data: bytes) -> None:
-        protocol, engine = self._protocol, self._engine
-        if self._ended or protocol is None:
-            return
-        if self._handshaking:
-            if not self._handshake(data, protocol):
-                return
-            data = b""
-        plain = engine.decrypt(data)
-        if plain and not self._aborted:
-            protocol.dataReceived(plain)
-        # RFC 8446 section 4.6.3: a new key of the client is answered with one before the next reply.
-        if due := engine.due(MAY_WAIT if plain else 1):
-            self.transport.write(due)
-        if engine.over is not None:
-            self._over(engine.over)
-
     def _handshake(self, data: bytes, protocol: Secured) -> bool:
-        """Go on with the handshake; whether there may be octets behind it."""
+        """Do a step of the handshake; whether that was the last one."""
         try:
             done = self._engine.handshake(data)
         except SSL.Error as error:
@@ -135,12 +136,28 @@ class TLSTransport:
             return False
         if done:
             self._handshaking = False
+            # It refers to the connection: without this cycle both are freed at once, not by the garbage collector.
+            self._begin = None
             # A greeting goes out together with the end of the handshake.
             protocol.handshakeCompleted()
         # With TLS 1.3 only tickets are left at the end, for which no client waits: they go out with the next reply.
         if due := self._engine.due(MAY_WAIT if done and self._engine.get_protocol_version_name() == "TLSv1.3" else 1):
-            self.transport.write(due)
-        return done and not self._ended
+            self._send(due)
+        return done
+
+    def _send(self, sealed: bytes) -> None:
+        """Send at once, as Output does with replies."""
+        transport = self.transport
+        if transport.connected and not transport.dataBuffer and not transport._tempDataBuffer:
+            try:
+                sent = transport.socket.send(sealed)
+            except OSError:
+                # It fails again in write, which knows what the error means.
+                sent = 0
+            if sent == len(sealed):
+                return
+            sealed = sealed[sent:]
+        transport.write(sealed)
 
     def _over(self, why: SSL.Error) -> None:
         """TLS is over: send close_notify or the alert, and close."""
@@ -168,7 +185,7 @@ class TLSTransport:
 
     def _send_due(self) -> None:
         if due := self._engine.due():
-            self.transport.write(due)
+            self._send(due)
 
     def _close(self) -> None:
         # A transport with a producer stays open for what the producer may yet send.
@@ -180,6 +197,7 @@ class TLSTransport:
         protocol, self._protocol = self._protocol, None
         if protocol is None:
             return
+        self._begin = None
         if not self._ended:
             # Without close_notify an attacker may have cut the connection.
             self._reason = self._reason or Failure(ConnectionLost())
