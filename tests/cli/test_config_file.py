@@ -85,6 +85,8 @@ class FileTests(ConfigurationCase):
         for text, error in (
             ("max_errors = 0", ", line 1: max_errors: '0' is not between"),
             ("max_errors = true", ", line 1: max_errors is a number, not true"),
+            ("max_errors = 2020-01-01", ", line 1: max_errors is a number, not 2020-01-01"),
+            ('"a\\u001b[2Jb" = 1', "a\\x1b[2Jb is no option"),
             ("lmtp = 1", ", line 1: lmtp is true or false, not 1"),
             ("listen = [1]", ", line 1: listen is a text or a list of texts, not a list"),
             ("handler = []", ", line 1: handler is a text or a list"),
@@ -105,6 +107,9 @@ class FileTests(ConfigurationCase):
     def test_files_that_are_none(self) -> None:
         self.assertIn("No such file", self.refused("--config=/nonesuch/x.toml"))
         self.assertIn("Is a directory", self.refused("--config=/"))
+        pipe = f"{self.file}.fifo"
+        os.mkfifo(pipe)
+        self.assertIn("it is a pipe that nothing is written to", self.refused(f"--config={pipe}"))
         self.file.write_bytes(b"ident = 'a'\n\xff")
         self.assertIn(", line 2: it is not UTF-8", self.refused(f"--config={self.file}"))
         self.file.write_bytes(b"#" * (2**20 + 1))

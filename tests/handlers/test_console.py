@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 from email.message import EmailMessage
 from typing import Any
 
@@ -10,10 +12,11 @@ from twisted.internet import threads
 from twisted.internet.defer import Deferred, execute
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_smtpd.handlers import Console
+from twisted_smtpd.handlers import Console, Debugging
 from twisted_smtpd.handlers.parsing import MAX_DEPTH
 from twisted_smtpd.handlers.readable import readable
 from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.testing import deliver
 
 
 class ConsoleTests(SynchronousTestCase):
@@ -99,6 +102,15 @@ class ConsoleTests(SynchronousTestCase):
             b"Content-Type: text/html\r\n\r\n<!DOCTYPE [<a <!-- <![CDATA[ &#xffffffff; &#999999999;",
         ):
             self.assertIn("========\n", self.printed(content))
+
+    def test_a_reader_that_has_gone_defers_the_message_in_one_line(self) -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
+        with open(writing, "w", buffering=1) as stream, contextlib.suppress(BrokenPipeError):
+            for handler in (Console(stream), Debugging(stream)):
+                replies = deliver(handler, "Subject: x\n\nhi\n")
+                self.assertEqual(replies.data, ("451 4.3.0 The handler's output is closed, try again later",))
+            stream.close()
 
     def test_a_stream_that_knows_no_unicode(self) -> None:
         self.assertIn("Gr\\xf6\\xdfe", self.printed("Subject: Größe\r\n\r\n".encode(), encoding="ascii"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +13,10 @@ from typing import Any
 from twisted.python import usage
 
 from twisted_smtpd.cli.sources import Entry, Layer, entry_of_file, file_key, known_file, suggestion
+from twisted_smtpd.logs.escaping import clean
 from twisted_smtpd.options.command import SETTINGS
 from twisted_smtpd.options.option import Option
+from twisted_smtpd.runtime.files import open_at_once
 
 __all__ = ["Configuration", "read_configuration"]
 
@@ -70,12 +74,17 @@ def read_configuration(path: str) -> Configuration:
 
 def _read(path: str, shown: str) -> str:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=open_at_once) as file:
+            # A pipe with a writer is read to its end; SIGHUP may come when there is none any more.
+            os.set_blocking(file.fileno(), True)
             data = file.read(MAX_FILE + 1)
+            is_empty_pipe = not data and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode)
     except OSError as error:
         raise usage.UsageError(f"{shown}: {error.strerror}") from None
     except ValueError:
         raise usage.UsageError(f"{shown!r} is no name of a file") from None
+    if is_empty_pipe:
+        raise usage.UsageError(f"{shown}: it is a pipe that nothing is written to")
     if len(data) > MAX_FILE:
         raise usage.UsageError(f"{shown}: it is larger than {MAX_FILE:,} octets")
     try:
@@ -121,7 +130,7 @@ def _entry(name: str, value: Any, number: int, place: str) -> Entry:
     option = SETTINGS.get(key)
     if option is None or not option.in_file:
         known = [known for known, row in SETTINGS.items() if row.in_file]
-        raise usage.UsageError(f"{place}: {name} is no option{suggestion(name, known)}")
+        raise usage.UsageError(f"{place}: {clean(name)} is no option{suggestion(name, known)}")
     if number and option.process:
         raise usage.UsageError(f"{place}: {name} is for the whole process: it stands above the first [[listener]]")
     if key != name:
@@ -161,4 +170,4 @@ def _toml(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, (dict, list)):
         return "a table" if isinstance(value, dict) else "a list"
-    return f"{value!r:.80}"
+    return f"{value!r:.80}" if isinstance(value, str) else str(value)[:80]

@@ -8,6 +8,8 @@ from typing import TextIO
 
 from twisted.logger import Logger
 
+from twisted_smtpd.wire.replies import SMTPReplyError
+
 __all__ = ["harmless", "in_encoding", "one_line", "warn_if_lost", "write_whole"]
 
 log = Logger()
@@ -44,13 +46,17 @@ def in_encoding(text: str, encoding: str | None) -> str:
 def write_whole(stream: TextIO, text: str) -> None:
     """Print a text in one piece, so that another thread can't print in the middle.
 
+    :raises SMTPReplyError: if the stream's reader has gone; the message is not printed, and the client keeps it.
     :raises OSError: if the stream is broken.
     :raises ValueError: if the stream is closed.
     """
-    stream.write(text)
-    flush = getattr(stream, "flush", None)
-    if flush is not None:
-        flush()
+    try:
+        stream.write(text)
+        flush = getattr(stream, "flush", None)
+        if flush is not None:
+            flush()
+    except BrokenPipeError:
+        raise SMTPReplyError(451, "4.3.0", "The handler's output is closed, try again later") from None
 
 
 def warn_if_lost(stream: TextIO, handler: str) -> None:
