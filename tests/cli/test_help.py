@@ -54,6 +54,7 @@ class HintTests(CommandLine):
 
     def test_a_part_of_an_endpoint_description(self) -> None:
         self.assertIn("it lacks domain= (see", self.refused("-l", "systemd:name=smtp"))
+        self.assertIn("write systemd:domain=INET:index=0", self.refused("-l", "systemd:"))
         self.assertIn("there is no foo= in it (see", self.refused("-l", "tcp:25:foo=1"))
 
     def test_a_next_host_without_a_port(self) -> None:

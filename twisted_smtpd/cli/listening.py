@@ -102,4 +102,6 @@ def _reason(error: Exception) -> str:
             return f"it lacks {parts}"
         if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
             return f"there is no {unknown[1]}= in it"
+    if "descriptor index or name" in str(error):
+        return "write systemd:domain=INET:index=0"
     return f"{type(error).__name__}: {error}"
