@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_smtpd.handlers import AsyncMessage, Debugging, Message
 from twisted_smtpd.handlers.trace import split_header, trace_header, trace_values
 from twisted_smtpd.session import Envelope, Recipient, Session
+from twisted_smtpd.wire.replies import SMTPReplyError
 from twisted_smtpd.wire.replies import Reply
 
 PEER = ("192.0.2.1", 4321)
@@ -148,7 +149,7 @@ class DebuggingTests(HandlerTestCase):
                 raise BrokenPipeError
 
         coroutine = Debugging(Broken()).handle_DATA(None, make_session(), make_envelope(b""))
-        self.failureResultOf(Deferred.fromCoroutine(coroutine), BrokenPipeError)
+        self.failureResultOf(Deferred.fromCoroutine(coroutine), SMTPReplyError)
 
     def test_a_stream_needs_only_write(self) -> None:
         class Writer:
