@@ -21,8 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_smtpd.handlers import AsyncMessage, Debugging, Message
 from twisted_smtpd.handlers.trace import split_header, trace_header, trace_values
 from twisted_smtpd.session import Envelope, Recipient, Session
-from twisted_smtpd.wire.replies import SMTPReplyError
-from twisted_smtpd.wire.replies import Reply
+from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 PEER = ("192.0.2.1", 4321)
 PAGE = Path(__file__).parent.parent.parent / "docs" / "handlers.rst"
