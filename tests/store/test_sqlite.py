@@ -132,3 +132,71 @@ class FileTests(_SQLiteCase):
         self.assertEqual(await self.found(after=10**30), [])
         self.assertEqual(await self.found(before=10**30), [1])
         self.assertEqual(await self.do("get", 10**30), None)
+
+
+class IndexTests(_SQLiteCase):
+    @synchronous
+    async def test_a_search_finds_what_is_not_in_the_index_yet(self) -> None:
+        self.store = await self.make()
+        await self.do("add", new("Lunch"))
+        self.assertEqual(await self.found("lunch"), [1])
+        await self.do("add", new("Lunch"))
+        await self.store.close()
+        self.store = await self.make(path=self.store.path)
+        self.assertEqual(await self.found("lunch"), [1, 2])
+
+    @synchronous
+    async def test_it_is_brought_up_to_date_when_no_more_mail_comes(self) -> None:
+        self.store = await self.make()
+        await self.do("add", new("Lunch"))
+        for _ in range(2):
+            await self.do("purge")
+        self.assertEqual(self.indexed(), [1])
+
+    @synchronous
+    async def test_many_are_indexed_while_mail_comes(self) -> None:
+        from twisted_smtpd.store import sqlite
+
+        self.patch(sqlite, "MAX_NOT_INDEXED", 10)
+        self.store = await self.make()
+        await gatherResults([self.store.add(new("Lunch")) for _ in range(25)])
+        self.assertGreaterEqual(len(self.indexed()), 18)
+
+    @synchronous
+    async def test_what_goes_before_is_never_in_it(self) -> None:
+        self.store = await self.make(max_messages=3)
+        await gatherResults([self.store.add(new("Lunch")) for _ in range(9)])
+        self.assertEqual((await self.found("lunch"), self.indexed()), ([7, 8, 9], [7, 8, 9]))
+
+    @synchronous
+    async def test_what_goes_later_leaves_it(self) -> None:
+        self.store = await self.make(max_messages=3)
+        for _ in range(3):
+            await self.do("add", new("Lunch"))
+        self.assertEqual(await self.found("lunch"), [1, 2, 3])
+        await self.do("delete", [3])
+        await self.do("add", new("Dinner"))
+        await self.do("add", new("Dinner"))
+        self.assertEqual((await self.found("lunch"), await self.found("dinner")), ([2], [4, 5]))
+        self.pass_time(601)
+        await self.do("purge")
+        self.assertEqual(self.indexed("lunch"), [2])
+
+    def indexed(self, word: str = "lunch") -> list[int]:
+        with sqlite3.connect(self.store.path) as connection:
+            rows = connection.execute("SELECT rowid FROM words WHERE words MATCH ?", (f'"{word[:3]}"',)).fetchall()
+            connection.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+        connection.close()
+        return [id for (id,) in rows]
+
+    @synchronous
+    async def test_large_counts_take_the_word_of_the_index(self) -> None:
+        from twisted_smtpd.store import sqlite
+
+        self.patch(sqlite, "EXACT_COUNT", 2)
+        self.store = await self.make()
+        for body in ("lunch", "lunch", "lunch", "lun unc nch"):
+            await self.do("add", new(body=body))
+        self.assertEqual(await self.do("count", Matching(text="lunch")), 4)
+        self.patch(sqlite, "EXACT_COUNT", 3)
+        self.assertEqual(await self.do("count", Matching(text="lunch")), 3)

@@ -44,7 +44,7 @@ log = Logger()
 
 # Seconds after which the dialog of a session that goes on is kept, and after which old messages are looked for.
 KEEP_DIALOGS = 1.0
-PURGE = 60.0
+PURGE = 1.0
 
 
 @dataclass

@@ -119,7 +119,7 @@ class IMessageStore(Interface):
     def purge() -> Any:
         """Remove what is past its time: what was deleted ten minutes ago, and old messages where there is such a limit.
 
-        The owner of a store calls it each minute or so.
+        The owner of a store calls it each second or so: a store may also put off work until then.
         """
 
     def keep_transcript(session: str, transcript: str) -> Any:

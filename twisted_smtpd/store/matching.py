@@ -10,7 +10,7 @@ from twisted_smtpd.store.messages import Matching, StoredMessage
 from twisted_smtpd.store.query import Term
 from twisted_smtpd.store.summary import Searchable, Summary
 
-__all__ = ["COLUMNS", "matches"]
+__all__ = ["COLUMNS", "columns_of", "matches", "wanted_texts"]
 
 #: Where a search for each field looks.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -24,6 +24,29 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "message-id": ("message_id",),
     "text": Searchable._fields,
 }
+# Words with fewer letters are not looked for in bodies: most have them, and an index has pieces of three.
+_SHORTEST = 3
+
+
+def columns_of(field: str, text: str) -> tuple[str, ...]:
+    """Where a search looks.
+
+    :param field: a field of :class:`~twisted_smtpd.store.Term`.
+    :param text: what is looked for.
+    """
+    columns = COLUMNS[field]
+    return columns[:-1] if field == "text" and len(text) < _SHORTEST else columns
+
+
+def wanted_texts(matching: Matching) -> list[tuple[str, tuple[str, ...]]]:
+    """The texts that a message must have, apart from terms; each with the columns in one of which it has to be."""
+    wanted = [
+        (matching.sender, COLUMNS["from"]),
+        (matching.to, ("to", "cc", "bcc")),
+        (matching.subject, COLUMNS["subject"]),
+        *((word, columns_of("text", word)) for word in matching.text.casefold().split()),
+    ]
+    return [(text.casefold(), columns) for text, columns in wanted if text]
 
 
 def matches(stored: StoredMessage, matching: Matching, look: Callable[[], tuple[Summary, Searchable]]) -> bool:
@@ -48,13 +71,7 @@ def matches(stored: StoredMessage, matching: Matching, look: Callable[[], tuple[
 
 
 def _has_texts(matching: Matching, look: Callable[[], tuple[Summary, Searchable]]) -> bool:
-    wanted = [
-        (matching.sender, ("sender",)),
-        (matching.to, ("to", "cc", "bcc")),
-        (matching.subject, ("subject",)),
-        *((word, Searchable._fields) for word in matching.text.split()),
-    ]
-    return all(not text or _in_columns(text.casefold(), columns, look()[1]) for text, columns in wanted)
+    return all(_in_columns(text, columns, look()[1]) for text, columns in wanted_texts(matching))
 
 
 def _in_columns(text: str, columns: Iterable[str], searchable: Searchable) -> bool:
@@ -64,7 +81,7 @@ def _in_columns(text: str, columns: Iterable[str], searchable: Searchable) -> bo
 def _is_so(term: Term, summary: Summary, searchable: Searchable) -> bool:
     value: Any = term.value
     if term.field in COLUMNS:
-        return _in_columns(value, COLUMNS[term.field], searchable)
+        return _in_columns(value, columns_of(term.field, value), searchable)
     if term.field in ("tag", "mailbox"):
         return value in map(str.casefold, summary.tags if term.field == "tag" else summary.mailboxes)
     return _FACTS[term.field](summary, value)

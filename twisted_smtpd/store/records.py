@@ -46,7 +46,7 @@ class Changed(NamedTuple):
 _INSERT_MESSAGE = """
     INSERT INTO messages (received, size, seen, refused, attachments, inline, session) VALUES (?, ?, 0, ?, ?, ?, ?)"""
 _INSERT_COUNTS = "INSERT OR IGNORE INTO counts (mailbox, folded) VALUES (?, ?)"
-_INSERT_TEXTS = f"INSERT INTO texts (rowid, {', '.join(COLUMN_NAMES.values())}) VALUES (?{', ?' * len(COLUMN_NAMES)})"
+_INSERT_HEADS = f"INSERT INTO heads VALUES ({', '.join('?' * len(COLUMN_NAMES))})"
 _dump = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -178,7 +178,8 @@ def insert(connection: sqlite3.Connection, message: NewMessage, summary: Summary
     connection.execute(
         "INSERT INTO contents VALUES (?, ?, ?, ?)", (id, dump_summary(summary), dump_envelope(message), message.content)
     )
-    connection.execute(_INSERT_TEXTS, (id, *searchable))
+    connection.execute(_INSERT_HEADS, (id, *searchable[:-1]))
+    connection.execute("INSERT INTO bodies VALUES (?, ?)", (id, searchable.body))
     for place, mailbox in enumerate(dict.fromkeys(map(text_value, message.mailboxes))):
         connection.execute(
             "INSERT OR IGNORE INTO counts (mailbox, folded) VALUES (?, ?)", (mailbox, mailbox.casefold())

@@ -29,6 +29,8 @@ class Retention:
         self._seconds = seconds
         # What is sure to be free, so that not each message asks the database.
         self._free_messages = self._free_octets = 0
+        # Messages whose rows have to be removed, that is many at a time.
+        self._gone = 0
 
     def make_room(self, connection: sqlite3.Connection, size: int) -> Changed:
         """Remove what there is no room for, now that a message has come.
@@ -40,8 +42,10 @@ class Retention:
         self._free_octets -= size
         if (self._free_messages >= 0 or not self._max_messages) and (self._free_octets >= 0 or not self._max_octets):
             return Changed()
-        aged = self.purge(connection)
+        aged = self._drop_aged(connection)
         dropped = self._drop(connection)
+        if self._gone >= PORTION:
+            self.purge(connection)
         return Changed((*aged.ids, *dropped.ids), aged.mailboxes | dropped.mailboxes)
 
     def _drop(self, connection: sqlite3.Connection) -> Changed:
@@ -49,7 +53,7 @@ class Retention:
         kept, octets, newest = connection.execute(sql).fetchone()
         dropped: list[int] = []
         mailboxes: frozenset[str] = frozenset()
-        for condition in ("binned IS NOT NULL ORDER BY binned, id", "binned IS NULL ORDER BY id"):
+        for condition in ("binned IS NOT NULL AND binned > 0 ORDER BY binned, id", "binned IS NULL ORDER BY id"):
             sql = f"SELECT id, size FROM messages WHERE id < ? AND {condition} LIMIT {PORTION}"
             while self._lacks_room(kept, octets) and (rows := connection.execute(sql, (newest,)).fetchall()):
                 chosen: list[int] = []
@@ -60,7 +64,9 @@ class Retention:
                 if "NOT NULL" not in condition:
                     dropped += chosen
                     mailboxes |= mailboxes_of(connection, chosen)
-                _remove(connection, chosen)
+                for portion, marks in portions(chosen):
+                    connection.execute(f"UPDATE messages SET binned = 0 WHERE id IN ({marks})", portion)
+                self._gone += len(chosen)
         self._free_messages, self._free_octets = self._max_messages - kept, self._max_octets - octets
         return Changed(tuple(dropped), mailboxes)
 
@@ -68,17 +74,22 @@ class Retention:
         return bool(0 < self._max_messages < kept or 0 < self._max_octets < octets)
 
     def purge(self, connection: sqlite3.Connection) -> Changed:
-        """Remove what is older than it may be.
+        """Remove what is older than it may be, and for good what is gone.
 
         :returns: as :meth:`make_room`.
         """
-        now = self._seconds()
-        _remove(connection, _ids(connection, "binned <= ?", now - BIN_SECONDS))
+        aged = self._drop_aged(connection)
+        _remove(connection, _ids(connection, "binned <= ?", self._seconds() - BIN_SECONDS))
+        self._gone = 0
+        return aged
+
+    def _drop_aged(self, connection: sqlite3.Connection) -> Changed:
         if not self._max_age:
             return Changed()
-        aged = _ids(connection, "binned IS NULL AND received < ?", now - self._max_age)
+        aged = _ids(connection, "binned IS NULL AND received < ?", self._seconds() - self._max_age)
         mailboxes = mailboxes_of(connection, aged)
-        _remove(connection, aged)
+        for portion, marks in portions(aged):
+            connection.execute(f"UPDATE messages SET binned = 0 WHERE id IN ({marks})", portion)
         return Changed(tuple(aged), mailboxes)
 
 

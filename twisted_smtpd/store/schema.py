@@ -8,7 +8,7 @@ from urllib.parse import quote
 from twisted_smtpd.runtime.database import DatabaseError
 from twisted_smtpd.store.summary import Searchable
 
-__all__ = ["COLUMN_NAMES", "SCHEMA", "check_sqlite", "check_version"]
+__all__ = ["COLUMN_NAMES", "SCHEMA", "check_sqlite", "check_version", "index_texts"]
 
 #: What ``PRAGMA user_version`` says of a file with these tables.
 VERSION = 1
@@ -27,9 +27,16 @@ _COUNTED = (
 _PLUS = ", ".join(f"{name} = {name} + {what.format('new')}" for name, what in _COUNTED)
 _MINUS = ", ".join(f"{name} = {name} - {what.format('old')}" for name, what in _COUNTED)
 _CHANGE = ", ".join(f"{name} = {name} + {what.format('new')} - {what.format('old')}" for name, what in _COUNTED)
+_COLUMNS = ", ".join(COLUMN_NAMES.values())
 
 # The rows of "messages" are short, as what is not in an index is found by going through all of them.  Rows of
-# "contents" begin with what a list shows, so that showing it does not read the content.
+# "contents" begin with what a list shows, so that showing it does not read the content.  What is searched is in "heads"
+# and "bodies", in small letters.
+#
+# The index ("words") has all messages up to the number in "indexed".  Others follow many at a time: that takes a
+# quarter of the time, as each savepoint has the index write what it has.  A message that goes before is never in it.
+#
+# A message with binned = 0 is gone: it is not counted, and its rows are removed with others.
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS messages (
     id INTEGER PRIMARY KEY AUTOINCREMENT, received REAL NOT NULL, size INTEGER NOT NULL,
@@ -44,8 +51,15 @@ CREATE INDEX IF NOT EXISTS messages_binned ON messages (binned) WHERE binned IS 
 CREATE TABLE IF NOT EXISTS contents (
     id INTEGER PRIMARY KEY REFERENCES messages ON DELETE CASCADE,
     summary TEXT NOT NULL, envelope TEXT NOT NULL, content BLOB NOT NULL);
-CREATE VIRTUAL TABLE IF NOT EXISTS texts USING fts5 (
-    {", ".join(COLUMN_NAMES.values())}, tokenize = 'trigram case_sensitive 1', detail = column);
+CREATE TABLE IF NOT EXISTS heads (
+    id INTEGER PRIMARY KEY REFERENCES messages ON DELETE CASCADE,
+    {" TEXT NOT NULL, ".join(name for column, name in COLUMN_NAMES.items() if column != "body")} TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS bodies (
+    id INTEGER PRIMARY KEY REFERENCES messages ON DELETE CASCADE, body TEXT NOT NULL);
+CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (
+    {_COLUMNS}, content = '', tokenize = 'trigram case_sensitive 1', detail = none);
+CREATE TABLE IF NOT EXISTS indexed (id INTEGER PRIMARY KEY, last INTEGER NOT NULL);
+INSERT OR IGNORE INTO indexed VALUES (1, 0);
 CREATE TABLE IF NOT EXISTS mailed (
     mailbox TEXT NOT NULL, id INTEGER NOT NULL REFERENCES messages ON DELETE CASCADE, place INTEGER NOT NULL,
     PRIMARY KEY (mailbox, id)) WITHOUT ROWID;
@@ -68,13 +82,18 @@ CREATE TRIGGER IF NOT EXISTS messages_come AFTER INSERT ON messages BEGIN
     UPDATE totals SET {_PLUS}, kept = kept + 1, octets = octets + new.size;
 END;
 CREATE TRIGGER IF NOT EXISTS messages_change AFTER UPDATE OF seen, binned ON messages BEGIN
-    UPDATE totals SET {_CHANGE};
+    UPDATE totals SET {_CHANGE},
+        kept = kept - (new.binned IS 0) + (old.binned IS 0),
+        octets = octets + new.size * ((old.binned IS 0) - (new.binned IS 0));
     UPDATE counts SET {_CHANGE} WHERE mailbox IN (SELECT mailbox FROM mailed WHERE id = new.id);
 END;
 CREATE TRIGGER IF NOT EXISTS messages_go BEFORE DELETE ON messages BEGIN
-    UPDATE totals SET {_MINUS}, kept = kept - 1, octets = octets - old.size;
+    UPDATE totals SET {_MINUS},
+        kept = kept - (old.binned IS NOT 0), octets = octets - old.size * (old.binned IS NOT 0);
     UPDATE counts SET {_MINUS} WHERE mailbox IN (SELECT mailbox FROM mailed WHERE id = old.id);
-    DELETE FROM texts WHERE rowid = old.id;
+    INSERT INTO words (words, rowid, {_COLUMNS})
+        SELECT 'delete', id, {_COLUMNS} FROM heads JOIN bodies USING (id)
+        WHERE id = old.id AND id <= (SELECT last FROM indexed);
 END;
 CREATE TRIGGER IF NOT EXISTS mailed_come AFTER INSERT ON mailed BEGIN
     UPDATE counts SET ({", ".join(name for name, _ in _COUNTED)}) =
@@ -84,6 +103,21 @@ CREATE TRIGGER IF NOT EXISTS mailed_come AFTER INSERT ON mailed BEGIN
 END;
 PRAGMA user_version = {VERSION}
 """
+
+
+def index_texts(connection: sqlite3.Connection) -> None:
+    """Add to the index what is not in it.
+
+    :param connection: the connection, in a transaction.
+    """
+    # What is gone need not be added.
+    connection.execute("DELETE FROM messages WHERE binned = 0")
+    [last] = connection.execute("SELECT last FROM indexed").fetchone()
+    [newest] = connection.execute("SELECT max(id) FROM heads").fetchone()
+    if newest is not None and newest > last:
+        texts = f"SELECT id, {_COLUMNS} FROM heads JOIN bodies USING (id) WHERE id > ?"
+        connection.execute(f"INSERT INTO words (rowid, {_COLUMNS}) {texts}", (last,))
+        connection.execute("UPDATE indexed SET last = ?", (newest,))
 
 
 def check_sqlite() -> None:

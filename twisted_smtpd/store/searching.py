@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from twisted_smtpd.store.matching import COLUMNS
+from twisted_smtpd.store.matching import COLUMNS, columns_of, wanted_texts
 from twisted_smtpd.store.messages import Matching
 from twisted_smtpd.store.query import Term
 from twisted_smtpd.store.schema import COLUMN_NAMES
@@ -20,6 +20,7 @@ MAX_ID = 2**63 - 1
 # Pieces of a text that the index is asked for; all of the text is compared with what it finds.
 MAX_PIECES = 16
 _PIECE = 3
+_BODY = "(SELECT body FROM bodies b WHERE b.id = h.id)"
 
 Conditions = Sequence[tuple[str, tuple[str, ...]]]
 
@@ -28,14 +29,23 @@ class Statement:
     """A part of a SELECT: from FROM on, but for ORDER and LIMIT.
 
     :ivar order: the column by which the newest come first.
+    :ivar asks_index: whether the index of words is asked.
     """
 
     def __init__(self) -> None:
         self.tables = "messages m"
         self.order = "m.id"
+        self.asks_index = False
         self._conditions: list[str] = ["m.binned IS NULL"]
         self._values: list[Any] = []
         self._leading: list[Any] = []
+        self._comparisons: list[str] = []
+        self._compared: list[Any] = []
+
+    def compare(self, condition: str, values: Sequence[Any]) -> None:
+        """Add a condition about texts."""
+        self._comparisons.append(condition)
+        self._compared += values
 
     def where(self, condition: str, *values: Any) -> None:
         """Add a condition."""
@@ -57,12 +67,30 @@ class Statement:
     @property
     def sql(self) -> str:
         """The text."""
-        return f"FROM {self.tables} WHERE {' AND '.join(self._conditions)}"
+        if not self._comparisons:
+            return self.index_sql
+        tables = f"{self.tables} CROSS JOIN heads h ON h.id = m.id"
+        return f"FROM {tables} WHERE {' AND '.join((*self._conditions, *self._comparisons))}"
 
     @property
     def values(self) -> list[Any]:
         """The values of its parameters."""
+        return [*self.index_values, *self._compared]
+
+    @property
+    def index_sql(self) -> str:
+        """A text that takes the word of the index: it may find some more."""
+        return f"FROM {self.tables} WHERE {' AND '.join(self._conditions)}"
+
+    @property
+    def index_values(self) -> list[Any]:
+        """The values of its parameters."""
         return [*self._leading, *self._values]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the index knows all that is asked for."""
+        return not self._comparisons
 
 
 def statement(matching: Matching) -> Statement:
@@ -71,10 +99,16 @@ def statement(matching: Matching) -> Statement:
     :param matching: what is looked for.
     """
     made = Statement()
-    _texts(made, [*_wanted_texts(matching), *_text_terms(matching.terms, negated=False)])
-    for condition in _text_terms(matching.terms, negated=True):
-        expression, check, values = _search([condition])
-        made.where(f"m.id NOT IN (SELECT f.rowid FROM texts f WHERE {expression}{check})", *values)
+    _texts(made, [*wanted_texts(matching), *_text_terms(matching.terms, negated=False)])
+    for text, columns in _text_terms(matching.terms, negated=True):
+        condition, values = _comparison(text, columns)
+        found = f"SELECT h.id FROM heads h WHERE {condition}"
+        if pieces := _pieces(text):
+            made.asks_index = True
+            join = "words w CROSS JOIN heads h ON h.id = w.rowid"
+            found = f"SELECT h.id FROM {join} WHERE w.words MATCH ? AND {condition}"
+            values.insert(0, pieces)
+        made.where(f"m.id NOT IN ({found})", *values)
     if matching.mailbox is not None:
         _mailbox(made, text_value(matching.mailbox))
     _facts(made, matching)
@@ -111,19 +145,9 @@ def _facts(made: Statement, matching: Matching) -> None:
 # -- texts -------------------------------------------------------------------------------------------------------------
 
 
-def _wanted_texts(matching: Matching) -> list[tuple[str, tuple[str, ...]]]:
-    wanted = [
-        (matching.sender, ("sender",)),
-        (matching.to, ("to", "cc", "bcc")),
-        (matching.subject, ("subject",)),
-        *((word, Searchable._fields) for word in matching.text.split()),
-    ]
-    return [(text.casefold(), columns) for text, columns in wanted if text]
-
-
 def _text_terms(terms: Sequence[Term], negated: bool) -> list[tuple[str, tuple[str, ...]]]:
     return [
-        (term.value, COLUMNS[term.field])
+        (term.value, columns_of(term.field, term.value))
         for term in terms
         if term.field in COLUMNS and term.negated == negated and isinstance(term.value, str)
     ]
@@ -132,41 +156,37 @@ def _text_terms(terms: Sequence[Term], negated: bool) -> list[tuple[str, tuple[s
 def _texts(made: Statement, conditions: Conditions) -> None:
     if not conditions:
         return
-    expression, check, values = _search(conditions)
-    made.lead("texts f", "f.rowid", expression, values[0])
-    made.where(check.removeprefix(" AND "), *values[1:])
-
-
-def _search(conditions: Conditions) -> tuple[str, str, list[Any]]:
-    """A condition for the index, one that compares the texts that it finds, and their values."""
-    asked, checks, values = [], [], []
-    for wanted, columns in conditions:
-        text = text_value(wanted)
-        if expression := _expression(text, columns):
-            asked.append(expression)
-        checks.append(f"({' OR '.join(f'instr(f.{COLUMN_NAMES[column]}, ?)' for column in columns)})")
-        values += [text] * len(columns)
     # Without three characters in a row the index is of no use: all texts are compared.
-    first, value = ("texts MATCH ?", " AND ".join(asked)) if asked else ("f.rowid > ?", -1)
-    return first, f" AND {' AND '.join(checks)}", [value, *values]
+    if pieces := " AND ".join(filter(None, (_pieces(text) for text, _ in conditions))):
+        made.asks_index = True
+        made.lead("words w", "w.rowid", "w.words MATCH ?", pieces)
+    for text, columns in conditions:
+        if not _is_decided(text, columns):
+            made.compare(*_comparison(text, columns))
 
 
-def _expression(text: str, columns: tuple[str, ...]) -> str:
-    """What the index is asked for: pieces of the text, each in one of the columns."""
+def _is_decided(text: str, columns: tuple[str, ...]) -> bool:
+    """Whether the index knows: it has pieces of three characters, whatever their column."""
+    return len(text) == _PIECE and columns == Searchable._fields and "\0" not in text
+
+
+def _comparison(text: str, columns: tuple[str, ...]) -> tuple[str, list[Any]]:
+    """A condition that compares a text, which is what the index can't do, with its values."""
+    # The body is in a row of its own, which is read only where the others do not have the text.
+    places = (_BODY if column == "body" else f"h.{COLUMN_NAMES[column]}" for column in columns)
+    return f"({' OR '.join(f'instr({place}, ?)' for place in places)})", [text_value(text)] * len(columns)
+
+
+def _pieces(text: str) -> str:
+    """What the index is asked for: some pieces of a text; empty if it has none."""
+    text = text_value(text)
     last = len(text) - _PIECE
     if last < 0:
         return ""
-    starts = (*range(0, last, _PIECE)[: MAX_PIECES - 1], last)
-    quote = '"'
-    pieces = " AND ".join(
-        f'"{piece.replace(quote, quote * 2)}"'
-        for start in starts
-        if "\0" not in (piece := text[start : start + _PIECE])
-    )
-    if not pieces:
-        return ""
-    where = "" if columns == Searchable._fields else f"{{{' '.join(COLUMN_NAMES[column] for column in columns)}}} : "
-    return f"({where}({pieces}))"
+    starts = range(last + 1) if last < MAX_PIECES else (*range(0, last, _PIECE)[: MAX_PIECES - 1], last)
+    pieces = dict.fromkeys(text[start : start + _PIECE] for start in starts)
+    quoted = (piece.replace('"', '""') for piece in pieces if "\0" not in piece)
+    return " AND ".join(f'"{piece}"' for piece in quoted)
 
 
 def text_value(text: str) -> str:
@@ -194,7 +214,7 @@ _TERMS: dict[str, Callable[[Any], tuple[str, list[Any]]]] = {
     "has": lambda value: (_PARTS[value], []),
     "tag": lambda value: ("m.id IN (SELECT id FROM tags WHERE folded = ?)", [text_value(value)]),
     "mailbox": lambda value: (
-        "EXISTS (SELECT 1 FROM mailed b JOIN counts c ON c.mailbox = b.mailbox WHERE b.id = m.id AND c.folded = ?)",
+        "m.id IN (SELECT b.id FROM counts c CROSS JOIN mailed b ON b.mailbox = c.mailbox WHERE c.folded = ?)",
         [text_value(value)],
     ),
     "before": lambda value: ("m.received < ?", _timestamp(value)),

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_smtpd.runtime.computing import LARGE, compute
@@ -23,8 +24,8 @@ from twisted_smtpd.store.memory import BIN_SECONDS
 from twisted_smtpd.store.messages import Matching, NewMessage, StoredMessage
 from twisted_smtpd.store.records import Changed, change_tags, insert, messages, numbers, summaries, update
 from twisted_smtpd.store.retention import Retention
-from twisted_smtpd.store.schema import SCHEMA, check_sqlite, check_version
-from twisted_smtpd.store.searching import MAX_ID, statement, text_value
+from twisted_smtpd.store.schema import SCHEMA, check_sqlite, check_version, index_texts
+from twisted_smtpd.store.searching import MAX_ID, Statement, statement, text_value
 from twisted_smtpd.store.summary import Change, Counts, Searchable, Summary, summarise
 
 __all__ = ["TEMPORARY_MESSAGES", "SQLiteStore"]
@@ -33,6 +34,11 @@ log = Logger()
 
 #: Messages that a store without a file keeps, unless it is told otherwise.
 TEMPORARY_MESSAGES = 500
+#: Messages that wait for the index at most; a search has them added first.
+MAX_NOT_INDEXED = 1000
+#: Messages that are compared with what is looked for, to count them.
+EXACT_COUNT = 2000
+T = TypeVar("T")
 
 
 @implementer(IMessageStore)
@@ -74,6 +80,8 @@ class SQLiteStore:
         self._retention = Retention(max_messages, max_octets, max_age, seconds)
         self._listeners = Listeners()
         self.dropped = 0
+        # Messages that may not be in the index; a file may have some from before.
+        self._not_indexed, self._at_purge = 1, 0
         try:
             check_version(self.path)
             # What is lost with the machine needs no disk that turns.
@@ -98,7 +106,19 @@ class SQLiteStore:
             id = insert(connection, message, summary, searchable)
             return id, self._retention.make_room(connection, len(message.content))
 
+        self._not_indexed += 1
+        if self._not_indexed >= MAX_NOT_INDEXED:
+            self._index()
         return self._database.write(add).addCallback(self._added, message, summary)
+
+    def _index(self) -> Deferred[None]:
+        # What comes while this waits in line may be in it or not; it is counted as if not.
+        self._not_indexed = 0
+        return self._database.write(index_texts).addErrback(self._index_failed)
+
+    def _index_failed(self, failure: Failure) -> Failure:
+        self._not_indexed += 1
+        return failure
 
     def _added(self, result: tuple[int, Changed], message: NewMessage, summary: Summary) -> StoredMessage:
         id, dropped = result
@@ -112,7 +132,22 @@ class SQLiteStore:
         self._listeners.tell("deleted", *dropped)
 
     def purge(self) -> Deferred[None]:
-        return self._database.write(self._retention.purge).addCallback(self._tell_dropped)
+        def purge(connection: sqlite3.Connection) -> Changed:
+            aged = self._retention.purge(connection)
+            if indexes:
+                index_texts(connection)
+            return aged
+
+        # While many come it is left for later: those that go soon need no index.
+        indexes, self._at_purge = 0 < self._not_indexed == self._at_purge, self._not_indexed
+        if indexes:
+            self._not_indexed = 0
+        return self._database.write(purge).addCallback(self._tell_dropped)
+
+    def _read(self, wanted: Statement, read: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
+        if not wanted.asks_index or not self._not_indexed:
+            return self._database.read(read)
+        return self._index().addCallback(lambda _: self._database.read(read))
 
     # -- what is there -------------------------------------------------------------------------------------------------
 
@@ -131,7 +166,7 @@ class SQLiteStore:
         wanted = statement(matching)
         end = f"ORDER BY {wanted.order} {'DESC' if newest_first else 'ASC'} LIMIT ?"
         values = [*wanted.values, -1 if limit is None else limit]
-        return self._database.read(lambda connection: messages(connection, f"{wanted.sql} {end}", values))
+        return self._read(wanted, lambda connection: messages(connection, f"{wanted.sql} {end}", values))
 
     def summaries(
         self, matching: Matching, limit: int = 50, newest_first: bool = True, offset: int = 0
@@ -140,18 +175,33 @@ class SQLiteStore:
         end = f"ORDER BY {wanted.order} {'DESC' if newest_first else 'ASC'} LIMIT ? OFFSET ?"
         values = [*wanted.values, min(limit, MAX_ID), min(offset, MAX_ID)]
 
-        return self._database.read(lambda connection: summaries(connection, f"{wanted.sql} {end}", values))
+        return self._read(wanted, lambda connection: summaries(connection, f"{wanted.sql} {end}", values))
 
     def ids(self, matching: Matching, limit: int | None = None) -> Deferred[list[int]]:
         wanted = statement(matching)
         sql = f"SELECT m.id {wanted.sql} ORDER BY {wanted.order} LIMIT ?"
         values = [*wanted.values, -1 if limit is None else limit]
-        return self._database.read(lambda connection: [id for (id,) in connection.execute(sql, values)])
+        return self._read(wanted, lambda connection: [id for (id,) in connection.execute(sql, values)])
 
     def count(self, matching: Matching) -> Deferred[int]:
+        """How many messages match.
+
+        :param matching: see :meth:`IMessageStore.count`.
+        :returns: fires with the number.  If texts are looked for, numbers above 2,000 may be too high by some
+            messages: these have each three letters of a word, but not all of it.
+        """
         wanted = statement(matching)
-        sql = f"SELECT count(*) {wanted.sql}"
-        return self._database.read(lambda connection: int(connection.execute(sql, wanted.values).fetchone()[0]))
+
+        def count(connection: sqlite3.Connection) -> int:
+            if not wanted.is_exact:
+                limit = EXACT_COUNT + 1 if wanted.asks_index else -1
+                some = f"SELECT count(*) FROM (SELECT 1 {wanted.sql} LIMIT {limit})"
+                [number] = connection.execute(some, wanted.values).fetchone()
+                if number != limit:
+                    return int(number)
+            return int(connection.execute(f"SELECT count(*) {wanted.index_sql}", wanted.index_values).fetchone()[0])
+
+        return self._read(wanted, count)
 
     def tally(self, matching: Matching) -> Deferred[tuple[int, int]]:
         wanted = statement(matching)
