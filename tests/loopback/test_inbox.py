@@ -7,8 +7,10 @@ import os
 import re
 import smtplib
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.request import urlopen
+from typing import Any
+from urllib.request import Request, urlopen
 
 from tests.loopback.servers import LIMIT, MODULE, TWIST, ServerCase
 
@@ -53,6 +55,32 @@ class InboxTests(ServerCase):
         self.end(server)
         # Closed in an orderly way, it is one file.
         self.assertEqual(sorted(file.name for file in self.folder.glob("mail.db*")), ["mail.db", "mail.db.lock"])
+
+    def test_mail_over_http_waiting_and_failures(self) -> None:
+        server, url, port = self.begin(MODULE, "--mailboxes", "listener")
+
+        def ask(method: str, path: str, body: Any = None) -> Any:
+            octets = None if body is None else json.dumps(body).encode()
+            with urlopen(Request(f"{url}{path}", octets, method=method), timeout=LIMIT) as answer:
+                return json.load(answer)
+
+        sender = {"Email": "a@x.example"}
+        ask("POST", "api/v1/send", {"From": sender, "To": [{"Email": "b@y.example"}], "Subject": "By HTTP"})
+        with ThreadPoolExecutor(1) as threads, urlopen(f"{url}api/v1/events", timeout=LIMIT) as events:
+            waiting = threads.submit(ask, "GET", "api/v1/wait?query=subject:SMTP&timeout=30")
+            self.deliver(port, "By SMTP")
+            self.assertEqual(waiting.result(LIMIT)["Subject"], "By SMTP")
+            lines = [events.readline() for _ in range(5)]
+            self.assertIn(b"event: new\n", lines)
+            # What has no end is no reason to wait at the end.
+            names = [mailbox["Name"] for mailbox in ask("GET", "api/v1/mailboxes")]
+            self.assertEqual(names, [f"127.0.0.1:{port}", str(port), "http"])
+            ask("POST", "api/v1/failures", {"where": "rcpt", "what": "451 4.7.1 Later", "times": 1})
+            with self.assertRaises(smtplib.SMTPRecipientsRefused) as refused:
+                self.deliver(port, "Refused")
+            self.assertEqual(refused.exception.recipients["b@y.example"], (451, b"4.7.1 Later"))
+            self.assertNotIn("Traceback", self.end(server))
+            self.assertEqual(events.read()[-1:], b"\n")
 
     def test_mistakes_are_one_line(self) -> None:
         Path(self.folder / "other.db").write_bytes(b"something else" * 100)

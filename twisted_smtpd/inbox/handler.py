@@ -163,9 +163,14 @@ class Inbox:
             smtp_addresses=tuple(peer_text(address) for address in self._server.addresses),
             release=self._releaser,
             failures=self.failures,
+            sort=self._sorted,
             check_links=arguments.check_links,
         )
         return make_site(settings, self.store, self._server.reactor)
+
+    def _sorted(self, message: NewMessage) -> NewMessage:
+        """A message that came over HTTP, with its mailboxes."""
+        return replace(message, mailboxes=self._mailboxes.names(message, _OVER_HTTP))
 
     def _purge(self) -> Any:
         return maybeDeferred(self.store.purge).addErrback(_not_kept, "old messages can't be removed")
@@ -275,9 +280,31 @@ class _SiteService(ListeningService):
 
     base = ""
 
+    def stopService(self) -> Any:
+        """Stop listening, and end the answers that have no end of their own."""
+        site: Any = self.factory
+        site.inbox.api.close()
+        return super().stopService()
+
     def _opened(self) -> None:
         for _, port in self.ports:
             self.log.info("The inbox is at {place}", place=f"{_url(port.getHost())}{self.base}/")
+
+
+class _OverHTTP:
+    """Stands for the connection of a message that did not come by SMTP; rules about listeners know it as ``http``."""
+
+    name = b"http"
+
+    @property
+    def transport(self) -> _OverHTTP:
+        return self
+
+    def getHost(self) -> _OverHTTP:
+        return self
+
+
+_OVER_HTTP = _OverHTTP()
 
 
 def _url(address: Any) -> str:
