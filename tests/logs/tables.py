@@ -7,6 +7,7 @@ log.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.support.fakes import connect
 from twisted_smtpd.logs.events import EVENTS, SIGN_IN_BLOCKED, SIGN_IN_FAILED
 from twisted_smtpd.logs.forms import untimed_text_line
 from twisted_smtpd.protocol.reporting import report_message
+from twisted_smtpd.protocol.states import TABLE, for_lmtp
 from twisted_smtpd.wire.replies import Reply
 
 PACKAGE = Path(twisted_smtpd.__file__).parent
@@ -28,27 +30,54 @@ FILES = ("assemble.py", "smtp.py", "lmtp.py")
 MAKERS = frozenset({"SMTPReplyError", "Reply", "Refusal"})
 
 
+# Functions that take the text alone.
+SHORT_MAKERS = {"_bad": (501, "5.5.4"), "ScramError": (535, "5.7.8")}
+WHOLE = re.compile(r"[45][0-9]{2} (?:[45]\.[0-9]\.[0-9]+ )?\S+ \S")
+
+
+def _texts(node: ast.AST) -> list[str]:
+    """The texts that an expression may stand for."""
+    if isinstance(node, ast.Tuple) and len(node.elts) == 1:
+        return _texts(node.elts[0])
+    if isinstance(node, ast.IfExp):
+        return [*_texts(node.body), *_texts(node.orelse)]
+    text = _text(node)
+    return [] if text is None else [text]
+
+
 def _text(node: ast.AST) -> str | None:
     """A text in the code, with dots for what is filled in."""
-    if isinstance(node, ast.Tuple) and len(node.elts) == 1:
-        return _text(node.elts[0])
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
+    if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)):
+        return node.value if isinstance(node.value, str) else node.value.decode("latin-1").rstrip("\r\n")
     if isinstance(node, ast.JoinedStr):
         return "".join(_text(part) or "..." for part in node.values)
     return None
 
 
-def _found(node: ast.AST) -> Reply | None:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MAKERS:
-        values = [node.args[0].value if isinstance(node.args[0], ast.Constant) else None] if node.args else []
-        if len(node.args) == 3 and isinstance(values[0], int) and values[0] >= 400:
-            text = _text(node.args[2])
-            enhanced = _text(node.args[1])
-            return None if text is None else Reply(values[0], enhanced, (text,))
-    if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value[:4] in ("421 ", "554 "):
-        return Reply.parse(node.value.replace("{hostname}", "..."))
-    return None
+def _found(node: ast.AST) -> Iterator[Reply]:
+    """The refusals that a piece of code makes."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+        yield from _made(node.func.id, node.args, {word.arg for word in node.keywords})
+    if isinstance(node, ast.Constant):
+        text = _text(node)
+        if text is not None and WHOLE.match(text) and "\n" not in text:
+            yield Reply.parse(text.replace("{hostname}", "..."))
+
+
+def _made(name: str, values: list[ast.expr], options: set[str | None]) -> Iterator[Reply]:
+    if name in SHORT_MAKERS and "malformed" not in options:
+        code, enhanced = SHORT_MAKERS[name]
+        yield from (Reply(code, enhanced, (text,)) for text in _texts(values[0]))
+    if name not in MAKERS or len(values) != 3:
+        return
+    codes = [value.value for value in _branches(values[0]) if isinstance(value, ast.Constant)]
+    for code in codes or [451]:
+        if isinstance(code, int) and code >= 400:
+            yield from (Reply(code, _text(values[1]), (text,)) for text in _texts(values[2]) if text != "...")
+
+
+def _branches(node: ast.expr) -> list[ast.expr]:
+    return [*_branches(node.body), *_branches(node.orelse)] if isinstance(node, ast.IfExp) else [node]
 
 
 def _functions(path: Path) -> Iterator[tuple[str, ast.AST]]:
@@ -68,14 +97,19 @@ def refusals() -> Iterator[tuple[str, Reply]]:
     files = [path for folder in FOLDERS for path in sorted((PACKAGE / folder).rglob("*.py"))]
     for path in [*files, *(PACKAGE / name for name in FILES)]:
         for function, node in _functions(path):
-            if (reply := _found(node)) is not None:
-                own = isinstance(node, ast.Constant)
+            for reply in _found(node):
+                own = isinstance(node, ast.Constant) and reply.code in (421, 554) and function != _NO_SERVER
                 yield ("greeting" if path.name == "connections.py" else "own" if own else function), reply
+    for verdicts in for_lmtp(TABLE).values():
+        for cell in filter(None, verdicts.values()):
+            yield "LMTP", Reply(cell.code, cell.enhanced, (cell.text,))
 
 
 # What is said of a message has its line; what is said to one who signs in has the line that fail2ban looks for.
 _OF_MESSAGES = frozenset({"_content_refusal", "one_for_all", "report_shortage"})
-_WRONG_PASSWORD = "Authentication credentials invalid"
+_WRONG_PASSWORD = 535
+# A controller's factory() has failed for the connection: there is no server that could tell of it.
+_NO_SERVER = "connectionMade"
 
 
 def log_line(where: str, reply: Reply) -> str:
@@ -83,6 +117,8 @@ def log_line(where: str, reply: Reply) -> str:
 
     :param where: what :func:`refusals` says.
     """
+    if where == _NO_SERVER:
+        return "critical factory() failed for ..."
     events: list[Any] = []
     protocol: Any = connect().protocol
     protocol._verb, protocol._line = "VERB", b"VERB argument"
@@ -96,8 +132,8 @@ def log_line(where: str, reply: Reply) -> str:
             report_message(protocol, 1234)
         elif where == "_reserve":
             SIGN_IN_BLOCKED.tell(protocol)
-        elif _WRONG_PASSWORD in reply.lines[0]:
-            SIGN_IN_FAILED.tell(protocol, mechanism="PLAIN", user="anne")
+        elif reply.code == _WRONG_PASSWORD:
+            SIGN_IN_FAILED.tell(protocol, mechanism="MECHANISM", user="anne")
         else:
             if where in ("own", "greeting"):
                 protocol._verb, protocol._line = "" if where == "greeting" else "?", b""
