@@ -16,6 +16,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from twisted_smtpd.inbox.content import Contents
 from twisted_smtpd.inbox.guard import Guard
+from twisted_smtpd.inbox.link_checks import LinkChecker
 from twisted_smtpd.inbox.settings import SiteSettings
 from twisted_smtpd.inbox.templating import make_environment
 from twisted_smtpd.store.interfaces import IMessageStore
@@ -84,11 +85,14 @@ class Pages:
     :param settings: what the site was started with.
     :param store: the messages.
     :param guard: gives the pages their tokens.
+    :param reactor: connects to check links.
     :ivar contents: what is in messages.
+    :ivar link_checker: asks for links; ``None`` if that is not wanted.
     """
 
-    def __init__(self, settings: SiteSettings, store: IMessageStore, guard: Guard) -> None:
+    def __init__(self, settings: SiteSettings, store: IMessageStore, guard: Guard, reactor: Any) -> None:
         self.settings, self.store, self.guard = settings, store, guard
+        self.link_checker = LinkChecker(reactor) if settings.check_links else None
         self.contents = Contents()
         self.environment: Environment = make_environment()
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
+from twisted.web.error import UnsupportedMethod
 from twisted.web.resource import Resource
 from twisted.web.util import redirectTo
 
 from twisted_smtpd.inbox.api.dispatch import API
 from twisted_smtpd.inbox.content import Content, headers_of
+from twisted_smtpd.inbox.header_checks import check_headers
+from twisted_smtpd.inbox.html_support import html_support
 from twisted_smtpd.inbox.page import NotThere, Page, Pages, Search, argument
 from twisted_smtpd.inbox.sanitising import FRAME_POLICY, FRAME_POLICY_REMOTE, Shown, show_html
-from twisted_smtpd.runtime.computing import LARGE, compute
+from twisted_smtpd.runtime.computing import LARGE, compute, is_large
 from twisted_smtpd.store.messages import StoredMessage
 from twisted_smtpd.store.summary import Summary
 
@@ -74,6 +78,9 @@ class View(Resource):
         if rest == [b"frame"]:
             request.postpath = []
             return _Frame(self._pages, self._shown, name)
+        if rest == [b"links"]:
+            request.postpath = []
+            return _Links(self._pages, name)
         if rest:
             name = ""
         request.postpath = []
@@ -172,7 +179,48 @@ class _Message(Page):
             return {"dialog": [] if transcript is None else _dialog(transcript)}
         if tab == "links":
             return {"links": content.links[:MAX_LINKS], "more_links": max(0, len(content.links) - MAX_LINKS)}
+        if tab == "checks":
+            support = await self._html_support(content) if content.html else None
+            is_long = is_large(octets)
+            findings = await compute(check_headers, stored, content) if is_long else check_headers(stored, content)
+            results = [value for name, value in headers_of(octets) if name.lower() == "authentication-results"]
+            return {
+                "support": support,
+                "findings": findings,
+                "may_check_links": self.pages.settings.check_links,
+                "authentication": "\n".join(results[:5]),
+            }
         return {}
+
+    async def _html_support(self, content: Content) -> Any:
+        return await compute(html_support, content) if len(content.html) > LARGE else html_support(content)
+
+
+class _Links(Page):
+    """Asks for the links of a message, for a page of ours: a link elsewhere must not start it."""
+
+    def __init__(self, pages: Pages, name: str) -> None:
+        super().__init__(pages)
+        self._name = name
+
+    def render_GET(self, request: Any) -> int:
+        raise UnsupportedMethod([b"POST"])
+
+    def render_POST(self, request: Any) -> int:
+        return super().render_GET(request)
+
+    async def respond(self, request: Any) -> bytes:
+        stored = await self.pages.message(request, self._name)
+        request.setHeader(b"content-type", b"application/json")
+        checker = self.pages.link_checker
+        if checker is None or not (request.access.from_page or request.access.by == "token"):
+            request.setResponseCode(403)
+            return b'{"Error":"Links are checked for people who look at the page, if the server was started so"}'
+        content = await self.pages.contents.of(stored)
+        found = await checker.check(content.links)
+        return json.dumps(
+            [{"URL": one.url, "Status": one.status, "Text": one.text, "Good": one.is_good} for one in found]
+        ).encode()
 
 
 def _dialog(transcript: str) -> list[tuple[str, str]]:

@@ -78,6 +78,7 @@ class InboxResource(Resource):
     :param reactor: the provider of time.
     :ivar guard: says what a request is allowed to do.
     :ivar api: the REST interface.
+    :ivar pages: what all pages share.
     :ivar tree: what is behind the guard; more can be put in with ``putChild``.
     """
 
@@ -92,9 +93,9 @@ class InboxResource(Resource):
         self.api = API(settings, store, reactor)
         for name in self.api.NAMES:
             self.tree.putChild(name, self.api.resource)
-        pages = Pages(settings, store, self.guard)
-        self.tree.putChild(b"", ListPage(pages))
-        self.tree.putChild(b"view", View(pages, self.api))
+        self.pages = Pages(settings, store, self.guard, reactor)
+        self.tree.putChild(b"", ListPage(self.pages))
+        self.tree.putChild(b"view", View(self.pages, self.api))
 
     def render(self, request: Any) -> int:
         set_headers(request)

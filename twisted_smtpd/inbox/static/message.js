@@ -1,7 +1,7 @@
 // One message: its tabs, and what can be done to it.
 
-import { base, change, page } from "./server.js";
-import { $, $$, complain, show, tellTimes, toast } from "./ui.js";
+import { change, page } from "./server.js";
+import { $, complain, element, show, tellTimes, toast } from "./ui.js";
 import * as acts from "./acts.js";
 import { takeShared } from "./shared.js";
 
@@ -66,12 +66,19 @@ export const doings = {
   },
   release() { show("release-dialog"); },
   async "check-links"() {
-    const button = $('[data-do="check-links"]');
-    if (button) { button.disabled = true; button.textContent = "Checking …"; }
-    const url = new URL(location.href);
-    url.searchParams.set("tab", "checks");
-    url.searchParams.set("links", "1");
-    await openTab(url.href, false);
+    const button = $('[data-do="check-links"]'), results = $("#link-results");
+    button.disabled = true;
+    button.textContent = "Asking …";
+    try {
+      const found = await (await change("POST", `/view/${id}/links`)).json();
+      results.replaceChildren(...found.map((one) => element(
+        "li", {}, element("span", { class: `verdict ${one.Good ? "good" : "bad"}` }, one.Good ? "works" : "broken"),
+        element("span", {}, one.URL, " ", element("span", { class: "small" }, one.Text)))));
+      button.remove();
+    } finally {
+      button.disabled = false;
+      button.textContent = "Ask again";
+    }
   },
   async undo() { await acts.undo(() => location.reload()); },
 };
