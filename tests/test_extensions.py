@@ -182,7 +182,31 @@ class QuestionTests(SynchronousTestCase):
             self.assertEqual(codes(client.send(verb + " j\u00f6rg SMTPUTF8\r\n".encode())), [250])
 
 
+class Tag(Extension):
+    """Adds a parameter, for the tests below."""
+
+    name = "XTAG"
+    mail_parameters: ClassVar[Any] = {"XTAG": lambda server, value: None}
+
+    def keyword(self, server: Any) -> str:
+        return "XTAG"
+
+
+a_tag = Tag()
+
+
 class OwnTests(SynchronousTestCase):
+    def test_an_extension_by_its_path(self) -> None:
+        for path in ("Tag", "a_tag"):
+            client = connect(Recorder(), offer_extensions=[f"{__name__}.{path}", "RRVS"])
+            self.assertIn("XTAG", offered(client))
+            self.assertEqual(codes(client.send(b"MAIL FROM:<a@x.example> XTAG=1\r\n")), [250])
+
+    def test_a_path_that_leads_nowhere(self) -> None:
+        for path in ("no.such.Module", f"{__name__}.Nothing", ".Tag", "Tag."):
+            self.assertRaisesRegex(ValueError, "^offer_extensions", connect, offer_extensions=[path])
+        self.assertRaises(TypeError, connect, offer_extensions=[f"{__name__}.PAGE"])
+
     def test_an_extension_of_another_package(self) -> None:
         class Ping(Extension):
             name = "XPING"

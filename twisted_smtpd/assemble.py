@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import wraps
+from importlib import import_module
 from operator import attrgetter
 from types import MemberDescriptorType
 from typing import Any, NoReturn, cast
@@ -203,6 +204,24 @@ def _state_getter(extensions: Iterable[Extension]) -> Callable[[Any], Hashable] 
     return attrgetter(*sorted(varies_with))
 
 
+def _extension(name: str) -> Any:
+    """An extension by its name, or one of another package by its dotted path.
+
+    :raises ValueError: if there is none.
+    """
+    if (extension := ON_REQUEST.get(name.upper())) is not None:
+        return extension
+    module, dot, attribute = name.rpartition(".")
+    if not dot:
+        raise ValueError(f"offer_extensions are of {', '.join(ON_REQUEST)}, or package.module.Name; not {name!r}")
+    try:
+        found = getattr(import_module(module), attribute)
+        return found() if isinstance(found, type) else found
+    # Importing a module, or making an object, may raise anything.
+    except Exception as error:
+        raise ValueError(f"offer_extensions: {name}: {type(error).__name__}: {error}") from error
+
+
 def _chosen_extensions(cls: type[Dispatch], settings: Settings) -> tuple[tuple[Extension, ...], list[Extension]]:
     """The extensions that a server offers, and those that it has turned off.
 
@@ -212,9 +231,7 @@ def _chosen_extensions(cls: type[Dispatch], settings: Settings) -> tuple[tuple[E
     values = settings.values
     known = list(cls.extensions)
     for wanted in values["offer_extensions"] or ():
-        extension = ON_REQUEST.get(wanted.upper()) if isinstance(wanted, str) else wanted
-        if extension is None:
-            raise ValueError(f"offer_extensions are of {', '.join(ON_REQUEST)}, or objects of yours; not {wanted!r}")
+        extension = _extension(wanted) if isinstance(wanted, str) else wanted
         if not isinstance(extension, Extension):
             raise TypeError(f"an extension is a name or an Extension, not {wanted!r}")
         if all(extension is not other for other in known):

@@ -52,6 +52,17 @@ class LimitTests(CommandLine):
 
 
 class ServerOptionTests(CommandLine):
+    def test_names_are_taken_apart(self) -> None:
+        """Taken letter by letter, no name would be known."""
+        for flag, names in (
+            ("offer-extensions", ["RRVS", "DELIVERBY"]),
+            ("disable-extensions", ["DSN", "CHUNKING"]),
+            ("ignore-parameters", ["FOO", "BAR"]),
+        ):
+            options = self.parse(f"--{flag}={','.join(names)}").server_options()
+            self.assertEqual(list(options[flag.replace("-", "_")]), names)  # type: ignore[literal-required]
+            SMTPFactory(Sink(), **options)
+
     def test_defaults_are_the_server_s_own(self) -> None:
         for name, value in self.parse().server_options().items():
             self.assertEqual(value, DEFAULTS[name])  # type: ignore[literal-required]

@@ -365,11 +365,12 @@ class SMTPOptions(TypedDict, total=False):
         ),
     ]
     offer_extensions: Annotated[
-        "Iterable[str] | Iterable[Any] | None",
+        Iterable[str] | Iterable[Any] | None,
         Option(
             None,
-            "ESMTP extensions to offer because the handler honours them: DELIVERBY, FUTURERELEASE, MT-PRIORITY, RRVS",
-            "Beside these names it takes :class:`~twisted_smtpd.extensions.Extension` objects of another package.",
+            "ESMTP extensions to offer because the handler honours them: DELIVERBY, FUTURERELEASE, MT-PRIORITY, RRVS, "
+            "or one of another package as package.module.Name",
+            "It takes :class:`~twisted_smtpd.extensions.Extension` objects as well.",
             unset="none",
             flag="offer-extensions",
             group="extensions",
