@@ -22,8 +22,8 @@ from tests.support.fakes import (
     hooks,
     raiser,
 )
+from twisted_smtpd.protocol.commands import HTTP_METHODS
 from twisted_smtpd.protocol.connection import TLS_HELLO
-from twisted_smtpd.protocol.dispatch import HTTP_METHODS
 from twisted_smtpd.session import Envelope, Recipient, Session
 from twisted_smtpd.smtp import SMTP, Reply, SMTPReplyError, syntax
 from twisted_smtpd.wire.replies import BadStatus

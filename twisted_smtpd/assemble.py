@@ -22,6 +22,7 @@ from twisted_smtpd.protocol.counting import counted
 from twisted_smtpd.protocol.dispatch import Dispatch
 from twisted_smtpd.protocol.envelope_extensions import ON_REQUEST
 from twisted_smtpd.protocol.extensions import Extension
+from twisted_smtpd.protocol.hooks import Hooks
 from twisted_smtpd.protocol.settings import RATE_WINDOW, Command, CommandMethod, SharedSettings, ignore
 from twisted_smtpd.protocol.states import TRANSACTION, Refusal, State, transaction_state, verdict
 from twisted_smtpd.runtime.awaiting import hook_names, settle
@@ -182,7 +183,7 @@ def _class_values(cls: type[Any]) -> dict[str, Any]:
     """The options that a class sets as attributes."""
     given = {name: getattr(cls, name) for name in DEFAULTS if hasattr(cls, name)}
     # SMTP has a default as an attribute, for programs that read it there.
-    by_itself = {name: getattr(Dispatch, name) for name in given if name in vars(Dispatch)}
+    by_itself = {name: getattr(Hooks, name) for name in given if name in vars(Hooks)}
     return {
         name: value
         for name, value in given.items()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from twisted_smtpd.protocol.dispatch import syntax
+from twisted_smtpd.protocol.commands import syntax
 from twisted_smtpd.protocol.greeting import say_hello
 from twisted_smtpd.protocol.states import TABLE, for_lmtp
 from twisted_smtpd.protocol.verdict import is_many

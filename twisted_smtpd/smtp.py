@@ -21,8 +21,8 @@ from twisted_smtpd.extensions import EXTENSIONS
 from twisted_smtpd.options.reference import with_parameters
 from twisted_smtpd.options.table import MIB, SMTPOptions
 from twisted_smtpd.protocol.chunking import bdat
+from twisted_smtpd.protocol.commands import guarded, syntax
 from twisted_smtpd.protocol.counting import refused
-from twisted_smtpd.protocol.dispatch import guarded, syntax
 from twisted_smtpd.protocol.greeting import MAX_EHLO_RESPONSES, say_hello
 from twisted_smtpd.protocol.settings import SharedSettings
 from twisted_smtpd.protocol.tls import starttls

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from twisted.python.failure import Failure
 
 from twisted_smtpd.protocol.body import ChunkedMessage
-from twisted_smtpd.protocol.dispatch import TOOK_TOO_LONG
+from twisted_smtpd.protocol.hooks import TOOK_TOO_LONG
 from twisted_smtpd.protocol.reporting import report_message
 from twisted_smtpd.stream import StreamInterrupted
 from twisted_smtpd.wire.commands import parse_chunk

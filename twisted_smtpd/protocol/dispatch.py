@@ -1,30 +1,26 @@
-"""From a line to its command, and from a command to the handler's hooks."""
+"""From a line to its command, and from one state to the next."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from functools import wraps
-from types import CoroutineType
-from typing import Any, TypeVar, cast
+from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IOpenSSLServerConnectionCreator, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_smtpd.logs.events import HOOK_FAILED, HOOK_FAULT, HOOK_SLOW, HOOK_STUCK, TLS_IN_CLEAR, TURNED_AWAY
-from twisted_smtpd.options.table import DEFAULTS, OPTIONS, assign_options
+from twisted_smtpd.logs.events import HOOK_FAILED, TLS_IN_CLEAR, TURNED_AWAY
 from twisted_smtpd.protocol.body import Body
-from twisted_smtpd.protocol.connection import LINE_TOO_LONG, TLS_HELLO, Connection, announces_chunk
+from twisted_smtpd.protocol.commands import unknown_command
+from twisted_smtpd.protocol.connection import LINE_TOO_LONG, TLS_HELLO, announces_chunk
 from twisted_smtpd.protocol.extensions import Extension
+from twisted_smtpd.protocol.hooks import Hooks
 from twisted_smtpd.protocol.opening import open_connection
 from twisted_smtpd.protocol.reporting import report_end, report_refusal
 from twisted_smtpd.protocol.running import CommandRunner
 from twisted_smtpd.protocol.settings import Command, SharedSettings
-from twisted_smtpd.protocol.shortage import is_shortage, report_shortage
 from twisted_smtpd.protocol.states import (
     NEEDS_AUTH,
     NEEDS_HELO,
@@ -39,92 +35,28 @@ from twisted_smtpd.protocol.states import (
 from twisted_smtpd.protocol.timeouts import Timeouts
 from twisted_smtpd.protocol.tls import TLSLayer
 from twisted_smtpd.protocol.transcript import Transcript
-from twisted_smtpd.protocol.verdict import by_recipient
 from twisted_smtpd.protocol.xclient import ClientIdentity
-from twisted_smtpd.runtime.awaiting import CANCELLED, DONE, MISSING, NO_HOOK, HookExit, settle
+from twisted_smtpd.runtime.awaiting import CANCELLED, DONE
 from twisted_smtpd.runtime.connections import limited_address
-from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.session import Session
 from twisted_smtpd.wire.commands import parse_command
 from twisted_smtpd.wire.content import ContentReader
-from twisted_smtpd.wire.replies import AlreadySent, BadStatus, Reply, SMTPReplyError
+from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
-__all__ = ["TOOK_TOO_LONG", "Dispatch", "Status", "guarded", "syntax"]
-
-F = TypeVar("F", bound=Callable[..., Any])
-Status = str | Reply
-
-TOOK_TOO_LONG = Reply(451, "4.3.0", ("Processing took too long, try again later",))
-
-# What these hooks return is no status, or what they push is looked at elsewhere.
-_NO_STATUS = frozenset({"handle_AUTH", "handle_DISCONNECT", "handle_PROXY", "handle_STARTTLS"})
-# The hooks that may answer for each recipient.
-VERDICTS = frozenset({"handle_DATA", "handle_DATA_STREAM"})
-
-# A scanner sends these, or a browser that an attacker has made connect here.  Such a connection must not go on.
-HTTP_METHODS = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE"})
-
-
-def syntax(text: str, extended: str | None = None, when: str | None = None) -> Callable[[F], F]:
-    """Decorate an ``smtp_VERB`` method with what HELP says of it.
-
-    :param text: the command's syntax.
-    :param extended: what is added to it after EHLO.
-    :param when: the name of an attribute of the server; where that is false, HELP does not know the command.
-    """
-
-    def decorate(method: F) -> F:
-        method.__smtp_syntax__ = text  # type: ignore[attr-defined]
-        method.__smtp_syntax_extended__ = extended  # type: ignore[attr-defined]
-        method.__smtp_syntax_when__ = when  # type: ignore[attr-defined]
-        return method
-
-    return decorate
-
-
-def guarded(verb: str) -> Callable[[F], F]:
-    """Decorate an ``smtp_VERB`` method for which the table of states decides whether it may come.
-
-    Where a program calls it by its name, from a command of its own for example, the table is asked then.  A command
-    line does not come this way: its state has let it through already.
-    """
-
-    def decorate(method: F) -> F:
-        @wraps(method)
-        def call(connection: Dispatch, argument: str | None) -> Awaitable[None]:
-            return connection._settings.guarded[state_of(connection)][verb].method(connection, argument)
-
-        call.unguarded = method  # type: ignore[attr-defined]
-        return cast(F, call)
-
-    return decorate
+__all__ = ["Dispatch"]
 
 
 @implementer(IHandshakeListener)
-class Dispatch(Connection):
-    """Carries out command lines, and calls hooks; :class:`twisted_smtpd.smtp.SMTP` documents its arguments.
+class Dispatch(Hooks):
+    """Carries out command lines; :class:`twisted_smtpd.smtp.SMTP` documents its arguments.
 
-    :ivar session: what is known of the client.
-    :ivar envelope: the transaction.
     :ivar implicit_tls: what makes the TLS connection where TLS comes first; a factory may set it before the connection
         is made.
     """
 
-    # Each connection has its own options, too: a hook may change them.
     __slots__ = (
-        *(
-            "_accepted",
-            "_barrier",
-            "_calls",
-            "_commands",
-            "_held_together",
-            "_hook",
-            "_identity",
-            "_idle_commands",
-            "_met",
-        ),
-        *("_refusals", "_refused", "_surplus", "_tls", "_verb"),
-        *("envelope", "event_handler", "implicit_tls", "session"),
-        *(name for name in OPTIONS if name != "line_length_limit"),
+        *("_accepted", "_barrier", "_calls", "_commands", "_held_together", "_identity", "_idle_commands", "_met"),
+        *("_refusals", "_refused", "_surplus", "_tls", "_verb", "implicit_tls"),
     )
 
     #: The ESMTP extensions, in the order in which EHLO lists them.
@@ -148,45 +80,14 @@ class Dispatch(Connection):
     #: The command that has to come first, as a refusal names it.
     first_command = "HELO"
     default_ident = "ESMTP twisted-smtpd"
-    hostname: str
-    timeout: float
-    session_timeout: float
-    hook_timeout: float
-    min_data_rate: float
-    max_buffered: int
-    max_buffered_per_address: int | None
-    data_size_limit: int | None
-    enable_SMTPUTF8: bool
-    #: Read, and set, from the class by programs written for aiosmtpd; so it is no slot.
-    line_length_limit: int | None = DEFAULTS["line_length_limit"]
-    header_size_limit: int
-    header_line_limit: int
-    max_idle_commands: int
-    max_recipients: int
-    max_refusals: int
-    bare_newline: str
-    decode_data: bool
-    default_domain: str | None
-    ident: str
-    trace: bool
-    tls_context: Any
-    require_starttls: bool
-    auth_required: bool
-    auth_require_tls: bool
-
-    session: Session
-    envelope: Envelope
     _commands: dict[str, Command]
 
     def _share(self, settings: SharedSettings) -> None:
         """Begin with the settings that this connection shares with others."""
         runner = CommandRunner(self)
         body = Body(self, runner)
-        Connection.__init__(self, settings, runner, body)
-        # There is neither before a client has come.
-        self.session = self.envelope = self.loop = None  # type: ignore[assignment]
+        Hooks.__init__(self, settings, runner, body)
         self._verb = ""
-        self._hook = ""
         self._accepted = 0
         self._refused = 0
         self._surplus = 0
@@ -200,8 +101,6 @@ class Dispatch(Connection):
         self._tls: TLSLayer | None = None
         self._identity: ClientIdentity | None = None
         self.implicit_tls: IOpenSSLServerConnectionCreator | None = None
-        self.event_handler = settings.handler
-        assign_options(self, settings.own)
 
     @property
     def max_command_size_limit(self) -> int:
@@ -217,18 +116,6 @@ class Dispatch(Connection):
     def may_start_tls(self) -> bool:
         """Whether STARTTLS is possible: there is no TLS yet, and the transport has it."""
         return not self.session.tls and hasattr(self.transport, "startTLS")
-
-    @property
-    def __ident__(self) -> str:
-        return self.ident
-
-    @__ident__.setter
-    def __ident__(self, ident: str) -> None:
-        self.ident = ident
-
-    @property
-    def utf8_replies(self) -> bool:
-        return self.envelope.smtp_utf8
 
     # -- the connection's beginning and end ----------------------------------------------------------------------------
 
@@ -294,10 +181,6 @@ class Dispatch(Connection):
 
     # -- the session ---------------------------------------------------------------------------------------------------
 
-    def _begin_session(self) -> None:
-        self.session = self._create_session()
-        self.session.peer = self._peer()
-
     def turn_away(self, status: str) -> None:
         """Refuse a client before its greeting, and close.
 
@@ -316,14 +199,6 @@ class Dispatch(Connection):
     def _meet(self) -> None:
         self._met = True
         self._verb = ""
-
-    def _peer(self) -> Any:
-        address = self._peer_address
-        if isinstance(address, IPv4Address):
-            return (address.host, address.port)
-        if isinstance(address, IPv6Address):
-            return (address.host, address.port, address.flowInfo, address.scopeID)
-        return ""
 
     def _stands_for(self, peer: Any) -> str | None:
         self.session.peer = peer
@@ -431,7 +306,7 @@ class Dispatch(Connection):
             verb, argument = parse_command(line, commands)
             command = commands.get(verb)
             if command is None:
-                raise _unknown(verb, bool(self._hidden_lines))
+                raise unknown_command(verb, bool(self._hidden_lines))
             self._verb = verb
             if settings.call_limits is not None:
                 self._count_call(verb, settings.call_limits)
@@ -569,19 +444,11 @@ class Dispatch(Connection):
         # The state follows when the command is done; meanwhile no other one runs.
         self._barrier = barrier
 
-    def _create_session(self) -> Session:
-        """The session of a new connection; may be overridden."""
-        return Session(self.loop)
-
     def _renew_session(self) -> Session:
         before, self.session = self.session, self._create_session()
         self.session.inherit(before)
         self._set_rset_state()
         return self.session
-
-    def _create_envelope(self) -> Envelope:
-        """The envelope of a new transaction; may be overridden."""
-        return Envelope()
 
     def _set_post_data_state(self) -> None:
         """End the transaction."""
@@ -607,146 +474,3 @@ class Dispatch(Connection):
 
     def _refusal_sent(self, code: int, wire: bytes) -> None:
         report_refusal(self, code, wire)
-
-    # -- replies and hooks ---------------------------------------------------------------------------------------------
-
-    def _call_handler_hook(self, command: str, *arguments: Any) -> Awaitable[Any]:
-        """Call ``handle_COMMAND``, if the handler has it.
-
-        :returns: an awaitable of its status, or of ``MISSING``.
-        """
-        name = self._settings.hooks.get(command)
-        return NO_HOOK if name is None else self._run_hook(name, arguments)
-
-    async def _call_old_hook(self, name: str) -> None:
-        """Call ``ehlo_hook`` or ``rset_hook``, if the class has it; it may push lines."""
-        if name in self._settings.old_hooks:
-            await settle(getattr(self, name)(), self.loop)
-
-    async def _run_hook(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        self._hook = name
-        before = self._code
-        self._no_reply_yet()
-        try:
-            status = getattr(self.event_handler, name)(self, self.session, self.envelope, *arguments)
-            if type(status) is CoroutineType and self.loop is None:
-                status = await status
-            elif type(status) is not str:
-                status = await settle(status, self.loop)
-        except SMTPReplyError as error:
-            status = error.reply
-        except SystemExit as error:
-            raise HookExit from error
-        except (Exception, asyncio.CancelledError) as error:
-            if self._reads_chunks(name) or not self._answered_by(name) or self._gone:
-                raise
-            self.connections.counts.hook_failures += 1
-            if not (self._runner.timed_out and isinstance(error, CANCELLED)):
-                self._log_failure(error, name)
-            status = None
-        if self._body.chunked is not None and self._reads_chunks(name):
-            # The replies that were sent meanwhile are those to its chunks.
-            pass
-        elif not self._code:
-            self._no_reply_yet(before)
-        elif self._answered_by(name):
-            return self._already_sent(name, status)
-        if isinstance(status, str):
-            if "\n" in status or status[3:4] == "-":
-                # A returned status is complete: its last line must not announce another one, as a pushed one may.
-                return by_recipient(status, self._accepted) if name in VERDICTS else Reply.parse(status)
-        elif isinstance(status, bytes) and name not in _NO_STATUS:
-            return Reply.parse(status)
-        return status
-
-    def _reads_chunks(self, name: str) -> bool:
-        """Whether a hook reads a message whose chunks are not all there: it can't answer for it yet."""
-        message = self._body.chunked
-        return message is not None and not message.whole and name in VERDICTS
-
-    def _answered_by(self, name: str) -> bool:
-        """Whether a hook has pushed the reply itself, so that another one would be taken for the next command's."""
-        return self._replied and name not in _NO_STATUS and not self.closing
-
-    def _already_sent(self, name: str, status: Any) -> Any:
-        """What stands for the status of such a hook.
-
-        :param name: the hook.
-        :param status: what it returned, or the reply that it raised.
-        """
-        if status is not None:
-            fault = f"{name} has pushed a {self._code} reply; what it returned then is not sent"
-            HOOK_FAULT.tell(self, fault=fault)
-        return AlreadySent(self._code)
-
-    def _check_replied(self, method: str, result: Any) -> None:
-        """Check that a subclass's command has sent a reply; without one the client would wait for ever.
-
-        :param method: the command's name.
-        :param result: what it returned.
-        :raises BadStatus: if it has not.
-        """
-        if self._replied or self._code // 100 == 3 or self._needs_no_reply:
-            return
-        returned = "" if result is None else f", and returned {result!r:.80}"
-        raise BadStatus(f"{method} has sent no reply{returned}: a command sends it with `await self.push(status)`")
-
-    def _hook_overdue(self) -> None:
-        HOOK_SLOW.tell(self, hook=self._hook or self._verb, allowed=self.hook_timeout)
-
-    def _hook_stuck(self, seconds: float) -> None:
-        HOOK_STUCK.tell(self, seconds=seconds)
-
-    async def status_for(self, error: BaseException) -> Any:
-        """The status for a hook that failed."""
-        timed_out = self._runner.take_timed_out()
-        if isinstance(error, SMTPReplyError):
-            return error.reply
-        self.connections.counts.hook_failures += 1
-        if timed_out and isinstance(error, CANCELLED):
-            return TOOK_TOO_LONG
-        try:
-            # Complete, as above: a last line "451-" must not swallow the next reply.
-            return Reply.parse(await self.handle_exception(error))
-        except (Exception, SystemExit, asyncio.CancelledError) as broken:
-            self._log_failure(error)
-            if self._gone and isinstance(broken, CANCELLED):
-                raise
-            if broken is not error:
-                self._log_failure(broken, "handle_exception")
-            return Reply(500, "5.3.0", (f"Internal error (session {self.session.id})",))
-
-    async def handle_exception(self, error: BaseException) -> Status:
-        """The status for a command that failed; may be overridden.
-
-        The error's text is only logged: it may hold a password.
-
-        :param error: what was raised.
-        """
-        if hasattr(self.event_handler, "handle_exception") and not self._gone:
-            status = await settle(self.event_handler.handle_exception(error), self.loop)
-            if status is not MISSING:
-                return status  # type: ignore[no-any-return]
-        if not is_shortage(error):
-            self._log_failure(error)
-        elif (reply := report_shortage(error, self._verb, self)) is not None:
-            return reply
-        # RFC 4954 section 6: 454 is what AUTH has for it.
-        code, enhanced = (454, "4.7.0") if self._verb == "AUTH" else (451, "4.3.0")
-        return Reply(code, enhanced, (f"Local error in processing, try again later (session {self.session.id})",))
-
-    def _log_failure(self, error: BaseException, what: str | None = None) -> None:
-        HOOK_FAILED.tell_failure(self, Failure(error), what=what or self._verb)
-
-
-def _unknown(verb: str, hidden: bool) -> SMTPReplyError:
-    """The refusal of an unknown command.
-
-    :param hidden: whether it may be a password, which must not be in the reply, since that is in the log.
-    """
-    if verb in HTTP_METHODS:
-        return SMTPReplyError(521, "5.5.1", "This is a mail server, it does not speak HTTP")
-    if verb == "BDAT":
-        # Nothing reads its chunk, which would run as commands.
-        return SMTPReplyError(521, "5.5.1", "CHUNKING is not offered here, closing the connection")
-    return SMTPReplyError(500, "5.5.1", "Command not recognized" if hidden else f"Command {verb[:32]} not recognized")

@@ -17,7 +17,8 @@ from twisted.python.failure import Failure
 from twisted_smtpd.logs.events import HOOK_FAILED
 from twisted_smtpd.protocol.body import LARGE
 from twisted_smtpd.protocol.counting import PUT_OFF, refused
-from twisted_smtpd.protocol.dispatch import TOOK_TOO_LONG, Dispatch, Status
+from twisted_smtpd.protocol.dispatch import Dispatch
+from twisted_smtpd.protocol.hooks import TOOK_TOO_LONG, Status
 from twisted_smtpd.protocol.reporting import report_message
 from twisted_smtpd.protocol.settings import ParameterCheck, ignore
 from twisted_smtpd.protocol.verdict import each_status, gathered, is_many, one_for_all
