@@ -1,6 +1,7 @@
-"""Run testssl.sh against a real server: STARTTLS and TLS from the start, with an RSA and with an ECDSA certificate.
+"""Run testssl.sh against a real server: STARTTLS and TLS from the start, with an RSA and with an ECDSA certificate, and
+with either library for TLS.
 
-    python scripts/testssl_check.py [rsa] [ecdsa]
+    python scripts/testssl_check.py [rsa] [ecdsa] [ssl] [pyopenssl]
 
 The certificates are signed by an authority made for the occasion, which testssl.sh is told to trust.  Everything
 happens on the loopback: nothing is looked up or fetched.  Findings worse than INFO are printed.  The exit status is 1
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import shutil
@@ -30,6 +32,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 HOME = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HOME))
+
+from twisted_smtpd.auth.passwords import set_password  # noqa: E402
+
 LIMIT = 900  # seconds, for one run of testssl.sh
 MISSING = 77
 GOOD = ("OK", "INFO", "DEBUG")
@@ -40,6 +46,7 @@ OF_THE_TOOL = {
     "sessionresumption_ticket": "openssl s_client may hang up before it has read the tickets that TLS 1.3 sends last",
 }
 
+KINDS, LIBRARIES = ("rsa", "ecdsa"), {"ssl": "the standard library", "pyopenssl": "pyOpenSSL"}
 PROGRAMS = ("testssl", "testssl.sh")
 Key = Any
 
@@ -94,10 +101,14 @@ def write_certificates(folder: Path, kind: str) -> None:
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[tuple[int, int]]:
+def serving(folder: Path, library: str) -> Iterator[tuple[int, int]]:
     """The server as the command line makes it; its ports for STARTTLS and for TLS from the start."""
-    command = [sys.executable, "-m", "twisted", "--log-format=text", "smtpd", "-c", "sink", "--hostname=localhost"]
-    command += ["--tlscert=server.pem", "-l", "127.0.0.1:0", "--listen-tls", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "twisted", "--log-format=text", "--log-level=debug", "smtpd", "-c", "sink"]
+    command += ["--hostname=localhost", "--tlscert=server.pem", "-l", "127.0.0.1:0", "--listen-tls", "127.0.0.1:0"]
+    if library == "pyopenssl":
+        # Channel binding needs it.
+        set_password(folder / "users", "user", "secret", scram=True)
+        command += ["--auth-file", "users"]
     path = os.pathsep.join(filter(None, (str(HOME), os.environ.get("PYTHONPATH"))))
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
@@ -154,23 +165,28 @@ def judge(label: str, findings: list[dict[str, str]]) -> bool:
     return good
 
 
-def main(kinds: list[str]) -> int:
+def main(wanted: list[str]) -> int:
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         print("testssl.sh is not installed")
         return MISSING
     outcome = []
-    for kind in kinds or ["rsa", "ecdsa"]:
+    chosen = [kind for kind in KINDS if kind in wanted] or KINDS
+    for kind, library in itertools.product(chosen, [name for name in LIBRARIES if name in wanted] or LIBRARIES):
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
             write_certificates(folder, kind)
-            with serving(folder) as (clear, secure), ThreadPoolExecutor() as pool:
+            with serving(folder, library) as (clear, secure), ThreadPoolExecutor() as pool:
                 runs = {
-                    f"{kind} STARTTLS": pool.submit(examine, program, folder, "starttls", clear, "--starttls=smtp"),
-                    f"{kind} implicit TLS": pool.submit(examine, program, folder, "implicit", secure),
+                    "STARTTLS": pool.submit(examine, program, folder, "starttls", clear, "--starttls=smtp"),
+                    "implicit TLS": pool.submit(examine, program, folder, "implicit", secure),
                 }
-                outcome += [judge(label, run.result()) for label, run in runs.items()]
-            if "Traceback" in (folder / "log").read_text():
+                outcome += [judge(f"{kind} {library} {label}", run.result()) for label, run in runs.items()]
+            log = (folder / "log").read_text()
+            if f" by {LIBRARIES[library]}" not in log:
+                print(f"FAIL {library} was not used")
+                outcome.append(False)
+            if "Traceback" in log:
                 print("FAIL the server's log has a traceback")
                 outcome.append(False)
     return 0 if all(outcome) else 1

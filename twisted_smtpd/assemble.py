@@ -100,6 +100,9 @@ class Settings(SharedSettings):
         self.security = Security(values, self.hooks)
         self.mechanisms = mechanism_table(cls, handler, values, self.hooks)
         self.binds_channels = any(name.endswith("-PLUS") for name in self.mechanisms)
+        for creator in (self.security.starttls, self.security.implicit):
+            if (choose := getattr(creator, "choose_engine", None)) is not None:
+                choose(self.binds_channels)
         self.extensions, disabled = _chosen_extensions(cls, self)
         self.ehlo_state = _state_getter(self.extensions)
         self.ehlo_responses: dict[Hashable, str] = {}

@@ -78,6 +78,10 @@ class SSLHandshakeTests(_OnSockets, test_tls.HandshakeTests):
     pass
 
 
+class SSLReloadTests(_OnSockets, test_tls.ReloadTests):
+    pass
+
+
 class SSLImplicitTests(_OnSockets, test_tls_implicit.ImplicitTLSTests):
     pass
 
@@ -87,6 +91,10 @@ class PyOpenSSLStartTLSTests(_WithPyOpenSSL, test_tls.StartTLSTests):
 
 
 class PyOpenSSLHandshakeTests(_WithPyOpenSSL, test_tls.HandshakeTests):
+    pass
+
+
+class PyOpenSSLReloadTests(_WithPyOpenSSL, test_tls.ReloadTests):
     pass
 
 
@@ -110,7 +118,12 @@ class ChoiceTests(SecureTestCase):
         peer = self.secured(**options)
         self.assertIsInstance(peer.transport.protocol, transport.TLSTransport)
         handle: Any = peer.protocol.transport
-        return type(handle.getHandle()).__name__
+        name = type(handle.getHandle()).__name__
+        by_ssl = name == "SSLObjectConnection"
+        self.assertEqual(peer.protocol.session.ssl.library, "ssl" if by_ssl else "pyOpenSSL")
+        self.assertEqual(len(self.logged("by the standard library" if by_ssl else "by pyOpenSSL")), 1)
+        self.assertEqual(len(self.logged(" by ")), 1)
+        return name
 
     def test_the_standard_library_where_it_can_do_it(self) -> None:
         self.assertEqual(self.engine(), "SSLObjectConnection")

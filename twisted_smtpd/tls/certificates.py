@@ -150,7 +150,7 @@ class _Certificates(OwnCreator):
         self._policy = policy
         self._loaded: Sequence[Credentials] = ()
         self._authorities: Sequence[x509.Certificate] = ()
-        self._by_ssl = self._needs_openssl = False
+        self._by_ssl = self._needs_openssl = self._chosen = False
 
     def choose_engine(self, exporter: bool) -> None:
         """See :class:`~twisted_smtpd.tls.engine.OwnCreator`.
@@ -160,9 +160,14 @@ class _Certificates(OwnCreator):
         """
         self._needs_openssl = self._needs_openssl or exporter
         by_ssl = not (self._needs_openssl or self._authorities)
+        if by_ssl == self._by_ssl and self._chosen:
+            return
+        self._chosen = True
         if by_ssl != self._by_ssl:
             self._by_ssl = by_ssl
             self._contexts = self._made_of(self._loaded, self._authorities)
+        name = "the standard library" if isinstance(self._contexts, SSLContexts) else "pyOpenSSL"
+        _log.debug("TLS with {certificates} by {engine}", certificates=self._loaded[0].source, engine=name)
 
     def _made_of(
         self, loaded: Sequence[Credentials], authorities: Sequence[x509.Certificate]
@@ -174,8 +179,6 @@ class _Certificates(OwnCreator):
             except TLSConfigurationError as error:
                 # Another OpenSSL than pyOpenSSL's, which may know other ciphers and keys.
                 _log.info("the standard library's TLS can't be used: {reason}", reason=str(error))
-        name = "pyOpenSSL" if contexts is None else "the standard library"
-        _log.debug("TLS with {certificates} by {engine}", certificates=loaded[0].source, engine=name)
         self._loaded, self._authorities = loaded, authorities
         return _Contexts(loaded, self._policy, authorities) if contexts is None else contexts
 

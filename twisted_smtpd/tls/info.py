@@ -41,6 +41,7 @@ class TLSInfo(Mapping[str, Any]):
     :ivar peer_verified: whether the client's certificate was verified.  With a context of the user's own, that
         context's rules decide: with a verification callback that accepts everything, every certificate counts as
         verified.
+    :ivar library: whose TLS it is: ``ssl`` (the standard library's) or ``pyOpenSSL``.
     """
 
     version: str
@@ -50,6 +51,7 @@ class TLSInfo(Mapping[str, Any]):
     alpn: str | None = None
     peer_certificate: bytes | None = field(default=None, repr=False)
     peer_verified: bool = False
+    library: str = "pyOpenSSL"
     _extra: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __getitem__(self, key: str) -> Any:
@@ -96,8 +98,10 @@ def describe(transport: object) -> TLSInfo:
     name = _text(connection.get_servername())
     certificate = connection.get_peer_certificate()
     der = None if certificate is None else crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+    library = "pyOpenSSL"
     extra: dict[str, Any] = {"cipher": (cipher, version, bits), "compression": None}
     if isinstance(connection, SSLObjectConnection):
+        library = "ssl"
         sslobject = connection.get_ssl_object()
         extra["compression"] = sslobject.compression()
         extra["peercert"] = sslobject.getpeercert()
@@ -111,6 +115,7 @@ def describe(transport: object) -> TLSInfo:
         alpn=_text(connection.get_alpn_proto_negotiated()),
         peer_certificate=der,
         peer_verified=der is not None and _verified(connection),
+        library=library,
         _extra=extra,
     )
 
