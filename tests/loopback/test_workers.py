@@ -61,7 +61,7 @@ class WorkersTests(ServerCase):
         for _ in range(2000):
             with urllib.request.urlopen(self.page, timeout=LIMIT) as page:
                 text: str = page.read().decode()
-            if len(re.findall(r"^smtpd_worker_up\{.*\} 1$", text, re.MULTILINE)) == count:
+            if len(re.findall(r"^smtpd_worker_up\{.*\} 1(\.0)?$", text, re.MULTILINE)) == count:
                 return text
             select.select([], [], [], 0.01)
         raise AssertionError(text)
