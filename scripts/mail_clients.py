@@ -2,8 +2,9 @@
 
 ``python scripts/mail_clients.py`` (as root: Exim and Postfix want it) starts ``twisted-smtpd`` with the handler below,
 and sends to it with each client that is installed: attachments, 8-bit text, parameters of DSN, UTF-8 addresses; and
-with a client of its own binary messages in random chunks (RFC 3030).  It prints what arrived, with the command that
-carried the content.  Exits with 1 if anything is different; with 77 if no client is installed.
+with a client of its own binary messages in random chunks (RFC 3030).  ``Proxy`` hands the same messages on.  It prints
+what arrived, with the command that carried the content.  Exits with 1 if anything is different; with 77 if no client is
+installed.
 
 Exim is taken from ``$EXIM``, ``$PATH`` or ``/usr/sbin``; PHPMailer from where Debian's ``libphp-phpmailer`` has it, or
 from ``$PHPMAILER``, a folder with its ``src``.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -165,13 +167,13 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[Server]:
+def serving(folder: Path, *handler: str) -> Iterator[Server]:
     """A server, whose messages and log are in a folder."""
     path = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "NOTES": str(folder / "notes")}
-    command = [sys.executable, "-m", "twisted_smtpd", "--trace", "-l", "127.0.0.1:0", "-c", "mail_clients.Notes"]
+    command = [sys.executable, "-m", "twisted_smtpd", "--trace", "-l", "127.0.0.1:0", "--size", "0", "-c", *handler]
     with open(folder / "trace", "wb") as log:
-        process = subprocess.Popen([*command, "--size", "0"], cwd=HERE, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=HERE, env=environment, stdout=log, stderr=log)
     try:
         found = wait_for("server", lambda: re.search(r"listens on 127.0.0.1:(\d+)", (folder / "trace").read_text()))
         yield Server(folder, int(found[1]))
@@ -299,6 +301,26 @@ class Relay(Postfix):
         shutil.chown(folder / "data", "postfix")
 
 
+def say(port: int, dialog: bytes) -> None:
+    """Have a relay take a message over SMTP."""
+    with smtplib.SMTP("127.0.0.1", port, timeout=WAIT) as client:
+        client.ehlo("client.example")
+        assert client.sock is not None
+        client.sock.sendall(dialog)
+        for _ in range(4):
+            code, text = client.getreply()
+            if code not in (250, 354):
+                raise SystemExit(f"FAILED: {code} {text!r}")
+
+
+def try_proxy(name: str, port: int, server: Server, folder: Path) -> bool:
+    """Our own Proxy sends BDAT to a next host that has CHUNKING, as Postfix and we have."""
+    place = folder / f"proxy-{port}"
+    place.mkdir()
+    with serving(place, "proxy", f"127.0.0.1:{port}") as proxy:
+        return relayed(name, server, functools.partial(say, proxy.port))
+
+
 def try_postfix(postfix: str, server: Server, folder: Path) -> bool:
     """Postfix takes the messages over SMTP."""
     version = subprocess.run(["postconf", "-h", "mail_version"], capture_output=True, text=True).stdout.strip()
@@ -306,17 +328,8 @@ def try_postfix(postfix: str, server: Server, folder: Path) -> bool:
     relay = Relay(folder / "postfix", server.port)
     relay.run("postfix", "start")
     try:
-
-        def say(dialog: bytes) -> None:
-            with smtplib.SMTP("127.0.0.1", relay.port, timeout=WAIT) as client:
-                client.ehlo("client.example")
-                client.sock.sendall(dialog)
-                for _ in range(4):
-                    code, text = client.getreply()
-                    if code not in (250, 354):
-                        raise SystemExit(f"FAILED: Postfix: {code} {text!r}")
-
-        return relayed("Postfix", server, say)
+        good = relayed("Postfix", server, functools.partial(say, relay.port))
+        return good & try_proxy("Proxy, then Postfix", relay.port, server, folder)
     finally:
         relay.run("postfix", "stop")
 
@@ -391,9 +404,11 @@ def main() -> int:
         folder = Path(name)
         # The processes of Exim and Postfix are not root.
         folder.chmod(0o755)
-        with serving(folder) as server:
+        with serving(folder, "mail_clients.Notes") as server:
             good = [attempt(tool, server, folder) for tool, attempt in tools if tool]
             good.append(try_binary(server))
+            print("twisted-smtpd's Proxy")
+            good.append(try_proxy("Proxy", server.port, server, folder))
     print("all is well" if all(good) else "FAILED")
     return 0 if all(good) else 1
 
