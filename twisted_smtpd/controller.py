@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import socket
 import threading
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from twisted_smtpd.auth.offer import warn_of_no_tls
 from twisted_smtpd.logs import bridge
 from twisted_smtpd.options.table import DEFAULTS
 from twisted_smtpd.runtime.host_name import own_name
 from twisted_smtpd.runtime.lifecycle import STOP_TIMEOUT, has_life
-from twisted_smtpd.runtime.listening import NO_SUCH_FAMILY, Binding, RunningServer, bind_inet, bind_unix
+from twisted_smtpd.runtime.listening import Binding, RunningServer, bind_inet, bind_unix
+from twisted_smtpd.runtime.localhost import IP6_IS, LOOPBACK, get_localhost
 from twisted_smtpd.runtime.lost_overrides import OF_CONTROLLERS, warn_of_lost_overrides
 from twisted_smtpd.runtime.reactors import (
+    HasToWait,
     LoopThread,
     acquire,
+    at_once,
     call_in,
     in_thread_of,
     is_running,
     reactor_here,
+    refuse_in_thread_of,
     release,
     run_on,
     running_loop,
@@ -59,33 +60,6 @@ __all__ = [
 
 #: Seconds that :meth:`BaseThreadedController.start` may take.
 DEFAULT_READY_TIMEOUT = 5.0
-
-LOOPBACK = ("127.0.0.1", "::1")
-
-
-class IP6_IS:
-    """What binding to ``::1`` may fail with, and what that says about IPv6 on this machine."""
-
-    NO: ClassVar[set[int]] = set(NO_SUCH_FAMILY)
-    YES: ClassVar[set[int]] = {errno.EADDRINUSE}
-
-
-def get_localhost() -> str:
-    """The address of the loopback interface: ``::1`` where there is IPv6, else ``127.0.0.1``.
-
-    :raises OSError: if it can't be found out.
-    """
-    if not socket.has_ipv6:
-        return "127.0.0.1"
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError as error:
-        if error.errno in IP6_IS.NO:
-            return "127.0.0.1"
-        if error.errno not in IP6_IS.YES:
-            raise
-    return "::1"
 
 
 class BaseController:
@@ -191,7 +165,7 @@ class BaseController:
             server, bindings = self._bound_server(reactor)
             try:
                 run(lambda: server.start(bindings, self._options))
-            except (TimeoutError, _HasToWait):
+            except (TimeoutError, HasToWait):
                 # It may yet start: then it finds no place to listen on.
                 for binding in bindings:
                     binding.close()
@@ -316,7 +290,7 @@ class BaseThreadedController(BaseController):
     def _running_reactor(self) -> Any:
         if self._given_loop is None or self._given_loop is shared.loop:
             reactor = shared.reactor(self.ready_timeout)
-            _refuse_in_thread_of(reactor, "start", "listen")
+            refuse_in_thread_of(reactor, "start", "listen")
             return reactor
         if self._given_loop.is_running():
             raise RuntimeError("the loop is running already: use an UnthreadedController, or await listen()")
@@ -337,7 +311,7 @@ class BaseThreadedController(BaseController):
         if server is None and not (no_assert or self._start_failed):
             raise AssertionError("SMTP daemon not running")
         if server is not None:
-            _refuse_in_thread_of(server.reactor, "stop", "close")
+            refuse_in_thread_of(server.reactor, "stop", "close")
         self._start_failed = False
         try:
             if server is not None:
@@ -363,30 +337,6 @@ class BaseThreadedController(BaseController):
 
     def __exit__(self, *_: object) -> None:
         self.stop(no_assert=True)
-
-
-def _refuse_in_thread_of(reactor: Any, name: str, instead: str) -> None:
-    if in_thread_of(reactor):
-        raise RuntimeError(f"{name}() would wait for the thread it is called in: use `await controller.{instead}()`")
-
-
-class _HasToWait(RuntimeError):
-    """A start that is waited for in the thread in which it would go on."""
-
-
-def _at_once(function: Callable[[], Deferred[None]]) -> None:
-    """Call a function that does not wait.
-
-    :raises _HasToWait: if it does.
-    :raises Exception: whatever it fails with.
-    """
-    failures: list[Failure] = []
-    starting = function()
-    if not starting.called:
-        raise _HasToWait("the handler's start() has to wait: use `await controller.listen()` in a running loop")
-    starting.addErrback(failures.append)
-    if failures:
-        failures[0].raiseException()
 
 
 class BaseUnthreadedController(BaseController):
@@ -432,7 +382,7 @@ class BaseUnthreadedController(BaseController):
         elif has_life(self.handler) and not loop.is_running():
             self._open(reactor, lambda function: run_on(loop, function, DEFAULT_READY_TIMEOUT))
         else:
-            self._open(reactor, _at_once)
+            self._open(reactor, at_once)
         self.ended.clear()
 
     async def finalize(self) -> None:

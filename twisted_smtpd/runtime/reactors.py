@@ -38,9 +38,11 @@ from twisted_smtpd.runtime.twisted_private import (
 )
 
 __all__ = [
+    "HasToWait",
     "LoopReactor",
     "LoopThread",
     "acquire",
+    "at_once",
     "call_in",
     "global_reactor",
     "in_thread",
@@ -48,6 +50,7 @@ __all__ = [
     "is_running",
     "loop_of",
     "reactor_here",
+    "refuse_in_thread_of",
     "release",
     "run_on",
     "running_loop",
@@ -303,6 +306,36 @@ def run_on(loop: asyncio.AbstractEventLoop, function: Callable[[], Any], timeout
         return loop.run_until_complete(call())
     except asyncio.TimeoutError as error:
         raise TimeoutError(str(error) or f"not done within {timeout:g} s") from None
+
+
+def refuse_in_thread_of(reactor: Any, name: str, instead: str) -> None:
+    """Refuse to wait in the thread of a reactor for that reactor.
+
+    :param name: the controller's method that would wait.
+    :param instead: the one to use there.
+    :raises RuntimeError: in that thread.
+    """
+    if in_thread_of(reactor):
+        raise RuntimeError(f"{name}() would wait for the thread it is called in: use `await controller.{instead}()`")
+
+
+class HasToWait(RuntimeError):
+    """A start that is waited for in the thread in which it would go on."""
+
+
+def at_once(function: Callable[[], Deferred[None]]) -> None:
+    """Call a function that does not wait.
+
+    :raises HasToWait: if it does.
+    :raises Exception: whatever it fails with.
+    """
+    failures: list[Failure] = []
+    starting = function()
+    if not starting.called:
+        raise HasToWait("the handler's start() has to wait: use `await controller.listen()` in a running loop")
+    starting.addErrback(failures.append)
+    if failures:
+        failures[0].raiseException()
 
 
 def refuse_patched_threads() -> None:
