@@ -18,8 +18,9 @@ from twisted_smtpd.auth.results import (
 )
 from twisted_smtpd.auth.view import Mechanism, Response
 from twisted_smtpd.extensions import EXTENSIONS
+from twisted_smtpd.options.limits import MIB
 from twisted_smtpd.options.reference import with_parameters
-from twisted_smtpd.options.table import MIB, SMTPOptions
+from twisted_smtpd.options.table import SMTPOptions
 from twisted_smtpd.protocol.chunking import bdat
 from twisted_smtpd.protocol.commands import guarded, syntax
 from twisted_smtpd.protocol.counting import refused
