@@ -90,6 +90,6 @@ class EqualLinesTests(SynchronousTestCase):
     def test_those_of_base64_are_not_looked_at_one_by_one(self) -> None:
         """Else what is tested above would be something else."""
         looked_at = []
-        with patch.object(content, "_has_bare_newline", lambda piece: looked_at.append(piece)):
+        with patch.object(content, "has_bare_newline", lambda piece: looked_at.append(piece)):
             read_data([HEADER + LINE * 1000 + b"x\r\n--end--" + END])
         self.assertLess(sum(map(len, looked_at)), 400)

@@ -18,7 +18,8 @@ from tests.support.content_model import (
     read_data,
     splits,
 )
-from twisted_smtpd.wire.content import ChunkReader, DotReader, normalize
+from twisted_smtpd.wire.content import ChunkReader, DotReader
+from twisted_smtpd.wire.line_ends import normalize
 
 NULLMAILER = b"Subject: a\r\r\nFrom: b@c\r\r\n\r\r\nhi\r\r\n.\r\n"
 

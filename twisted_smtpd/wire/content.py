@@ -15,10 +15,11 @@ import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from io import IncrementalNewlineDecoder
 from typing import ClassVar
 
-__all__ = ["ChunkReader", "ContentReader", "DotReader", "normalize"]
+from twisted_smtpd.wire.line_ends import find_equal_lines, has_bare_newline, normalize
+
+__all__ = ["ChunkReader", "ContentReader", "DotReader"]
 
 _CRLF = b"\r\n"
 _CR = b"\r"
@@ -32,9 +33,8 @@ _UNDECIDED = tuple(_END_OF_DATA[:length] for length in (4, 3, 2, 1))
 
 _BARE_NEWLINE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
-# For smaller pieces, and for shorter lines, the search for lines of equal length costs more than it saves.
+# For smaller pieces the search for lines of equal length costs more than it saves.
 _LARGE = 16384
-_EQUAL_LINE = 16
 
 # Pieces shorter than _SMALL are joined until they have _GATHERED octets.  Otherwise a client that sends one octet at a
 # time would make the server hold an object for each octet.
@@ -49,67 +49,6 @@ _UNLIMITED = sys.maxsize
 _NO_HEADER_LINE = re.compile(rb"^(?![!-9;-~]+[ \t]*:|[ \t])", re.MULTILINE)
 # The shortest header line, with its CRLF.
 _SHORTEST = len(b"a:\r\n")
-
-
-def _has_bare_newline(piece: bytes) -> bool:
-    """Whether there is a CR or LF that is not part of a CRLF."""
-    # The decoder notes which kinds of line end it saw: one pass in C, faster than counting or translate().
-    decoder = IncrementalNewlineDecoder(None, False)
-    decoder.decode(piece.decode("latin-1"), True)
-    return decoder.newlines not in (None, "\r\n")
-
-
-def _find_equal_lines(piece: bytes) -> tuple[int, int, int]:
-    """Find lines of equal length (as in base64) at the start of a piece or in its middle.
-
-    For such lines it takes a fraction of the time of :func:`_has_bare_newline` to make sure that each ends with CRLF
-    and has no other CR or LF: every n-th octet is a CR, the one after it a LF, and the remaining octets have neither.
-
-    :returns: where the lines start (behind a CRLF) and stop, and the length of each with its CRLF; zeros if no such
-        lines were found.
-    """
-    nothing = 0, 0, 0
-    for end in piece.find(b"\n"), piece.find(b"\n", len(piece) // 2):
-        length = piece.find(b"\n", end + 1) - end
-        if end > 0 and length >= _EQUAL_LINE and piece.find(b"\n", end + length + 1) == end + 2 * length:
-            break
-    else:
-        return nothing
-    behind = min(_run(piece[end::-length], b"\n"), _run(piece[end - 1 :: -length], b"\r"))
-    ahead = min(_run(piece[end::length], b"\n"), _run(piece[end - 1 :: length], b"\r"))
-    count = behind + ahead - 2
-    if count < 1:
-        return nothing
-    start = end + 1 - (behind - 1) * length
-    stop = start + count * length
-    inside = bytearray(memoryview(piece)[start:stop])
-    inside[length - 1 :: length] = inside[length - 2 :: length] = bytes(count)
-    return nothing if b"\r" in inside or b"\n" in inside else (start, stop, length)
-
-
-def _run(octets: bytes, octet: bytes) -> int:
-    """How many times an octet is repeated at the start."""
-    size = len(octets)
-    # Stripping takes thirty times as long as comparing.
-    return size if octets == octet * size else size - len(octets.lstrip(octet))
-
-
-def normalize(piece: bytes) -> bytes:
-    """Make a CRLF of each line end, and a blank of each other CR.
-
-    A line ends with a LF; the CRs before it belong to its end.  A blank is what Postfix makes of a CR, too: a line end
-    would start another header line, which the client's own server has not seen as one.
-    """
-    piece = piece.replace(_CRLF, _LF)
-    if _CR in piece:
-        # Some clients send CR CR LF, so mostly this is done with one more step.  Many CRs before one LF are taken away
-        # by halves, so that no content takes more than a few steps.
-        if _CRLF in (piece := piece.replace(_CRLF, _LF)):
-            run = 1 << len(piece).bit_length()
-            while run := run >> 1:
-                piece = piece.replace(_CR * run + _LF, _LF)
-        piece = piece.replace(_CR, b" ")
-    return piece.replace(_LF, _CRLF)
 
 
 def _find_end_of_data(data: bytes) -> tuple[int, bool]:
@@ -273,7 +212,7 @@ class ContentReader(ABC):
             self._keep(piece)
             return
         error = None
-        if self._textual and (self._crs or _has_bare_newline(piece)):
+        if self._textual and (self._crs or has_bare_newline(piece)):
             if self._limits.normalizing:
                 piece = self._normalize(piece)
             else:
@@ -344,11 +283,11 @@ class ContentReader(ABC):
         """Whether a piece has no violation, if that can be found out fast because most lines have the same length."""
         if not self._textual or self._crs or self.size + len(piece) > self._limits.size:
             return False
-        start, stop, length = _find_equal_lines(piece)
+        start, stop, length = find_equal_lines(piece)
         if stop - start < len(piece) // 2:
             return False
         head, tail = piece[:start], piece[stop:]
-        if _has_bare_newline(head + tail):
+        if has_bare_newline(head + tail):
             return False
         if not self._limits.line_length:
             return True
@@ -461,7 +400,7 @@ class DotReader(ContentReader):
         if dot >= 0 and data.rfind(_LINE_DOT, 0, dot + 1) >= 0:
             return None
         content = data[:size]
-        if _has_bare_newline(content):
+        if has_bare_newline(content):
             return None
         self.size = size
         self._chunks.append(content)

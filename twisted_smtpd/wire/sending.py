@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from twisted_smtpd.wire.content import normalize
+from twisted_smtpd.wire.line_ends import normalize
 from twisted_smtpd.wire.replies import Reply
 from twisted_smtpd.wire.slices import slices
 
