@@ -27,7 +27,7 @@ from twisted_smtpd.controller import (
     get_localhost,
 )
 from twisted_smtpd.factory import SMTPFactory
-from twisted_smtpd.runtime import listening, reactors
+from twisted_smtpd.runtime import listening, localhost, reactors
 from twisted_smtpd.runtime.listening import RunningServer, bind_inet, bind_unix
 from twisted_smtpd.smtp import SMTP
 
@@ -98,7 +98,7 @@ class LocalhostTests(SynchronousTestCase):
             if error is not None:
                 raise error
 
-        self.patch(controllers.socket, "socket", type("Socket", (socket.socket,), {"bind": bind}))
+        self.patch(localhost.socket, "socket", type("Socket", (socket.socket,), {"bind": bind}))
 
     def test_ipv6_where_it_can_be_bound_or_is_in_use(self) -> None:
         for error in (None, OSError(errno.EADDRINUSE, "in use")):
@@ -109,7 +109,7 @@ class LocalhostTests(SynchronousTestCase):
         for code in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
             self.bind(OSError(code, "no"))
             self.assertEqual(get_localhost(), "127.0.0.1")
-        self.patch(controllers.socket, "has_ipv6", False)
+        self.patch(localhost.socket, "has_ipv6", False)
         self.assertEqual(get_localhost(), "127.0.0.1")
 
     def test_other_errors_are_raised(self) -> None:
