@@ -174,7 +174,7 @@ def requests(path: str) -> None:
 LETTER = "Subject: A letter\r\n\r\n" + ("Twenty words or so in a line that says nothing much at all, really.\r\n" * 58)
 
 
-def receiving(folder: str, number: int = 20_000) -> None:
+def receiving(folder: str, number: int = 10_000) -> None:
     """How many messages a second are received and kept, on one core."""
     if shutil.which("smtp-source") is None:
         print("smtp-source is not there: receiving is not measured")

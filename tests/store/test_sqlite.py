@@ -12,8 +12,8 @@ from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import TestCase
 
 from tests.store.contract import StoreContract, StoreTests, new, synchronous
-from twisted_smtpd.runtime.database import DatabaseError, DatabaseInUse
-from twisted_smtpd.store import Counts, Matching
+from twisted_smtpd.runtime.database import DatabaseClosed, DatabaseError, DatabaseInUse
+from twisted_smtpd.store import Counts, Matching, NewMessage, SessionFacts
 from twisted_smtpd.store.sqlite import SQLiteStore
 
 
@@ -108,6 +108,8 @@ class FileTests(_SQLiteCase):
         self.store = await self.make(max_messages=700)
         added = await gatherResults([self.store.add(new(f"Number {n}")) for n in range(1500)])
         self.assertEqual([one.id for one in added], list(range(1, 1501)))
+        self.assertLessEqual(await self.do("count", Matching()), 770)
+        await self.do("purge")
         self.assertEqual(await self.do("ids", Matching()), list(range(801, 1501)))
         self.assertEqual((await self.do("counts"), self.store.dropped), (Counts(700, 700, 0), 800))
         self.assertEqual(await self.do("mark", range(1, 1501), True), 700)
@@ -132,6 +134,34 @@ class FileTests(_SQLiteCase):
         self.assertEqual(await self.found(after=10**30), [])
         self.assertEqual(await self.found(before=10**30), [1])
         self.assertEqual(await self.do("get", 10**30), None)
+
+
+class ArrivalTests(_SQLiteCase):
+    @synchronous
+    async def test_one_that_can_not_be_written_does_not_undo_the_others(self) -> None:
+        self.store = await self.make()
+        wrong = NewMessage(_Strange(), "", (), (), SessionFacts("1"))
+        adding = [self.store.add(one) for one in (new("One"), wrong, new("Two"))]
+        results = [await one.addErrback(lambda failure: failure.value) for one in adding]
+        self.assertIsInstance(results[1], sqlite3.Error)
+        self.assertEqual([stored.message.subject for stored in await self.do("find", Matching())], ["One", "Two"])
+        self.assertEqual((await self.do("counts")).total, 2)
+
+    @synchronous
+    async def test_after_the_end_nothing_is_taken(self) -> None:
+        self.store = await self.make()
+        adding = [self.store.add(new()) for _ in range(3)]
+        await self.store.close()
+        self.assertEqual([self.successResultOf(one).id for one in adding], [1, 2, 3])
+        for _ in range(2):
+            self.failureResultOf(self.store.add(new()), DatabaseClosed)
+
+
+class _Strange(bytes):
+    """Octets that SQLite does not take."""
+
+    def __conform__(self, protocol: object) -> object:
+        return object()
 
 
 class IndexTests(_SQLiteCase):

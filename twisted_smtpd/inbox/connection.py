@@ -11,9 +11,11 @@ from twisted.python.failure import Failure
 
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.session import Envelope, Recipient, Session
+from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.testing.failures import Failures
-from twisted_smtpd.testing.protocol import SMTPDouble
+from twisted_smtpd.testing.protocol import SMTPDouble, WatchedContent
 from twisted_smtpd.testing.transcript import Transcript
+from twisted_smtpd.testing.wire import Wire
 
 __all__ = ["InboxConnection", "Keeper", "inbox_protocol"]
 
@@ -40,6 +42,45 @@ class Keeper(Protocol):
         """A message was refused; or all that would have led to one, then the envelope has no content."""
 
 
+class _WatchedDialog(WatchedContent):
+    """Notes replies as well, where no :class:`~twisted_smtpd.testing.wire.Wire` does."""
+
+    __slots__ = ()
+
+    def server_lines(self, data: bytes) -> None:
+        self._own.server(data)
+        if self._traced:
+            super().server_lines(data)
+
+
+class _NoWire(Wire):
+    """Stands for a wire on a connection that began when nothing was to go wrong.
+
+    A failure that is set later happens, but for octets in the place of a reply, or one by one.
+
+    :param connection: the connection.
+    """
+
+    def __init__(self, connection: SMTPDouble) -> None:
+        self._connection = connection
+
+    def write(self, data: bytes) -> None:
+        transport: Any = self._connection.transport
+        transport.write(data)
+
+    def split_next(self, delay: float) -> None:
+        """It can't."""
+
+    def replace_next(self, data: bytes) -> None:
+        """It can't."""
+
+    async def emptied(self) -> None:
+        """Nothing waits in it."""
+
+    def lost(self) -> None:
+        """Nothing waits in it."""
+
+
 class InboxConnection(SMTPDouble):
     """One SMTP connection of an inbox.
 
@@ -51,8 +92,18 @@ class InboxConnection(SMTPDouble):
     was_kept = False
     _refused_parts: tuple[tuple[bytes, str], ...] = ()
 
+    def makeConnection(self, transport: Any) -> None:
+        if self.failures:
+            super().makeConnection(transport)
+        else:
+            # Nothing goes wrong: replies go straight to the socket.
+            self.wire = _NoWire(self)
+            SMTP.makeConnection(self, transport)  # type: ignore[no-untyped-call]
+
     def connectionMade(self) -> None:
         super().connectionMade()
+        if isinstance(self.wire, _NoWire):
+            self._transcript = _WatchedDialog(self, self.transcript, self.trace)
         if self.session is not None:
             self.keeper.session_began(self.session, self.transcript)
 

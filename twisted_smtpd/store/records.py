@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -17,6 +18,7 @@ from twisted_smtpd.store.summary import Address, Searchable, Summary
 
 __all__ = [
     "PORTION",
+    "Arrival",
     "Changed",
     "change_tags",
     "insert",
@@ -32,6 +34,14 @@ __all__ = [
 PORTION = 500
 
 
+class Arrival(NamedTuple):
+    """A message with what is shown and searched of it."""
+
+    message: NewMessage
+    summary: Summary
+    searchable: Searchable
+
+
 class Changed(NamedTuple):
     """Messages that something was done with.
 
@@ -43,10 +53,18 @@ class Changed(NamedTuple):
     mailboxes: frozenset[str] = frozenset()
 
 
-_INSERT_MESSAGE = """
-    INSERT INTO messages (received, size, seen, refused, attachments, inline, session) VALUES (?, ?, 0, ?, ?, ?, ?)"""
-_INSERT_COUNTS = "INSERT OR IGNORE INTO counts (mailbox, folded) VALUES (?, ?)"
-_INSERT_HEADS = f"INSERT INTO heads VALUES ({', '.join('?' * len(COLUMN_NAMES))})"
+_MESSAGE_COLUMNS = (
+    *("id", "received", "size", "seen", "refused", "attachments", "inline", "session"),
+    *(name for column, name in COLUMN_NAMES.items() if column != "body"),
+)
+_INSERT_MESSAGE = (
+    f"INSERT INTO messages ({', '.join(_MESSAGE_COLUMNS)}) VALUES ({', '.join('?' * len(_MESSAGE_COLUMNS))})"
+)
+_INSERT_CONTENT = "INSERT INTO contents VALUES (?, ?, ?, ?, ?)"
+_INSERT_MAILED = "INSERT INTO mailed VALUES (?, ?, ?)"
+_COUNT = """
+    INSERT INTO counts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE
+    SET total = total + excluded.total, unread = unread + excluded.unread, refused = refused + excluded.refused"""
 _dump = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -161,31 +179,41 @@ def numbers(ids: Iterable[int]) -> list[int]:
     return [id for id in dict.fromkeys(ids) if 0 < id <= MAX_ID]
 
 
-def insert(connection: sqlite3.Connection, message: NewMessage, summary: Summary, searchable: Searchable) -> int:
-    """Put a message into the tables.
+def insert(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> int:
+    """Put messages into the tables.
 
-    :returns: its number.
+    :returns: the number of the first; the others follow.
     """
-    row = (
-        message.received.timestamp(),
-        summary.size,
-        message.refusal is not None,
-        summary.attachments,
-        summary.inline,
-        text_value(message.session.id),
+    [last] = connection.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = 'messages'").fetchone()
+    first = (last or 0) + 1
+    numbered = list(enumerate(arrivals, first))
+    connection.executemany(_INSERT_MESSAGE, [_row(id, *arrival) for id, arrival in numbered])
+    connection.executemany(
+        _INSERT_CONTENT,
+        [
+            (id, dump_summary(summary), searchable.body, dump_envelope(message), message.content)
+            for id, (message, summary, searchable) in numbered
+        ],
     )
-    id = connection.execute(_INSERT_MESSAGE, row).lastrowid or 0
-    connection.execute(
-        "INSERT INTO contents VALUES (?, ?, ?, ?)", (id, dump_summary(summary), dump_envelope(message), message.content)
+    mailed: list[tuple[str, int, int]] = []
+    accepted: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    for id, (message, _, _) in numbered:
+        names = list(dict.fromkeys(map(text_value, message.mailboxes)))
+        mailed += [(name, id, place) for place, name in enumerate(names)]
+        (accepted if message.refusal is None else refused).update(names)
+    connection.executemany(_INSERT_MAILED, mailed)
+    connection.executemany(
+        _COUNT, [(name, name.casefold(), accepted[name], accepted[name], refused[name]) for name in accepted | refused]
     )
-    connection.execute(_INSERT_HEADS, (id, *searchable[:-1]))
-    connection.execute("INSERT INTO bodies VALUES (?, ?)", (id, searchable.body))
-    for place, mailbox in enumerate(dict.fromkeys(map(text_value, message.mailboxes))):
-        connection.execute(
-            "INSERT OR IGNORE INTO counts (mailbox, folded) VALUES (?, ?)", (mailbox, mailbox.casefold())
-        )
-        connection.execute("INSERT INTO mailed VALUES (?, ?, ?)", (mailbox, id, place))
-    return id
+    return first
+
+
+def _row(id: int, message: NewMessage, summary: Summary, searchable: Searchable) -> tuple[Any, ...]:
+    received, refused = message.received.timestamp(), message.refusal is not None
+    session = text_value(message.session.id)
+    parts = summary.attachments, summary.inline
+    return (id, received, summary.size, 0, refused, *parts, session, *searchable[:-1])
 
 
 def messages(connection: sqlite3.Connection, end: str, values: Sequence[Any]) -> list[StoredMessage]:

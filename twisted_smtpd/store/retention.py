@@ -10,6 +10,9 @@ from twisted_smtpd.store.records import PORTION, Changed, mailboxes_of, portions
 
 __all__ = ["Retention"]
 
+# Messages above the limit, at most, until the next purge.
+MAX_SLACK = 100
+
 
 class Retention:
     """Removes messages: deleted ones after ten minutes, old ones, and the oldest where there are too many.
@@ -27,25 +30,32 @@ class Retention:
             raise ValueError("a limit of a store is 0 or more")
         self._max_messages, self._max_octets, self._max_age = max_messages, max_octets, max_age
         self._seconds = seconds
+        # A tenth more may come before the oldest go: many at a time cost little each.
+        self._slack = min(max_messages // 10, MAX_SLACK)
         # What is sure to be free, so that not each message asks the database.
         self._free_messages = self._free_octets = 0
         # Messages whose rows have to be removed, that is many at a time.
         self._gone = 0
 
-    def make_room(self, connection: sqlite3.Connection, size: int) -> Changed:
-        """Remove what there is no room for, now that a message has come.
+    def make_room(self, connection: sqlite3.Connection, number: int, octets: int) -> Changed:
+        """Remove what there is no room for, now that messages have come.
 
-        :param size: the octets of the message.
+        :param number: how many have come.
+        :param octets: how many octets they have together.
         :returns: what is gone, without messages that were deleted before.
         """
-        self._free_messages -= 1
-        self._free_octets -= size
-        if (self._free_messages >= 0 or not self._max_messages) and (self._free_octets >= 0 or not self._max_octets):
+        self._free_messages -= number
+        self._free_octets -= octets
+        enough = self._free_messages >= -self._slack or not self._max_messages
+        if enough and (self._free_octets >= 0 or not self._max_octets):
             return Changed()
-        aged = self._drop_aged(connection)
-        dropped = self._drop(connection)
+        dropped = self._drop_all(connection)
         if self._gone >= PORTION:
-            self.purge(connection)
+            self._remove_gone(connection)
+        return dropped
+
+    def _drop_all(self, connection: sqlite3.Connection) -> Changed:
+        aged, dropped = self._drop_aged(connection), self._drop(connection)
         return Changed((*aged.ids, *dropped.ids), aged.mailboxes | dropped.mailboxes)
 
     def _drop(self, connection: sqlite3.Connection) -> Changed:
@@ -78,10 +88,13 @@ class Retention:
 
         :returns: as :meth:`make_room`.
         """
-        aged = self._drop_aged(connection)
+        dropped = self._drop_all(connection)
+        self._remove_gone(connection)
+        return dropped
+
+    def _remove_gone(self, connection: sqlite3.Connection) -> None:
         _remove(connection, _ids(connection, "binned <= ?", self._seconds() - BIN_SECONDS))
         self._gone = 0
-        return aged
 
     def _drop_aged(self, connection: sqlite3.Connection) -> Changed:
         if not self._max_age:

@@ -30,8 +30,8 @@ _CHANGE = ", ".join(f"{name} = {name} + {what.format('new')} - {what.format('old
 _COLUMNS = ", ".join(COLUMN_NAMES.values())
 
 # The rows of "messages" are short, as what is not in an index is found by going through all of them.  Rows of
-# "contents" begin with what a list shows, so that showing it does not read the content.  What is searched is in "heads"
-# and "bodies", in small letters.
+# "contents" begin with what a list shows, so that showing it does not read the content.  What is searched is in small
+# letters.
 #
 # The index ("words") has all messages up to the number in "indexed".  Others follow many at a time: that takes a
 # quarter of the time, as each savepoint has the index write what it has.  A message that goes before is never in it.
@@ -41,7 +41,8 @@ SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS messages (
     id INTEGER PRIMARY KEY AUTOINCREMENT, received REAL NOT NULL, size INTEGER NOT NULL,
     seen INTEGER NOT NULL, refused INTEGER NOT NULL, attachments INTEGER NOT NULL, inline INTEGER NOT NULL,
-    session TEXT NOT NULL, binned REAL);
+    session TEXT NOT NULL, binned REAL,
+    {" TEXT NOT NULL, ".join(name for column, name in COLUMN_NAMES.items() if column != "body")} TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS messages_received ON messages (received);
 CREATE INDEX IF NOT EXISTS messages_session ON messages (session);
 CREATE INDEX IF NOT EXISTS messages_unread ON messages (id) WHERE NOT seen AND binned IS NULL;
@@ -50,12 +51,7 @@ CREATE INDEX IF NOT EXISTS messages_attached ON messages (id) WHERE attachments 
 CREATE INDEX IF NOT EXISTS messages_binned ON messages (binned) WHERE binned IS NOT NULL;
 CREATE TABLE IF NOT EXISTS contents (
     id INTEGER PRIMARY KEY REFERENCES messages ON DELETE CASCADE,
-    summary TEXT NOT NULL, envelope TEXT NOT NULL, content BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS heads (
-    id INTEGER PRIMARY KEY REFERENCES messages ON DELETE CASCADE,
-    {" TEXT NOT NULL, ".join(name for column, name in COLUMN_NAMES.items() if column != "body")} TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS bodies (
-    id INTEGER PRIMARY KEY REFERENCES messages ON DELETE CASCADE, body TEXT NOT NULL);
+    summary TEXT NOT NULL, body TEXT NOT NULL, envelope TEXT NOT NULL, content BLOB NOT NULL);
 CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (
     {_COLUMNS}, content = '', tokenize = 'trigram case_sensitive 1', detail = none);
 CREATE TABLE IF NOT EXISTS indexed (id INTEGER PRIMARY KEY, last INTEGER NOT NULL);
@@ -92,14 +88,8 @@ CREATE TRIGGER IF NOT EXISTS messages_go BEFORE DELETE ON messages BEGIN
         kept = kept - (old.binned IS NOT 0), octets = octets - old.size * (old.binned IS NOT 0);
     UPDATE counts SET {_MINUS} WHERE mailbox IN (SELECT mailbox FROM mailed WHERE id = old.id);
     INSERT INTO words (words, rowid, {_COLUMNS})
-        SELECT 'delete', id, {_COLUMNS} FROM heads JOIN bodies USING (id)
+        SELECT 'delete', id, {_COLUMNS} FROM messages JOIN contents USING (id)
         WHERE id = old.id AND id <= (SELECT last FROM indexed);
-END;
-CREATE TRIGGER IF NOT EXISTS mailed_come AFTER INSERT ON mailed BEGIN
-    UPDATE counts SET ({", ".join(name for name, _ in _COUNTED)}) =
-        (SELECT {", ".join(f"counts.{name} + {what.format('m')}" for name, what in _COUNTED)}
-         FROM messages m WHERE m.id = new.id)
-    WHERE mailbox = new.mailbox;
 END;
 PRAGMA user_version = {VERSION}
 """
@@ -113,9 +103,9 @@ def index_texts(connection: sqlite3.Connection) -> None:
     # What is gone need not be added.
     connection.execute("DELETE FROM messages WHERE binned = 0")
     [last] = connection.execute("SELECT last FROM indexed").fetchone()
-    [newest] = connection.execute("SELECT max(id) FROM heads").fetchone()
+    [newest] = connection.execute("SELECT max(id) FROM messages").fetchone()
     if newest is not None and newest > last:
-        texts = f"SELECT id, {_COLUMNS} FROM heads JOIN bodies USING (id) WHERE id > ?"
+        texts = f"SELECT id, {_COLUMNS} FROM messages JOIN contents USING (id) WHERE id > ?"
         connection.execute(f"INSERT INTO words (rowid, {_COLUMNS}) {texts}", (last,))
         connection.execute("UPDATE indexed SET last = ?", (newest,))
 

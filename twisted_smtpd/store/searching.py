@@ -20,7 +20,7 @@ MAX_ID = 2**63 - 1
 # Pieces of a text that the index is asked for; all of the text is compared with what it finds.
 MAX_PIECES = 16
 _PIECE = 3
-_BODY = "(SELECT body FROM bodies b WHERE b.id = h.id)"
+_BODY = "(SELECT body FROM contents c WHERE c.id = m.id)"
 
 Conditions = Sequence[tuple[str, tuple[str, ...]]]
 
@@ -69,8 +69,7 @@ class Statement:
         """The text."""
         if not self._comparisons:
             return self.index_sql
-        tables = f"{self.tables} CROSS JOIN heads h ON h.id = m.id"
-        return f"FROM {tables} WHERE {' AND '.join((*self._conditions, *self._comparisons))}"
+        return f"FROM {self.tables} WHERE {' AND '.join((*self._conditions, *self._comparisons))}"
 
     @property
     def values(self) -> list[Any]:
@@ -102,11 +101,11 @@ def statement(matching: Matching) -> Statement:
     _texts(made, [*wanted_texts(matching), *_text_terms(matching.terms, negated=False)])
     for text, columns in _text_terms(matching.terms, negated=True):
         condition, values = _comparison(text, columns)
-        found = f"SELECT h.id FROM heads h WHERE {condition}"
+        found = f"SELECT m.id FROM messages m WHERE {condition}"
         if pieces := _pieces(text):
             made.asks_index = True
-            join = "words w CROSS JOIN heads h ON h.id = w.rowid"
-            found = f"SELECT h.id FROM {join} WHERE w.words MATCH ? AND {condition}"
+            join = "words w CROSS JOIN messages m ON m.id = w.rowid"
+            found = f"SELECT m.id FROM {join} WHERE w.words MATCH ? AND {condition}"
             values.insert(0, pieces)
         made.where(f"m.id NOT IN ({found})", *values)
     if matching.mailbox is not None:
@@ -173,7 +172,7 @@ def _is_decided(text: str, columns: tuple[str, ...]) -> bool:
 def _comparison(text: str, columns: tuple[str, ...]) -> tuple[str, list[Any]]:
     """A condition that compares a text, which is what the index can't do, with its values."""
     # The body is in a row of its own, which is read only where the others do not have the text.
-    places = (_BODY if column == "body" else f"h.{COLUMN_NAMES[column]}" for column in columns)
+    places = (_BODY if column == "body" else f"m.{COLUMN_NAMES[column]}" for column in columns)
     return f"({' OR '.join(f'instr({place}, ?)' for place in places)})", [text_value(text)] * len(columns)
 
 

@@ -18,11 +18,12 @@ from zope.interface import implementer
 
 from twisted_smtpd.runtime.computing import LARGE, compute
 from twisted_smtpd.runtime.database import Database
+from twisted_smtpd.store.arrivals import Arrivals
 from twisted_smtpd.store.interfaces import IMessageStore
 from twisted_smtpd.store.listening import Kind, Listeners
 from twisted_smtpd.store.memory import BIN_SECONDS
 from twisted_smtpd.store.messages import Matching, NewMessage, StoredMessage
-from twisted_smtpd.store.records import Changed, change_tags, insert, messages, numbers, summaries, update
+from twisted_smtpd.store.records import Arrival, Changed, change_tags, messages, numbers, summaries, update
 from twisted_smtpd.store.retention import Retention
 from twisted_smtpd.store.schema import SCHEMA, check_sqlite, check_version, index_texts
 from twisted_smtpd.store.searching import MAX_ID, Statement, statement, text_value
@@ -50,7 +51,8 @@ class SQLiteStore:
 
     :param path: the file; ``None`` for one in a temporary folder with mode 0700, which is removed by :meth:`close`.
     :param max_messages: how many messages are kept; 0 for any number; by default 500 without a path, and any number
-        with one.  Deleted ones that can be brought back are counted, and go first.
+        with one.  Deleted ones that can be brought back are counted, and go first.  Until the next :meth:`purge` there
+        may be a tenth more, 100 at most.
     :param max_octets: how many octets they may have together; 0 for any number.
     :param max_age: seconds for which a message is kept; 0 for ever.
     :param synchronous: see :class:`~twisted_smtpd.runtime.database.Database`.
@@ -87,6 +89,7 @@ class SQLiteStore:
             # What is lost with the machine needs no disk that turns.
             level: Any = synchronous if path is not None else "NORMAL"
             self._database = Database(self.path, SCHEMA, synchronous=level)
+            self._arrivals = Arrivals(self._database, self._retention)
         except BaseException:
             self._remove_folder()
             raise
@@ -102,14 +105,10 @@ class SQLiteStore:
         return await self._add(message, *await compute(summarise, StoredMessage(0, message)))
 
     def _add(self, message: NewMessage, summary: Summary, searchable: Searchable) -> Deferred[StoredMessage]:
-        def add(connection: sqlite3.Connection) -> tuple[int, Changed]:
-            id = insert(connection, message, summary, searchable)
-            return id, self._retention.make_room(connection, len(message.content))
-
         self._not_indexed += 1
         if self._not_indexed >= MAX_NOT_INDEXED:
             self._index()
-        return self._database.write(add).addCallback(self._added, message, summary)
+        return self._arrivals.add(Arrival(message, summary, searchable)).addCallback(self._added, message, summary)
 
     def _index(self) -> Deferred[None]:
         # What comes while this waits in line may be in it or not; it is counted as if not.
