@@ -32,6 +32,7 @@ GREETINGS = (b"EHLO a.example\r\n", b"EHLO a.example\r\n", b"HELO a.example\r\n"
 SENDERS = (
     *(b"MAIL FROM:<a@x.example>\r\n", b"mail from:<> SIZE=9\r\n", b"MAIL FROM:<a@x.example> SIZE=99999999999\r\n"),
     *(b"MAIL FROM:<\xc3\xbc@x.example> SMTPUTF8\r\n", b"MAIL FROM:<a@x\r\n", b"MAIL\r\n"),
+    b"MAIL FROM:<a@x.example> BODY=BINARYMIME\r\n",
 )
 RECIPIENTS = (b"RCPT TO:<b@y.example>\r\n", b"RCPT TO:<c@y.example>\r\n", b"RCPT TO:<>\r\n", b"RCPT TO:<b@y> X=1\r\n")
 LINES = (
@@ -115,13 +116,28 @@ class World:
         said = random.choice(GREETINGS if self.factory.protocol is SMTP else GREETINGS[-1:])
         for _ in range(random.randrange(1, 7)):
             if random.random() < 0.5:
-                said += random.choice(SENDERS[: random.choice((1, 6))])
+                said += random.choice(SENDERS[: random.choice((1, 7))])
                 said += b"".join(random.choice(RECIPIENTS[: random.choice((2, 4))]) for _ in range(random.randrange(4)))
-                said += b"DATA\r\n" + b"".join(random.choice(LINES) + b"\r\n" for _ in range(random.randrange(5)))
-                said += random.choice((b".\r\n", b".\r\n", b"\n.\r\n.\r\n"))
+                lines = b"".join(random.choice(LINES) + b"\r\n" for _ in range(random.randrange(5)))
+                if random.random() < 0.4:
+                    said += in_chunks(lines, random)
+                else:
+                    said += b"DATA\r\n" + lines + random.choice((b".\r\n", b".\r\n", b"\n.\r\n.\r\n"))
             else:
                 said += random.choice(random.choice((GREETINGS, OTHERS, OTHERS, OTHERS)))
         return said
+
+
+def in_chunks(content: bytes, random: Random) -> bytes:
+    """BDAT commands for a message, mostly with a last one; sometimes another command comes between."""
+    said = b""
+    for piece in pieces(content, random, 600) or [b""]:
+        said += b"BDAT %d\r\n%b" % (len(piece), piece)
+        if random.random() < 0.1:
+            said += random.choice((b"NOOP\r\n", b"RSET\r\n", b"DATA\r\n", b"MAIL FROM:<>\r\n", b"EHLO a.example\r\n"))
+    return said + random.choice(
+        (b"BDAT 0 LAST\r\n", b"BDAT 1 LAST\r\nx", b"bdat 6 last\r\nQUIT\r\n", b"BDAT 7\r\nRSE", b"")
+    )
 
 
 def pieces(data: bytes, random: Random, most: int) -> list[bytes]:
