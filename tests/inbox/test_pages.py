@@ -49,7 +49,8 @@ class ListTests(PagesCase):
             self.assertIn(text, answer.text)
         self.assertIn('class="row unread" id="m8"', answer.text)
         self.assertIn('class="row" id="m3"', answer.text)
-        self.assertIn("(4) All mail", answer.text)
+        self.assertIn("<title>(4) All mail · Inbox</title>", answer.text)
+        self.assertIn('<h1 class="sr">All mail</h1>', answer.text)
         self.assertIn("favicon-unread.svg", answer.text)
 
     def test_search(self) -> None:
@@ -97,7 +98,7 @@ class ListTests(PagesCase):
     def test_the_first_message(self) -> None:
         browser = self.browser(mail=False, smtp_addresses=("mail.test:2525",))
         text = browser.ask("/").text
-        for word in ("No mail yet", "swaks --server mail.test --port 2525", "send-test"):
+        for word in ("No mail yet", "--server mail.test --port 2525", "send-test"):
             self.assertIn(word, text)
         self.assertIn("favicon.svg", text)
 
