@@ -122,9 +122,22 @@ class APITestCase(SynchronousTestCase):
         check_answer(method, path, answer)
         return answer
 
-    def begin(self, path: str, method: str = "GET", **headers: str) -> Any:
-        """Ask, and leave the connection open; its transport."""
+    def begin(self, path: str, method: str = "GET", *, read: bool = True, **headers: str) -> Any:
+        """Ask, and leave the connection open.
+
+        :param read: whether the client reads what it is sent; else it stops after the first octets.
+        :returns: its transport.
+        """
         channel, transport = self.browser.connect()
+        if not read:
+            write = transport.write
+
+            def written(data: bytes) -> None:
+                write(data)
+                if transport.producer is not None:
+                    transport.producer.pauseProducing()
+
+            transport.write = written
         lines = [
             f"{method} {path} HTTP/1.1",
             *(f"{name}: {v}" for name, v in {**self.browser.headers, **headers}.items()),

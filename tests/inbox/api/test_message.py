@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 
 from tests.support.inbox_api import APITestCase
+from twisted_smtpd.inbox.api import sending
 from twisted_smtpd.inbox.api.shapes import headers_json
 
 ONE = "/api/v1/message"
@@ -147,6 +148,24 @@ class MessageTests(APITestCase):
         content = b"Subject: x\r\n\r\n" + b"0123456789abcde\n" * 20_000
         self.add(content=content)
         self.assertEqual(self.ask(f"{ONE}/1/raw").body, content)
+
+    def test_large_answers_that_are_not_read_are_bounded(self) -> None:
+        self.patch(sending, "MAX_UNREAD", 2_000_000)
+        self.add(content=b"Subject: x\r\n\r\n" + b"0123456789abcde\n" * 50_000)
+        transports = []
+        for _ in range(2):
+            transports.append(self.begin(f"{ONE}/1/raw", read=False))
+        answer = self.ask(f"{ONE}/1/raw")
+        self.assertEqual((answer.status, answer.headers["retry-after"]), (503, "5"))
+        self.assertEqual(self.get("/api/v1/messages")["count"], 1)
+        transports[0].loseConnection()
+        self.assertEqual(self.ask(f"{ONE}/1/raw").status, 200)
+        self.assertEqual(self.api._context.budget.octets, 800_014)
+
+    def test_one_answer_may_be_larger_than_the_bound(self) -> None:
+        self.patch(sending, "MAX_UNREAD", 1000)
+        self.add(content=b"x" * 100_000)
+        self.assertEqual(self.ask(f"{ONE}/1/raw").status, 200)
 
     def test_the_dialog(self) -> None:
         self.add(session="s7")

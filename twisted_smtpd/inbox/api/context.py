@@ -12,6 +12,7 @@ from twisted.internet.defer import maybeDeferred
 
 from twisted_smtpd.inbox.api.chaos import Chaos
 from twisted_smtpd.inbox.api.events import Events
+from twisted_smtpd.inbox.api.sending import Budget
 from twisted_smtpd.inbox.api.waiting import Waiting
 from twisted_smtpd.inbox.content import Contents
 
@@ -95,6 +96,7 @@ class Context:
     :ivar waiting: those who wait for a message.
     :ivar chaos: Mailpit's triggers of failures.
     :ivar statistics: what has come and gone.
+    :ivar budget: how much memory large answers may take.
     :ivar bin: who has deleted what.
     :ivar document: the OpenAPI document.
     """
@@ -107,6 +109,7 @@ class Context:
         self.chaos = Chaos(settings.failures)
         self.statistics = Statistics(clock)
         self.bin = Bin()
+        self.budget = Budget()
         self._stop = store.watch_changes(self._changed)
 
     async def take(self, new: NewMessage, mailbox: str | None) -> StoredMessage:

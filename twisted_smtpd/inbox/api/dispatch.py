@@ -19,7 +19,7 @@ from twisted_smtpd.inbox.api.checking import BadBody, read_body
 from twisted_smtpd.inbox.api.context import Context
 from twisted_smtpd.inbox.api.openapi import encoded
 from twisted_smtpd.inbox.api.route import Route
-from twisted_smtpd.inbox.api.sending import CHUNK, Sending
+from twisted_smtpd.inbox.api.sending import CHUNK, Budget, Sending
 from twisted_smtpd.inbox.api.table import ROUTES
 from twisted_smtpd.inbox.settings import SiteSettings
 from twisted_smtpd.store.interfaces import IMessageStore
@@ -115,7 +115,9 @@ class _Endpoint(Resource):
         answering = Deferred.fromCoroutine(self._answer(request, *found))
         gone = request.notifyFinish()
         gone.addErrback(lambda _: answering.cancel())
-        answering.addCallback(self._answered, request, gone).addErrback(self._failed, request, gone)
+        answering.addCallback(self._answered, request, gone, self._context.budget).addErrback(
+            self._failed, request, gone
+        )
         return NOT_DONE_YET
 
     async def _answer(self, request: Request, route: Route, parts: Mapping[str, str]) -> Answer | Stream:
@@ -149,11 +151,13 @@ class _Endpoint(Resource):
             raise APIError(400, str(error)) from None
 
     @staticmethod
-    def _answered(answer: Answer | Stream, request: Request, gone: Deferred[None]) -> None:
+    def _answered(answer: Answer | Stream, request: Request, gone: Deferred[None], budget: Budget) -> None:
         if gone.called:
             return
         if isinstance(answer, Answer):
-            _send(request, answer)
+            if len(answer.body) > CHUNK and not budget.allows(len(answer.body)):
+                raise APIError(503, "too many large answers are being sent already", {"Retry-After": "5"})
+            _send(request, answer, budget)
             return
         _set_headers(request, 200, answer.content_type, answer.headers)
         if request.method == b"HEAD":
@@ -215,13 +219,13 @@ def _set_headers(request: Request, status: int, content_type: str, headers: Mapp
         request.setHeader(name, value)
 
 
-def _send(request: Request, answer: Answer) -> None:
+def _send(request: Request, answer: Answer, budget: Budget | None = None) -> None:
     _set_headers(request, answer.status, answer.content_type, answer.headers)
     request.setHeader("Content-Length", str(len(answer.body)))
     if request.method == b"HEAD":
         request.finish()
-    elif len(answer.body) <= CHUNK:
+    elif len(answer.body) <= CHUNK or budget is None:
         request.write(answer.body)
         request.finish()
     else:
-        Sending(request, answer.body).start()
+        Sending(request, answer.body, budget).start()

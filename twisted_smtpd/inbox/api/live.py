@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted_smtpd.inbox.api.call import Answer, APIError, Call, as_json
 from twisted_smtpd.inbox.api.events import Listener
-from twisted_smtpd.inbox.api.message import full_json
+from twisted_smtpd.inbox.api.message import whole_answer
 from twisted_smtpd.inbox.api.messages import page_json
 from twisted_smtpd.inbox.api.waiting import TooMany
 from twisted_smtpd.store.summary import Summary
@@ -37,7 +37,7 @@ async def wait(call: Call) -> Answer:
         stored = await call.ask("get", found[0].id)
         if stored is None:
             raise APIError(404, "the message was deleted")
-        return as_json(await full_json(call, stored))
+        return await whole_answer(call, stored)
     return as_json(await page_json(call, matching, 0, count))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from twisted_smtpd.inbox.api.call import Answer, APIError, Call, as_json, plain_text
@@ -13,7 +14,6 @@ from twisted_smtpd.store.messages import StoredMessage
 from twisted_smtpd.store.summary import Summary
 
 __all__ = [
-    "full_json",
     "get_codes",
     "get_headers",
     "get_links",
@@ -22,6 +22,7 @@ __all__ = [
     "get_transcript",
     "view_html",
     "view_text",
+    "whole_answer",
 ]
 
 _CID = re.compile(r"""(?<=["'(=\s])cid:([^"'<>()\s]{1,998})""", re.IGNORECASE)
@@ -40,24 +41,29 @@ async def _content(call: Call, stored: StoredMessage) -> Content:
     return await call.context.contents.of(stored)
 
 
-def _described(stored: StoredMessage, content: Content) -> dict[str, Any]:
-    return message_json(Summary.of(stored), content, headers_of(stored.message.content))
+async def _worked(stored: StoredMessage, work: Callable[..., Answer], *arguments: Any) -> Answer:
+    """Make an answer, in a thread if the message is large."""
+    if is_large(stored.message.content):
+        answer: Answer = await compute(work, *arguments)
+        return answer
+    return work(*arguments)
 
 
-async def full_json(call: Call, stored: StoredMessage) -> dict[str, Any]:
+def _whole(stored: StoredMessage, content: Content) -> Answer:
+    return as_json(message_json(Summary.of(stored), content, headers_of(stored.message.content)))
+
+
+async def whole_answer(call: Call, stored: StoredMessage) -> Answer:
     """A whole message in JSON; from now on it counts as read."""
     content = await _content(call, stored)
     if not stored.seen:
         await call.ask("mark", [stored.id], True)
-    if is_large(stored.message.content):
-        value: dict[str, Any] = await compute(_described, stored, content)
-        return value
-    return _described(stored, content)
+    return await _worked(stored, _whole, stored, content)
 
 
 async def get_message(call: Call) -> Answer:
     """A message; from now on it counts as read."""
-    return as_json(await full_json(call, await call.message()))
+    return await whole_answer(call, await call.message())
 
 
 async def get_headers(call: Call) -> Answer:
@@ -85,21 +91,27 @@ async def get_transcript(call: Call) -> Answer:
 
 async def get_links(call: Call) -> Answer:
     """The links in a message."""
-    content = await _content(call, await call.message())
+    stored = await call.message()
+    content = await _content(call, stored)
     part: str = call.query["contains"] or ""
-    return as_json({"Links": [link for link in content.links if part in link]})
+    return await _worked(stored, lambda: as_json({"Links": [link for link in content.links if part in link]}))
 
 
 async def get_codes(call: Call) -> Answer:
     """The one-time codes in a message."""
-    content = await _content(call, await call.message())
+    stored = await call.message()
+    content = await _content(call, stored)
     length: int | None = call.query["length"]
-    return as_json({"Codes": [code for code in content.codes if length in (None, len(code))]})
+    return await _worked(
+        stored, lambda: as_json({"Codes": [code for code in content.codes if length in (None, len(code))]})
+    )
 
 
 async def view_text(call: Call) -> Answer:
     """The text of a message."""
-    return plain_text((await _content(call, await call.message())).text)
+    stored = await call.message()
+    content = await _content(call, stored)
+    return await _worked(stored, plain_text, content.text)
 
 
 async def view_html(call: Call) -> Answer:
@@ -109,20 +121,22 @@ async def view_html(call: Call) -> Answer:
     if not content.html:
         raise APIError(404, "this message has no HTML part")
     base = f"{call.context.settings.base}/api/v1/message/{stored.id}/part/"
+    return await _worked(stored, _page, content, base, call.query["embed"], call.query["remote"])
 
+
+def _page(content: Content, base: str, embedded: bool, remote: bool) -> Answer:
     def linked(match: re.Match[str]) -> str:
         part = content.by_content_id(match[1])
         return match[0] if part is None else base + part.id
 
     html = _CID.sub(linked, content.html)
-    embedded: bool = call.query["embed"]
     if embedded:
         begin = _HEAD.search(html) or _DOCTYPE.match(html)
         place = begin.end() if begin else 0
         html = f"{html[:place]}{_EMBED}{html[place:]}"
     policy = _POLICY.format(
         popups=" allow-popups allow-popups-to-escape-sandbox" if embedded else "",
-        remote=" http: https:" if call.query["remote"] else "",
+        remote=" http: https:" if remote else "",
     )
     headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"}
     return Answer(html.encode("utf-8", "replace"), "text/html; charset=utf-8", headers=headers)

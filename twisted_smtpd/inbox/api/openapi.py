@@ -19,7 +19,7 @@ _MEANINGS = {
     409: "There are too many already.",
     413: "The body is too large.",
     502: "The server to which the message was to go has not taken it.",
-    503: "Too many are waiting, or the store does not answer: try again later.",
+    503: "There is too much to do, or the store does not answer: try again later.",
 }
 #: What each route may answer besides its own errors.
 COMMON_ERRORS = (400, 401, 403)
@@ -99,7 +99,9 @@ def _responses(route: Route) -> dict[str, Any]:
         content = {route.returns: {"schema": {"type": "string"}}} if route.returns != "*/*" else {"*/*": {}}
     else:
         content = {JSON: {"schema": route.returns}}
-    errors = sorted({*(() if route.open else COMMON_ERRORS), *route.errors, *((413,) if route.body else ())})
+    large = (503,) if route.large else ()
+    common = () if route.open else COMMON_ERRORS
+    errors = sorted({*common, *route.errors, *large, *((413,) if route.body else ())})
     error = {JSON: {"schema": ref("Error")}}
     return {
         str(route.status): {"description": route.summary, "content": content},

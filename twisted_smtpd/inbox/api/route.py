@@ -108,6 +108,7 @@ class Route:
     :ivar server: whether it concerns the server, so that a token for one mailbox is not enough.
     :ivar guarded: whether a browser has to prove that a page of ours asks, unless it shows a token.
     :ivar open: whether it is answered without a password or token.
+    :ivar large: whether the answer may be so large that clients have to come again later.
     :ivar upload: whether the body may be as large as the settings allow; else it is small.
     :ivar group: its heading in the documentation.
     """
@@ -127,6 +128,7 @@ class Route:
     server: bool = False
     guarded: bool = False
     open: bool = False
+    large: bool = False
     upload: bool = False
     group: str = field(default="messages")
 

@@ -10,10 +10,23 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from twisted.web.server import Request
 
-__all__ = ["CHUNK", "Sending"]
+__all__ = ["CHUNK", "MAX_UNREAD", "Budget", "Sending"]
 
 #: Octets that are written at once.
 CHUNK = 2**16
+#: Octets of answers that clients have not read yet.
+MAX_UNREAD = 256 * 2**20
+
+
+class Budget:
+    """How much memory answers may take that clients have not read yet."""
+
+    def __init__(self) -> None:
+        self.octets = 0
+
+    def allows(self, octets: int) -> bool:
+        """Whether another answer may be sent; one alone may have any size."""
+        return not self.octets or self.octets + octets <= MAX_UNREAD
 
 
 @implementer(IPushProducer)
@@ -22,9 +35,12 @@ class Sending:
 
     :param request: the request.
     :param octets: what is sent.
+    :param budget: what it counts for, as long as it lasts.
     """
 
-    def __init__(self, request: Request, octets: bytes) -> None:
+    def __init__(self, request: Request, octets: bytes, budget: Budget) -> None:
+        budget.octets += len(octets)
+        request.notifyFinish().addBoth(lambda _: self._end(budget))
         self._request: Any = request
         self._octets, self._offset, self._paused = octets, 0, False
 
@@ -49,3 +65,7 @@ class Sending:
 
     def stopProducing(self) -> None:
         self._request = None
+
+    def _end(self, budget: Budget) -> None:
+        budget.octets -= len(self._octets)
+        self._octets = b""

@@ -31,6 +31,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "The newest come first. Refused messages are left out; a search for is:refused finds them.",
         (_START, _LIMIT, _MAILBOX),
         returns=ref("MessagesSummary"),
+        large=True,
     ),
     Route(
         "PUT",
@@ -72,6 +73,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "The newest come first.",
         (_SEARCH, _START, _LIMIT, _MAILBOX, _TZ),
         returns=ref("MessagesSummary"),
+        large=True,
     ),
     Route(
         "DELETE",
@@ -97,6 +99,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             _MAILBOX,
             _TZ,
         ),
+        large=True,
         returns={"anyOf": [ref("Message"), ref("MessagesSummary")]},
         errors=(404, 503),
         group="live",
@@ -127,6 +130,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         _WHICH,
         returns=ref("Message"),
         errors=(404,),
+        large=True,
         group="message",
     ),
     Route(
@@ -139,6 +143,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         _WHICH,
         returns=ref("Headers"),
         errors=(404,),
+        large=True,
         group="message",
     ),
     Route(
@@ -150,6 +155,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "",
         (Parameter("dl", "Whether a browser is to save it.", bool, False), *_WHICH),
         errors=(404,),
+        large=True,
         group="message",
     ),
     Route(
@@ -162,6 +168,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         _WHICH,
         returns="*/*",
         errors=(404,),
+        large=True,
         group="message",
     ),
     Route(
@@ -185,6 +192,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Not Mailpit's.",
         _WHICH,
         errors=(404,),
+        large=True,
         group="message",
     ),
     Route(
@@ -401,6 +409,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             Parameter("remote", "Whether it may load images and styles from elsewhere.", bool, False),
             *_WHICH,
         ),
+        large=True,
         returns="text/html",
         errors=(404,),
         group="view",
@@ -413,6 +422,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "See the text of a message",
         query=_WHICH,
         errors=(404,),
+        large=True,
         group="view",
     ),
     Route("GET", "/livez", "isAlive", info.is_alive, "Ask whether the server answers", open=True, group="server"),

@@ -13,7 +13,9 @@ __all__ = ["MAX_WAITING", "TooMany", "Waiting"]
 
 #: Requests that may wait at the same time.
 MAX_WAITING = 100
-# Seconds between two looks of one request, however many messages arrive: each look asks the store.
+# Looks a second that all requests have together, however many messages arrive: each look asks the store.  One that
+# has not looked for a while looks at once.
+_LOOKS = 200
 _PAUSE = 0.05
 
 Look = Callable[[], Awaitable["list[Summary]"]]
@@ -99,7 +101,8 @@ class Waiting:
                 if not await self._stirred(waiter, left):
                     return await look()
                 # Not at once: the store tells of a message while its sender waits for 250.
-                await self._pause(max(0.0, begin + _PAUSE - self._clock.seconds()))
+                pause = max(_PAUSE, len(self._waiters) / _LOOKS)
+                await self._pause(max(0.0, begin + pause - self._clock.seconds()))
         finally:
             self._waiters.discard(waiter)
 
