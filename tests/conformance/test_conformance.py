@@ -39,6 +39,10 @@ class Asked(Recorder):
         self.calls.append(("VRFY", address))
         return "250 J\u00f6rg <b@y.example>"
 
+    def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 J\u00f6rg"
+
     def handle_EXPN(self, server: Any, session: Any, envelope: Any, name: str) -> str:
         self.calls.append(("EXPN", name))
         return "250-J\u00f6rg <b@y.example>\n250 Anne <c@y.example>"
