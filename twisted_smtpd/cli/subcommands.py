@@ -43,6 +43,11 @@ SUBCOMMANDS = {
         "exit with 0 if a server serves: healthcheck HOST:PORT, or the URL of --metrics",
         "twisted_smtpd.cli.health:main",
     ),
+    "inbox": Subcommand(
+        "import messages into an inbox's file, or export them: inbox import|export --store FILE …",
+        "twisted_smtpd.inbox.transfer:main",
+        ("import", "export"),
+    ),
     "man": Subcommand("print the manual page: twisted-smtpd man | man -l -", "twisted_smtpd.cli.manual:main"),
     "passwd": Subcommand("set a user's password in a file: passwd FILE USER", "twisted_smtpd.auth.__main__:main"),
     "queue": Subcommand(
