@@ -162,6 +162,16 @@ class MessageTests(APITestCase):
         self.assertEqual(self.ask(f"{ONE}/1/raw").status, 200)
         self.assertEqual(self.api._context.budget.octets, 800_014)
 
+    def test_clients_that_stop_reading_make_room(self) -> None:
+        self.patch(sending, "MAX_UNREAD", 2_000_000)
+        self.add(content=b"Subject: x\r\n\r\n" + b"0123456789abcde\n" * 50_000)
+        stalled, slow = (self.begin(f"{ONE}/1/raw", read=False) for _ in range(2))
+        for _ in range(3):
+            self.clock.advance(4)
+            slow.producer.resumeProducing()
+        self.assertEqual(self.ask(f"{ONE}/1/raw").status, 200)
+        self.assertEqual((stalled.connected, slow.connected), (False, True))
+
     def test_one_answer_may_be_larger_than_the_bound(self) -> None:
         self.patch(sending, "MAX_UNREAD", 1000)
         self.add(content=b"x" * 100_000)

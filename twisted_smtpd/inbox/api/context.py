@@ -109,7 +109,7 @@ class Context:
         self.chaos = Chaos(settings.failures)
         self.statistics = Statistics(clock)
         self.bin = Bin()
-        self.budget = Budget()
+        self.budget = Budget(clock)
         self._stop = store.watch_changes(self._changed)
 
     async def take(self, new: NewMessage, mailbox: str | None) -> StoredMessage:

@@ -10,23 +10,56 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from twisted.web.server import Request
 
-__all__ = ["CHUNK", "MAX_UNREAD", "Budget", "Sending"]
+__all__ = ["CHUNK", "MAX_UNREAD", "STALLED", "Budget", "Sending"]
 
 #: Octets that are written at once.
 CHUNK = 2**16
 #: Octets of answers that clients have not read yet.
 MAX_UNREAD = 256 * 2**20
+#: Seconds without progress after which a client makes room for others.
+STALLED = 10.0
 
 
 class Budget:
-    """How much memory answers may take that clients have not read yet."""
+    """How much memory answers may take that clients have not read yet.
 
-    def __init__(self) -> None:
+    :param clock: the provider of time.
+    :ivar octets: how much they take.
+    """
+
+    def __init__(self, clock: Any) -> None:
+        self._clock = clock
+        self._sendings: dict[Sending, None] = {}
         self.octets = 0
 
+    @property
+    def now(self) -> float:
+        """The time in seconds."""
+        return float(self._clock.seconds())
+
     def allows(self, octets: int) -> bool:
-        """Whether another answer may be sent; one alone may have any size."""
+        """Whether another answer may be sent; one alone may have any size.
+
+        If there is no room for it, clients that have stopped reading lose their connections.
+        """
+        if not self._has_room(octets):
+            latest = self.now - STALLED
+            for sending in [one for one in self._sendings if one.progress <= latest]:
+                sending.drop()
+        return self._has_room(octets)
+
+    def _has_room(self, octets: int) -> bool:
         return not self.octets or self.octets + octets <= MAX_UNREAD
+
+    def begin(self, sending: Sending, octets: int) -> None:
+        """An answer begins."""
+        self._sendings[sending] = None
+        self.octets += octets
+
+    def end(self, sending: Sending, octets: int) -> None:
+        """An answer has ended."""
+        del self._sendings[sending]
+        self.octets -= octets
 
 
 @implementer(IPushProducer)
@@ -36,13 +69,15 @@ class Sending:
     :param request: the request.
     :param octets: what is sent.
     :param budget: what it counts for, as long as it lasts.
+    :ivar progress: when the client has last read something.
     """
 
     def __init__(self, request: Request, octets: bytes, budget: Budget) -> None:
-        budget.octets += len(octets)
-        request.notifyFinish().addBoth(lambda _: self._end(budget))
+        budget.begin(self, len(octets))
+        request.notifyFinish().addBoth(lambda _: self._end())
         self._request: Any = request
         self._octets, self._offset, self._paused = octets, 0, False
+        self._budget, self.progress = budget, budget.now
 
     def start(self) -> None:
         """Begin."""
@@ -50,7 +85,7 @@ class Sending:
         self.resumeProducing()
 
     def resumeProducing(self) -> None:
-        self._paused = False
+        self._paused, self.progress = False, self._budget.now
         while not self._paused and self._request is not None:
             chunk = self._octets[self._offset : self._offset + CHUNK]
             self._offset += CHUNK
@@ -66,6 +101,12 @@ class Sending:
     def stopProducing(self) -> None:
         self._request = None
 
-    def _end(self, budget: Budget) -> None:
-        budget.octets -= len(self._octets)
+    def drop(self) -> None:
+        """Close the connection."""
+        request, self._request = self._request, None
+        if request is not None:
+            request.channel.forceAbortClient()
+
+    def _end(self) -> None:
+        self._budget.end(self, len(self._octets))
         self._octets = b""
