@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from io import BytesIO
-from tempfile import TemporaryFile
+from tempfile import SpooledTemporaryFile
 from typing import IO
 
 from twisted_smtpd.runtime.reactors import in_thread, wait_for
@@ -24,35 +23,25 @@ async def spooled(
 ) -> AsyncIterator[IO[bytes]]:
     """Read a stream to its end, and give the content as a file: ``async with spooled(stream) as file``.
 
-    The file, an :class:`io.BytesIO` or one on the disk, stands at its beginning.  It has no name, and it is gone when
-    the block ends.  While something is written to the disk, in a thread, the client waits.
+    The file can be read and sought, and stands at its beginning.  It has no name, and it is gone when the block ends.
+    While something is written to the disk, in a thread, the client waits.
 
     :param stream: what ``handle_DATA_STREAM`` has been given.
-    :param max_memory: octets to keep in memory; a larger message goes to the disk, with 0 every message that is not
-        empty.
+    :param max_memory: octets to keep in memory; a larger message goes to a file.  0 is a file in any case.
     :param folder: where that file is made; by default where temporary files are made.
     :raises StreamInterrupted: if the message does not come to its end; nothing is left of it then.
     :raises SMTPReplyError: if the message is refused.
     :raises OSError: if it can't be written; a client whose hook lets this pass hears 452 where the disk is full, and
         451 otherwise.
     """
-    file: IO[bytes] = BytesIO()
-    try:
+    # 0 means no limit to the standard library.
+    with SpooledTemporaryFile(max_size=max(max_memory, 1), dir=None if folder is None else os.fspath(folder)) as file:
+        if max_memory <= 0:
+            await wait_for(in_thread(file.rollover))
         async for chunk in stream:
-            if stream.size <= max_memory:
+            if stream.size > max_memory:
+                await wait_for(in_thread(file.write, chunk))
+            else:
                 file.write(chunk)
-                continue
-            if isinstance(file, BytesIO):
-                file = await wait_for(in_thread(_on_disk, file.getvalue(), folder))
-            await wait_for(in_thread(file.write, chunk))
         file.seek(0)
         yield file
-    finally:
-        file.close()
-
-
-def _on_disk(content: bytes, folder: str | os.PathLike[str] | None) -> IO[bytes]:
-    """A file without a name that begins with this."""
-    file = TemporaryFile(dir=folder)  # noqa: SIM115 - the caller closes it
-    file.write(content)
-    return file

@@ -75,6 +75,7 @@ class RegistryTests(SynchronousTestCase):
         self.assertEqual(
             [name for name, _ in handler_names()],
             [
+                "amqp",
                 "chain",
                 "console",
                 "debugging",
@@ -103,7 +104,7 @@ class RegistryTests(SynchronousTestCase):
             HandlerPlugin("broken", "is broken", "nowhere"),
         ]
         self.assertTrue(IPlugin.providedBy(self.registered[0]))
-        self.assertEqual(handler_names()[11:], [("drop", "drops it"), ("lose", "loses it"), ("broken", "is broken")])
+        self.assertEqual(handler_names()[12:], [("drop", "drops it"), ("lose", "loses it"), ("broken", "is broken")])
         self.assertIsInstance(make_handler("drop", []), Sink)
         self.assertIsInstance(make_handler("lose", []), Sink)
         self.assertIn("'nowhere' is no path to a class", self.fails("broken"))
@@ -111,7 +112,7 @@ class RegistryTests(SynchronousTestCase):
     def test_a_plugin_can_not_take_a_built_in_name(self) -> None:
         self.registered = [HandlerPlugin("mailbox", "steals it", Sink)]
         self.assertIsInstance(make_handler("mailbox", [self.mktemp()]), Mailbox)
-        self.assertEqual(len(handler_names()), 11)
+        self.assertEqual(len(handler_names()), 12)
 
     def test_a_class_in_a_folder_on_the_path(self) -> None:
         self.module("own_a", "class Handler:\n    class Inner:\n        pass\n")

@@ -72,12 +72,17 @@ class ServerCase(SynchronousTestCase):
         return output
 
     def read_until(self, server: subprocess.Popen[str], text: str) -> str:
+        """The next line that a server prints with this text in it."""
+        return self.lines_until(server, text)[-1]
+
+    def lines_until(self, server: subprocess.Popen[str], text: str) -> list[str]:
+        """What a server prints until a line has this text in it."""
         seen = []
         assert server.stdout is not None
         for line in server.stdout:
             seen.append(line)
             if text in line:
-                return line
+                return seen
         raise AssertionError(f"{server.args} ended without {text!r}: {''.join(seen)}")
 
     def serve(self, command: tuple[str, ...], *words: str) -> tuple[subprocess.Popen[str], int]:

@@ -88,7 +88,8 @@ class InternetTests(ServerCase):
         self.assertEqual(program, "/opt/smtpd/bin/twisted-smtpd")
         sockets = [self.listening(place) for place in setting(f"{unit}.socket", "ListenStream")]
         server = self.hand_over([sys.executable, "-m", "twisted_smtpd", *words], sockets)
-        self.assertNotIn(" warn ", self.read_until(server, " listens on "))
+        said = "".join(self.lines_until(server, " listens on "))
+        self.assertNotIn(" warn ", said)
         return server, [each.getsockname()[1] for each in sockets]
 
     def listening(self, place: str) -> socket.socket:

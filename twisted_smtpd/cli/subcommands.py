@@ -39,6 +39,10 @@ SUBCOMMANDS = {
         "twisted_smtpd.cli.completion:main",
         ("bash", "zsh", "fish"),
     ),
+    "consume": Subcommand(
+        "deliver messages out of RabbitMQ, where -c amqp has put them: consume URL -c HANDLER",
+        "twisted_smtpd.broker.command:main",
+    ),
     "healthcheck": Subcommand(
         "exit with 0 if a server serves: healthcheck HOST:PORT, or the URL of --metrics",
         "twisted_smtpd.cli.health:main",

@@ -62,6 +62,11 @@ class HandlerPlugin:
 
 _BUILT_IN = (
     HandlerPlugin(
+        "amqp",
+        "puts each message into RabbitMQ for `twisted-smtpd consume` URL ... [-- --url-file FILE --queue NAME ...]",
+        "twisted_smtpd.broker.handler:AMQP",
+    ),
+    HandlerPlugin(
         "chain", "asks handlers in turn [HANDLER ARGUMENTS + HANDLER ...]", "twisted_smtpd.handlers.chain:Chain"
     ),
     HandlerPlugin(

@@ -31,7 +31,7 @@ from twisted_smtpd.queue.delivery import Deliverer
 from twisted_smtpd.queue.disk import MIN_FREE, DiskQueue
 from twisted_smtpd.queue.entries import QueueFull, new_message
 from twisted_smtpd.queue.interfaces import IQueue
-from twisted_smtpd.queue.schedule import DAY, HOUR, Schedule
+from twisted_smtpd.queue.schedule import Schedule, seconds_of
 from twisted_smtpd.runtime.awaiting import settle
 from twisted_smtpd.runtime.database import DatabaseError
 from twisted_smtpd.runtime.handler_check import check_handler
@@ -60,7 +60,6 @@ _OPEN = (
     "it would queue mail of everybody for everybody: listen on loopback addresses only, or give --auth-required, "
     "--trust NETWORK, or a recipients handler in front of it (chain recipients LIST + queue FOLDER + ...)"
 )
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": HOUR, "d": DAY}
 
 
 class _Bounds(TypedDict):
@@ -151,11 +150,11 @@ class Queue:
         own, consumers = (args[: args.index("+")], args[args.index("+") + 1 :]) if "+" in args else (args, ())
         defaults = Schedule()
         parser.add_argument("folder")
-        parser.add_argument("--retry", type=_seconds, default=defaults.first, help="until the first retry")
-        parser.add_argument("--retry-max", type=_seconds, default=defaults.longest, help="between retries at most")
-        parser.add_argument("--expire", type=_seconds, default=defaults.expiry, help="until a message is given up")
+        parser.add_argument("--retry", type=seconds_of, default=defaults.first, help="until the first retry")
+        parser.add_argument("--retry-max", type=seconds_of, default=defaults.longest, help="between retries at most")
+        parser.add_argument("--expire", type=seconds_of, default=defaults.expiry, help="until a message is given up")
         parser.add_argument(
-            "--warn", type=_seconds, default=defaults.warning, help="until the sender is told; 0: never"
+            "--warn", type=seconds_of, default=defaults.warning, help="until the sender is told; 0: never"
         )
         parser.add_argument("--max-messages", type=int, default=1_000_000)
         parser.add_argument("--max-size", type=_octets, default=10 * 2**30, help="of all messages together")
@@ -201,8 +200,7 @@ class Queue:
         loop = running_loop()
         try:
             self._queue = self._open()
-            if hasattr(self._queue, "start"):
-                await settle(self._queue.start(), loop)
+            await self._start_queue()
         except (DatabaseError, OSError) as error:
             await self._close()
             raise HandlerStartError(str(error)) from error
@@ -211,6 +209,13 @@ class Queue:
         except BaseException:
             await self._close()
             raise
+        self._start_deliveries(server, loop)
+
+    async def _start_queue(self) -> None:
+        if hasattr(self._queue, "start"):
+            await settle(self._queue.start(), running_loop())
+
+    def _start_deliveries(self, server: ServerInfo, loop: Any) -> None:
         ident = str(server.options.get("ident") or "twisted-smtpd")
         self._consumer = Consumer(
             self.handler, server.hostname, ident, timeout=self._timeout, clock=server.reactor, loop=loop
@@ -294,7 +299,7 @@ class Queue:
         if not envelope.rcpt_tos:
             # Hooks that say 250 and append nothing have discarded each copy.
             return "250 OK"
-        if self._deliverer is None or self._consumer is None:
+        if self._queue is None:
             return _reply(451, "4.3.2", "The queue has been closed, try again later")
         header, _, _ = envelope.content_bytes.partition(b"\r\n\r\n")
         if count_received(header) > self._max_hops:
@@ -302,7 +307,7 @@ class Queue:
         message = new_message(
             session,
             envelope,
-            [self._consumer.destination(address) for address in envelope.rcpt_tos],
+            [self._destination(address) for address in envelope.rcpt_tos],
             lmtp=server.replies_to_each_recipient,
             may_bounce=self._senders_checked or self._is_known(session),
         )
@@ -317,8 +322,12 @@ class Queue:
             log.error("{session.id}: the queue can't be written: {error}", session=session, error=error)
             return _reply(451, "4.3.0", "The message can't be queued, try again later")
         self._full = False
-        self._deliverer.wake()
+        if self._deliverer is not None:
+            self._deliverer.wake()
         return f"250 2.0.0 queued as {id}"
+
+    def _destination(self, address: str) -> str:
+        return "" if self._consumer is None else self._consumer.destination(address)
 
     def _note_full(self, error: QueueFull) -> None:
         """One line until there is room again: every client that tries is refused."""
@@ -336,12 +345,6 @@ def _host(peer: Any) -> str:
 
 def _reply(code: int, enhanced: str, text: str) -> Reply:
     return Reply(code, enhanced, (text,))
-
-
-def _seconds(text: str) -> float:
-    """A time on the command line: ``30``, ``10m``, ``4h``, ``5d``."""
-    number, unit = (text[:-1], text[-1].lower()) if text[-1:].isalpha() else (text, "")
-    return float(number) * _UNITS[unit]
 
 
 def _octets(text: str) -> int:

@@ -6,10 +6,12 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["DAY", "HOUR", "Schedule"]
+__all__ = ["DAY", "HOUR", "Schedule", "seconds_of"]
 
 HOUR = 3600.0
 DAY = 24 * HOUR
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": HOUR, "d": DAY}
 
 # A part of each wait, at most, by which it is shorter: messages that have failed together are not tried together.
 _JITTER = 0.2
@@ -45,3 +47,14 @@ class Schedule:
         """
         # 2 to the power of 60 is beyond any bound; a greater exponent would overflow in the end.
         return float(min(self.first * 2 ** min(attempts - 1, 60), self.longest) * (1 - _JITTER * chance()))
+
+
+def seconds_of(text: str) -> float:
+    """A time on the command line: ``30``, ``10m``, ``4h``, ``5d``.
+
+    :raises ValueError: it is none.
+    """
+    number, unit = (text[:-1], text[-1].lower()) if text[-1:].isalpha() else (text, "")
+    if unit not in _UNITS:
+        raise ValueError(f"{text!r} is no time: write 30, 10m, 4h or 5d")
+    return float(number) * _UNITS[unit]
