@@ -120,10 +120,14 @@ class WalkTests(BrowserCase):
         self.open("/")
         self.assertEqual(len(self.subjects()), 60)
         # The next ones come as a person scrolls.
-        for _ in range(4):
-            self.script("document.getElementById('main').scrollTo(0, 1e6)")
-            self.until(lambda: not self.script("return window.scrolling"), "scrolled")
-        self.until(lambda: len(self.all(".row")) == 200, "all are there")
+        scroll = "document.getElementById('main').scrollTo(0, 1e6); return document.querySelectorAll('.row').length"
+        self.until(lambda: self.script(scroll) == 200, "all are there")
+        self.until(lambda: not self.all("#more"), "there are no more")
+        self.at_server(self.store.add, mail("One more"))
+        self.until(lambda: len(self.all(".row")) == 201, "new mail is added to what was loaded")
+        self.at_server(self.store.delete, [201])
+        self.until(lambda: len(self.all(".row")) == 200, "it is gone")
+        self.assertEqual(self.all("#more"), [])
         self.script("document.getElementById('main').scrollTo(0, 0)")
         boxes = self.all(".row input")
         boxes[1].click()
@@ -158,6 +162,32 @@ class WalkTests(BrowserCase):
         self.until(lambda: self.all("#m7"), "the message is back")
         self.assertEqual(len(self.subjects()), 7)
         self.assert_silent()
+
+    async def test_many_tabs(self) -> None:
+        await self.run_seen(self.see_many_tabs)
+
+    def see_many_tabs(self) -> None:
+        """A browser has six connections to a server; one tab listens for all of them."""
+        self.at_server(sample_mail, self.store)
+        first = self.driver.current_window_handle
+        for _ in range(9):
+            self.driver.switch_to.new_window("tab")
+            self.open("/")
+            self.until(lambda: self.one("#live").get_attribute("data-state") == "on", "the tab is live")
+        self.at_server(self.store.add, mail("For all tabs"))
+        tabs = [handle for handle in self.driver.window_handles if handle != first]
+        for handle in tabs:
+            self.driver.switch_to.window(handle)
+            self.until(lambda: self.subjects()[0] == "For all tabs", "the tab shows it")
+        # The one that listens goes away.
+        for handle in tabs[:-1]:
+            self.driver.switch_to.window(handle)
+            self.driver.close()
+        self.driver.switch_to.window(tabs[-1])
+        self.at_server(self.store.add, mail("For the last one"))
+        self.until(lambda: self.subjects()[0] == "For the last one", "the last tab listens")
+        self.driver.close()
+        self.driver.switch_to.window(first)
 
 
 class KeyboardTests(BrowserCase):

@@ -80,6 +80,15 @@ class ListTests(PagesCase):
         self.assertEqual(rows(browser.ask("/?mailbox=ci&q=failed")), [3])
         self.assertEqual(rows(browser.ask("/?mailbox=none")), [])
 
+    def test_many_mailboxes(self) -> None:
+        browser = self.browser(mail=False)
+        for number in range(150):
+            self.add(b"Subject: x\r\n\r\n", mailbox=f"box{number:03}")
+        text = browser.ask("/?mailbox=box149").text
+        self.assertEqual(text.count('href="/?mailbox='), 100)
+        self.assertIn('href="/?mailbox=box149" aria-current', text)
+        self.assertIn("and 50 more", text)
+
     def test_paging(self) -> None:
         browser = self.browser(mail=False)
         for number in range(150):

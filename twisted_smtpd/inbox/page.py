@@ -29,6 +29,8 @@ log = Logger()
 
 #: The largest number that a message can have.
 MAX_NUMBER = 2**63 - 1
+#: Mailboxes, and tags, that the sidebar has.
+MAX_PLACES = 100
 
 
 class NotThere(Exception):
@@ -121,7 +123,9 @@ class Pages:
         :param values: the variables of the template.
         """
         own = request.access.mailbox
-        mailboxes = await self.ask("mailboxes")
+        mailboxes = await self.ask("mailboxes") if own is None else {}
+        shown = _shown_mailboxes(mailboxes, search.mailbox)
+        tags = await self.ask("tags", own)
         shared = {
             "base": request.base,
             "title": self.settings.title,
@@ -131,12 +135,22 @@ class Pages:
             "own": own,
             "search": search,
             "counts": await self.ask("counts", own),
-            "mailboxes": {name: counts for name, counts in mailboxes.items() if name and own is None},
-            "tags": await self.ask("tags", own),
+            "mailboxes": shown,
+            "more_mailboxes": len([name for name in mailboxes if name]) - len(shown),
+            "tags": dict(list(tags.items())[:MAX_PLACES]),
             "release": getattr(self.settings.release, "name", ""),
         }
         text: str = self.environment.get_template(template).render({**shared, **values})
         return text.encode("utf-8", "replace")
+
+
+def _shown_mailboxes(mailboxes: dict[str, Any], current: str | None) -> dict[str, Any]:
+    """The mailboxes that the sidebar has: if there are many, those with most unread messages, and the current one."""
+    named = {name: counts for name, counts in mailboxes.items() if name}
+    if len(named) <= MAX_PLACES:
+        return named
+    ranked = sorted(named, key=lambda name: (name != current, -named[name].unread, -named[name].total))
+    return {name: named[name] for name in sorted(ranked[:MAX_PLACES])}
 
 
 class Page(Resource):

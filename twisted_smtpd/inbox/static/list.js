@@ -107,7 +107,8 @@ export async function refresh() {
     const isAll = !$("#more", other);
     for (const row of list) if (!freshIds.has(row.dataset.id) && (isAll || Number(row.dataset.id) > last)) row.remove();
     // Many at once leave a gap to what is there: then only the first page is kept.
-    if (list.length && fresh.length && !isAll && !fresh.some((row) => byId.has(row.dataset.id))) for (const row of list) row.remove();
+    const isGap = !isAll && !fresh.some((row) => byId.has(row.dataset.id));
+    if (isGap) for (const row of list) row.remove();
     let place = null;
     for (const row of fresh) {
       const own = byId.get(row.dataset.id);
@@ -122,8 +123,10 @@ export async function refresh() {
         place = adopted;
       }
     }
-    if (!$("#more") && $("#more", other)) rows.after(document.adoptNode($("#more", other)));
-    if (isAll && $("#more")) $("#more").remove();
+    // What was loaded as the person scrolled stays, with the place from which it goes on.
+    const more = $("#more");
+    if (more && (isAll || isGap)) more.remove();
+    if (isGap) rows.after(document.adoptNode($("#more", other)));
     const empty = $("#empty"), otherEmpty = $("#empty", other);
     if (empty) empty.remove();
     if (otherEmpty) main.append(document.adoptNode(otherEmpty));
@@ -178,7 +181,7 @@ export const doings = {
   async "delete-all"() {
     const query = queryOfPlace();
     const total = $("#total").textContent;
-    if (!confirm(`Delete ${total} ${total === "1" ? "message" : "messages"} for good?`)) return;
+    if (!confirm(`Delete ${total} ${total === "1" ? "message" : "messages"}? There is no undo.`)) return;
     if (query.search) await change("DELETE", `/api/v1/search?query=${encodeURIComponent(query.search)}${query.mailbox.replace("?", "&")}`);
     else await change("DELETE", "/api/v1/messages" + query.mailbox, {});
     toast(`${total} deleted`);

@@ -1,17 +1,22 @@
 // Live updates, and notifications for those who want them.
+//
+// A browser keeps six connections to a host. So of all tabs one listens to the server, and tells the others; where that
+// is not possible, the tabs that can be seen listen.
 
 import { base, page } from "./server.js";
 import { $ } from "./ui.js";
 import { takeShared } from "./shared.js";
 
-const root = document.documentElement;
+const KINDS = ["new", "seen", "unseen", "tags", "deleted", "restored", "reset"];
+const channel = "BroadcastChannel" in window ? new BroadcastChannel(`smtpd-inbox${base}`) : null;
 let refresh = async () => takeShared(await page(location.href));
-let timer = null;
+let timer = null, source = null, state = "off";
 
-function say(state, word) {
+function say(now) {
+  state = now;
   const live = $("#live");
-  live.dataset.state = state;
-  $(".word", live).textContent = word;
+  live.dataset.state = now === "on" ? "on" : "off";
+  $(".word", live).textContent = { on: "live", off: "not live", waiting: "connecting …" }[now];
 }
 
 // Many changes at once are one look at the server.
@@ -22,8 +27,11 @@ function soon() {
 
 const wants = () => { try { return localStorage.getItem("notify") === "1"; } catch (_) { return false; } };
 
-function notify(message) {
-  if (!message || !wants() || !document.hidden || Notification.permission !== "granted") return;
+function notify(data) {
+  if (!wants() || !document.hidden || Notification.permission !== "granted") return;
+  let message = null;
+  try { message = JSON.parse(data).Message; } catch (_) { /* an event without its message */ }
+  if (!message) return;
   const sender = message.From ? message.From.Name || message.From.Address : message.MailFrom;
   const note = new Notification(message.Subject || "(no subject)", { body: `${sender || ""}\n${message.Snippet || ""}`.trim(), tag: "smtpd-inbox", icon: `${base}/static/favicon.svg` });
   note.onclick = () => { window.focus(); location.assign(`${base}/view/${message.ID}`); note.close(); };
@@ -43,18 +51,51 @@ export async function switchNotifications() {
   drawBell();
 }
 
+function tell(what) { if (channel) channel.postMessage(what); }
+
+function listen() {
+  source = new EventSource(`${base}/api/v1/events`);
+  // What has changed since this page was made, and before the server knew that it listens.
+  source.onopen = () => { say("on"); tell({ state: "on" }); soon(); tell({ change: true }); };
+  source.onerror = () => { const now = source.readyState === EventSource.CLOSED ? "off" : "waiting"; say(now); tell({ state: now }); };
+  for (const kind of KINDS) {
+    source.addEventListener(kind, (event) => {
+      soon();
+      tell({ change: true });
+      if (kind === "new") notify(event.data);
+    });
+  }
+}
+
+function close() { if (source) source.close(); source = null; }
+
+function follow() {
+  channel.addEventListener("message", ({ data }) => {
+    if (data.ask && source) tell({ state });
+    if (data.state && !source) say(data.state);
+    if (data.change) soon();
+  });
+  tell({ ask: true });
+  navigator.locks.request(`smtpd-inbox${base}`, () => new Promise((resolve) => {
+    listen();
+    addEventListener("pagehide", () => { close(); resolve(); });
+  }));
+}
+
+function listenWhileSeen() {
+  const look = () => {
+    if (document.hidden) close();
+    else if (!source) listen();
+  };
+  document.addEventListener("visibilitychange", look);
+  addEventListener("pagehide", close);
+  addEventListener("pageshow", (event) => { if (event.persisted) look(); });
+  look();
+}
+
 export function start(how) {
   if (how) refresh = how;
   drawBell();
-  const mailbox = root.dataset.scoped ? `?mailbox=${encodeURIComponent(root.dataset.mailbox)}` : "";
-  const source = new EventSource(`${base}/api/v1/events${mailbox}`);
-  source.onopen = () => say("on", "live");
-  source.onerror = () => say("off", source.readyState === EventSource.CLOSED ? "not live" : "connecting …");
-  for (const kind of ["seen", "unseen", "tags", "deleted", "restored", "reset"]) source.addEventListener(kind, soon);
-  source.addEventListener("new", (event) => {
-    soon();
-    try { notify(JSON.parse(event.data).Message); } catch (_) { /* an event without its message */ }
-  });
-  // A browser keeps six connections to a host: a page that is left gives its own back.
-  addEventListener("pagehide", () => source.close());
+  if (channel && navigator.locks) follow();
+  else listenWhileSeen();
 }
