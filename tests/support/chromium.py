@@ -200,7 +200,7 @@ class BrowserCase(TestCase):
                 # The page is changing.
                 last = error
             time.sleep(0.03)
-        raise self.failureException(f"not within {_PATIENCE} s: {what} ({last or condition()})")
+        raise self.failureException(f"not within {_PATIENCE} s: {what} ({str(last)[:200]})")
 
     def all(self, selector: str) -> list[Any]:
         from selenium.webdriver.common.by import By
@@ -213,8 +213,18 @@ class BrowserCase(TestCase):
             lambda: next((found for found in self.all(selector) if found.is_displayed()), None), f"{selector} is shown"
         )
 
+    def text(self, selector: str) -> str:
+        """The text of an element, as soon as it is there; the page may put another in its place at any time."""
+        text = "return document.querySelector(arguments[0])?.innerText"
+        self.until(lambda: self.script(text, selector) is not None, f"{selector} is there")
+        return str(self.script(text, selector))
+
+    def is_live(self) -> bool:
+        """Whether the page hears of changes."""
+        return self.script("return document.getElementById('live').dataset.state") == "on"
+
     def click(self, selector: str) -> None:
-        self.one(selector).click()
+        self.until(lambda: self.one(selector).click() or True, f"{selector} can be clicked")
 
     def press(self, *keys: str) -> None:
         """Press keys, one after the other."""
@@ -231,7 +241,8 @@ class BrowserCase(TestCase):
         self.ready()
 
     def texts(self, selector: str) -> list[str]:
-        return [element.text for element in self.all(selector)]
+        texts = "return [...document.querySelectorAll(arguments[0])].map((found) => found.innerText)"
+        return list(self.script(texts, selector))
 
     def subjects(self) -> list[str]:
         return self.texts(".row .subject")

@@ -149,14 +149,20 @@ async function after(list) {
   await refresh();
 }
 
+async function mark(list, read) {
+  if (!list.length) return;
+  // Shown at once: who presses the key again means the opposite.
+  for (const row of list) row.classList.toggle("unread", !read);
+  await acts.mark(ids(list), read);
+  await after(list);
+}
+
 export const doings = {
-  async read() { const list = targets(); if (list.length) { await acts.mark(ids(list), true); await after(list); } },
-  async unread() { const list = targets(); if (list.length) { await acts.mark(ids(list), false); await after(list); } },
-  async "toggle-read"() {
+  read: () => mark(targets(), true),
+  unread: () => mark(targets(), false),
+  "toggle-read"() {
     const list = targets();
-    if (!list.length) return;
-    await acts.mark(ids(list), list.some((row) => row.classList.contains("unread")));
-    await after(list);
+    return mark(list, list.some((row) => row.classList.contains("unread")));
   },
   async delete() {
     const list = targets();
