@@ -53,6 +53,10 @@ class KeepTests(_InboxCase):
         self.assertEqual(stored.message.content, b"Subject: hi\r\n\r\nhello\r\n")
         self.assertEqual((stored.message.refusal, stored.message.mailboxes), (None, ("",)))
 
+    def test_lines_have_any_length(self) -> None:
+        self.dialog().send(MESSAGE.replace("hello", "x" * 100_000).encode())
+        self.assertEqual(len(self.kept(refused=False)), 1)
+
     def test_the_dialog_is_kept_at_the_end_of_the_session(self) -> None:
         dialog = self.dialog()
         dialog.send(MESSAGE.encode())
@@ -93,6 +97,17 @@ class KeepTests(_InboxCase):
             self.store.add = lambda message, error=error: fail(error)
             self.assertIn(reply, self.dialog().send(MESSAGE.encode()).splitlines()[-1])
         self.assertEqual(self.kept(), [])
+
+    def test_that_old_messages_stay_is_logged_once(self) -> None:
+        from twisted_smtpd.inbox import handler
+
+        seen: list[Any] = []
+        self.patch(handler.log, "error", lambda *_, **fields: seen.append(fields["error"]))
+        self.dialog()
+        for error in (OSError(errno.ENOSPC, "no space"), OSError(errno.ENOSPC, "no space"), None, OSError("again")):
+            self.store.purge = lambda error=error: None if error is None else fail(error)
+            self.successResultOf(self.inbox._purge())
+        self.assertEqual(seen, ["[Errno 28] no space", "again"])
 
 
 class RefusedTests(_InboxCase):

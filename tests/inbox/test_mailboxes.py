@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -83,6 +84,17 @@ class MailboxesTests(SynchronousTestCase):
             self.assertEqual(mailboxes.names(new("b@y.example"), self.server(address)), ("Anne's",))
         self.assertEqual(mailboxes.tokens, {"0123456789abcdef": "team"})
         self.assertNotIn("0123456789abcdef", repr(mailboxes._rules))
+
+    def test_the_example(self) -> None:
+        mailboxes = Mailboxes.read(str(Path(__file__).parents[2] / "examples" / "mailboxes.toml"))
+        for message, names in (
+            (new("orders@x.example", "me+ci-7@x.example"), ("shop", "CI")),
+            (new("b@y.example", headers="X-CI-Job: 7\r\n"), ("CI",)),
+            (new("b@y.example", user="billing"), ("billing",)),
+            (new("b@y.example"), ("y.example",)),
+            (new("postmaster"), ("other mail",)),
+        ):
+            self.assertEqual(mailboxes.names(message, self.server()), names)
 
     def test_a_token_in_a_file(self) -> None:
         os.mkdir(folder := self.mktemp())

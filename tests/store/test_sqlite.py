@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -230,3 +231,20 @@ class IndexTests(_SQLiteCase):
         self.assertEqual(await self.do("count", Matching(text="lunch")), 4)
         self.patch(sqlite, "EXACT_COUNT", 3)
         self.assertEqual(await self.do("count", Matching(text="lunch")), 3)
+
+
+class FullDiskTests(_SQLiteCase):
+    @synchronous
+    async def test_a_full_disk_is_an_error_that_says_so_and_no_end(self) -> None:
+        self.store = await self.make()
+        await self.do("add", new("Before"))
+        [pages] = await self.store._database.write(lambda c: c.execute("PRAGMA page_count").fetchone())
+        await self.store._database.write(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+        adding = [self.store.add(new(body="x" * size)) for size in (100_000, 50_000)]
+        for one in adding:
+            error = await one.addErrback(lambda failure: failure.value)
+            self.assertEqual((type(error), error.errno), (OSError, errno.ENOSPC))
+        await self.store._database.write(lambda c: c.execute("PRAGMA max_page_count = 100000").fetchone())
+        await self.do("add", new("After"))
+        self.assertEqual([one.message.subject for one in await self.do("find", Matching())], ["Before", "After"])
+        self.assertEqual(await self.do("counts"), Counts(2, 2, 0))

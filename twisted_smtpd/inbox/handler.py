@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from twisted.application.internet import TimerService
 from twisted.application.service import IService
@@ -74,6 +75,9 @@ class Inbox:
     :ivar failures: what is to go wrong.
     """
 
+    #: Options whose defaults are others with this handler: it takes lines of any length, as real mail has them.
+    option_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"line_length_limit": 0})
+
     def __init__(self, arguments: Arguments | None = None, *, store: IMessageStore | None = None) -> None:
         self._arguments = arguments or Arguments()
         self._store: Any = store
@@ -83,6 +87,7 @@ class Inbox:
         self._releaser: HostReleaser | None = None
         self._server: ServerInfo | None = None
         self._dialogs: dict[str, _Dialog] = {}
+        self._purge_fails = False
         self.failures = Failures()
 
     def __repr__(self) -> str:
@@ -172,8 +177,17 @@ class Inbox:
         """A message that came over HTTP, with its mailboxes."""
         return replace(message, mailboxes=self._mailboxes.names(message, _OVER_HTTP))
 
-    def _purge(self) -> Any:
-        return maybeDeferred(self.store.purge).addErrback(_not_kept, "old messages can't be removed")
+    def _purge(self) -> Deferred[None]:
+        return maybeDeferred(self.store.purge).addCallbacks(self._purged, self._not_purged)
+
+    def _purged(self, _: object) -> None:
+        self._purge_fails = False
+
+    def _not_purged(self, failure: Failure) -> None:
+        if not self._purge_fails:
+            # Once: with a full disk it fails each second.
+            self._purge_fails = True
+            _not_kept(failure, "old messages can't be removed")
 
     async def stop(self) -> None:
         if self._releaser is not None:
