@@ -107,6 +107,24 @@ class DatabaseTests(TestCase):
         self.assertEqual(error.errno, errno.ENOSPC)
         self.assertEqual(await self.database.read(words), ["a", "b"])
 
+    async def test_what_is_called_before_each_commit_may_refuse_it(self) -> None:
+        await self.database.close()
+        seen: list[int] = []
+        broken: list[OSError] = []
+
+        def check() -> None:
+            seen.append(len(words(other)))
+            if broken:
+                raise broken[0]
+
+        self.database = self.open(before_commit=check)
+        other = connect(self.path, any_thread=True)
+        self.addCleanup(other.close)
+        await self.database.write(insert("a"))
+        broken.append(OSError(errno.EIO, "no"))
+        await self.assertFailure(self.database.write(insert("b")), OSError)
+        self.assertEqual((seen, words(other)), ([0, 1], ["a"]))
+
     async def test_a_full_disk(self) -> None:
         await self.database.write(insert("before"))
         await self.database.write(lambda connection: connection.execute("PRAGMA max_page_count=10").fetchall())

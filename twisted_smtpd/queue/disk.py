@@ -98,7 +98,12 @@ class DiskQueue:
         for path in (self.folder, os.path.join(self.folder, _BODIES)):
             with suppress(FileExistsError):
                 os.mkdir(path, 0o700)
-        self._database = Database(os.path.join(self.folder, DATABASE), tables.SCHEMA)
+        path = os.path.join(self.folder, DATABASE)
+        self._database = Database(path, tables.SCHEMA, before_commit=self._sync_bodies)
+        # Whether there are files whose names are not synchronised; of interest to the writer's thread only.
+        self._new_files = False
+        # Whether the last message found no room: then the next one's file is not written to find out.
+        self._full = False
         # Deliveries on their way, with their destinations; those that can't be read stay there.
         self._taken: dict[int, str] = {}
 
@@ -142,7 +147,8 @@ class DiskQueue:
         now = self.now()
         if len(message.content) <= SMALL:
             return await self._database.write(lambda connection: self._insert(connection, message, now))
-        await self._database.read(lambda connection: self._check_room(connection, message))
+        if self._full:
+            await self._database.read(lambda connection: self._check_room(connection, message))
         id = new_id(now)
         try:
             await wait_for(in_thread(self._store, id, message.content))
@@ -152,15 +158,24 @@ class DiskQueue:
             raise
 
     def _check_room(self, connection: Any, message: NewMessage) -> None:
+        self._full = True
         size = len(message.content)
         tables.check_room(connection, size, self._max_messages, self._max_octets)
         # Twice: it is in the log of the database, too, for a while.
         if self._min_free and _free(self.folder) < self._min_free + 2 * size:
             raise QueueFull(f"the disk has less than {self._min_free:,} octets free")
+        self._full = False
 
     def _insert(self, connection: Any, message: NewMessage, now: float, id: str | None = None) -> str:
         self._check_room(connection, message)
+        self._new_files |= id is not None
         return tables.insert(connection, message, now, id)
+
+    def _sync_bodies(self) -> None:
+        """Synchronise the names of new files: once for all that share a commit."""
+        if self._new_files:
+            _sync(os.path.join(self.folder, _BODIES))
+            self._new_files = False
 
     def _store(self, id: str, content: bytes) -> None:
         path = body_path(self.folder, id)
@@ -171,7 +186,6 @@ class DiskQueue:
             while left:
                 left = left[file.write(left) :]
             os.fsync(descriptor)
-        _sync(os.path.dirname(path))
 
     # -- and go out ----------------------------------------------------------------------------------------------------
 

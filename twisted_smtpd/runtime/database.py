@@ -188,18 +188,26 @@ class Database:
     :param synchronous: ``"FULL"``: what has been committed survives a crash of the machine; ``"NORMAL"``: it survives a
         crash of this process, and after a crash of the machine the last commits may be missing.
     :param readers: threads for :meth:`read` at most; they are started when they are needed.
+    :param before_commit: called in the writer's thread before each commit, to synchronise what a row refers to; an
+        :exc:`OSError` fails all that share the commit.
     :raises DatabaseInUse: if another process owns it.
     :raises DatabaseError: if it can't be opened: it is damaged, or a permission is missing.
     :raises OSError: if the disk is full, or the file can't be created.
     """
 
     def __init__(
-        self, path: str, schema: str, *, synchronous: Literal["FULL", "NORMAL"] = "FULL", readers: int = 2
+        self,
+        path: str,
+        schema: str,
+        *,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        readers: int = 2,
+        before_commit: Callable[[], None] | None = None,
     ) -> None:
         if synchronous not in ("FULL", "NORMAL"):
             raise ValueError(f'synchronous is "FULL" or "NORMAL", not {synchronous!r}')
         self.path = path
-        self._synchronous = synchronous
+        self._synchronous, self._before_commit = synchronous, before_commit
         self._lock = _OwnerLock(f"{path}.lock", path)
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
@@ -301,6 +309,8 @@ class Database:
                 connection.execute("ROLLBACK TO one")
                 job.outcome = self._failure(error)
             connection.execute("RELEASE one")
+        if self._before_commit is not None:
+            self._before_commit()
         connection.execute("COMMIT")
 
     def _read_all(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
