@@ -16,6 +16,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from twisted_smtpd.runtime import database as module
 from twisted_smtpd.runtime.database import (
     Database,
     DatabaseClosed,
@@ -163,6 +164,25 @@ class DatabaseTests(TestCase):
         await gatherResults([*writing, closing])
         await self.database.close()
         self.assertEqual(len(await self.open().read(words)), 20)
+
+    async def test_readers_end_whichever_of_them_hears_of_it_first(self) -> None:
+        """Seen: one that heard of the end before it had been told whom to tell kept close() waiting for ever."""
+        alive: list[bool] = []
+
+        def look(thread: Any, ended: Any = module._Thread.ended) -> Deferred[None]:
+            # One that has heard of the end is gone a moment later.
+            thread._thread.join(0.05)
+            alive.append(thread._thread.is_alive())
+            done: Deferred[None] = ended(thread)
+            return done
+
+        self.patch(module._Thread, "ended", look)
+        for _ in range(5):
+            meeting = threading.Barrier(2, timeout=20)
+            await gatherResults([self.database.read(lambda _, all_here=meeting: all_here.wait()) for _ in range(2)])
+            await self.database.close()
+            self.database = self.open()
+        self.assertEqual(alive, [True] * 15)
 
     def test_a_cancelled_call_is_ignored(self) -> Deferred[Any]:
         cancelled = self.database.write(insert("cancelled"))

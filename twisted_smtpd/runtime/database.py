@@ -271,7 +271,8 @@ class Database:
         if self._closed:
             return succeed(None)
         self._closed = True
-        ends = [self._writer.end(), *self._readers.end()]
+        ends = [self._writer.ended(), *self._readers.end()]
+        self._writer.put(None)
         return gatherResults(ends).addCallback(self._release)
 
     def _release(self, _: object) -> None:
@@ -368,13 +369,12 @@ class _Thread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def put(self, job: _Job) -> None:
+    def put(self, job: _Job | None) -> None:
         self._jobs.put(job)
 
-    def end(self) -> Deferred[None]:
-        """End when the jobs before this are done."""
+    def ended(self) -> Deferred[None]:
+        """Fires when the thread has ended, as it does when it finds a ``None`` among the jobs."""
         self._end = _Job(lambda _: None)
-        self._jobs.put(None)
         return self._end.done
 
     def _run(self) -> None:
@@ -433,4 +433,8 @@ class _Pool:
         return connection
 
     def end(self) -> list[Deferred[None]]:
-        return [thread.end() for thread in self._threads]
+        # All first: any of them may take the first None.
+        ends = [thread.ended() for thread in self._threads]
+        for _ in ends:
+            self._jobs.put(None)
+        return ends
