@@ -162,8 +162,9 @@ def tls_context(options: argparse.Namespace) -> ssl.SSLContext | None:
 
 def idle(options: argparse.Namespace) -> None:
     """Open the connections, say so, and hold them."""
+    context = tls_context(options)
     with ThreadPoolExecutor(OPENERS) as pool:  # a server may make each wait for its banner
-        held = list(pool.map(lambda _: Connection(options, None), range(options.connections)))
+        held = list(pool.map(lambda _: Connection(options, context), range(options.connections)))
     print(len(held), flush=True)
     sys.stdin.read()
 

@@ -222,30 +222,32 @@ def run_measured(server: Server, command: list[str], messages: int) -> Sample:
         raise MeasurementError(f"the server ended early: {server.last_error()}") from error
 
 
-def idle_memory(server: Server, connections: int) -> float:
+def idle_memory(server: Server, connections: int, tls: str = "none") -> float:
     """Open connections that stay idle after EHLO, and then as many more: what these take is what is measured.
 
     The first ones use up what the allocator has left over from the start.
 
+    :param tls: how they begin: ``none``, ``starttls`` or ``implicit``.
     :returns: bytes of resident memory for each.
     :raises MeasurementError: if they could not all be opened, or did not stay open.
     """
     pid = server.process.pid
-    with idle_connections(server.port, connections):
+    with idle_connections(server.port, connections, tls):
         before = rss_bytes(pid)
-        with idle_connections(server.port, connections):
+        with idle_connections(server.port, connections, tls):
             if open_files(pid) < 2 * connections:
                 raise MeasurementError("the server closed some of the idle connections")
             return (rss_bytes(pid) - before) / connections
 
 
 @contextlib.contextmanager
-def idle_connections(port: int, count: int) -> Iterator[None]:
+def idle_connections(port: int, count: int, tls: str) -> Iterator[None]:
     """Connections that are open, and idle after EHLO, while this lasts.
 
     :raises MeasurementError: if they could not all be opened.
     """
     command = [sys.executable, str(HERE / "client.py"), str(port), "--idle", "--connections", str(count)]
+    command += ["--tls", tls]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
         if not client.stdout.readline():

@@ -41,9 +41,11 @@ MISSING = 77
 GOOD = ("OK", "INFO", "DEBUG")
 TOLERATED = ("LOW",)
 # Warnings about testssl.sh's own tools.  Any other one is something it could not examine, so it counts.
+NO_TICKET = "openssl s_client may hang up before it has read the tickets that TLS 1.3 sends last"
 OF_THE_TOOL = {
     "engine_problem": "its OpenSSL can't try GOST, which no OpenSSL offers by itself",
-    "sessionresumption_ticket": "openssl s_client may hang up before it has read the tickets that TLS 1.3 sends last",
+    "sessionresumption_ticket": NO_TICKET,
+    "sessionresumption_ID": NO_TICKET,
 }
 
 KINDS, LIBRARIES = ("rsa", "ecdsa"), {"ssl": "the standard library", "pyopenssl": "pyOpenSSL"}
@@ -118,6 +120,8 @@ def serving(folder: Path, library: str) -> Iterator[tuple[int, int]]:
         assert server.stdout is not None
         try:
             for line in server.stdout:
+                log.write(line.encode())
+                log.flush()
                 if " listens on " in line:
                     clear, secure = (int(part.split()[0]) for part in line.split("127.0.0.1:")[1:])
                     break

@@ -28,6 +28,8 @@ class Options:
     :ivar auth: whether AUTH PLAIN is offered, in clear too.
     :ivar hook: ``"plain"`` answers at once, ``"wait"`` after a timer of 0 s, ``"stream"`` reads the content in chunks.
     :ivar reactor: ``"asyncio"`` or ``"uvloop"`` for Twisted's servers; ``""`` is the default one.
+    :ivar tls_layer: what does TLS: ``"pyopenssl"``, or ``"twisted"`` for Twisted's layer with pyOpenSSL; ``""`` is what
+        the server chooses.
     """
 
     port: int
@@ -36,6 +38,7 @@ class Options:
     auth: bool
     hook: str
     reactor: str
+    tls_layer: str = ""
 
 
 def options() -> Options:
@@ -47,6 +50,7 @@ def options() -> Options:
     parser.add_argument("--auth", action="store_true")
     parser.add_argument("--hook", choices=("plain", "wait", "stream"), default="plain")
     parser.add_argument("--reactor", choices=("", "asyncio", "uvloop"), default="")
+    parser.add_argument("--tls-layer", choices=("", "pyopenssl", "twisted"), default="")
     return Options(**vars(parser.parse_args()))
 
 

@@ -64,6 +64,22 @@ def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data:
     return twisted_smtpd.smtp.AuthResult(success=known)
 
 
+def tls_context(options: common.Options) -> Any:
+    """The certificate, in what decides on the library for TLS and on the layer around it."""
+    if not options.tls_layer:
+        return CertificateFiles(options.certificate)
+    from OpenSSL import SSL
+    from twisted.internet.ssl import PrivateCertificate
+
+    if options.tls_layer == "twisted":
+        with open(options.certificate) as file:
+            return PrivateCertificate.loadPEM(file.read()).options()
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.use_certificate_chain_file(options.certificate)
+    context.use_privatekey_file(options.certificate)
+    return context
+
+
 def main(options: common.Options) -> None:
     """Serve until SIGTERM."""
     handlers: dict[str, type[Counter]] = {"plain": Handler, "wait": WaitingHandler, "stream": StreamHandler}
@@ -75,7 +91,7 @@ def main(options: common.Options) -> None:
     }
     if options.tls != "none":
         name = "tls_context" if options.tls == "starttls" else "ssl_context"
-        settings[name] = CertificateFiles(options.certificate)
+        settings[name] = tls_context(options)
     if options.auth:
         settings |= {"authenticator": authenticate, "auth_require_tls": False}
     factory = SMTPFactory(handler, **settings)
