@@ -47,6 +47,10 @@ async function walk(url) {
   assert.match(await mailpit.renderMessageHTML(one, 1), /target="_blank"/);
   assert.match(await mailpit.renderMessageText(one), /123456/);
 
+  const check = await mailpit.htmlCheck(one);
+  assert.ok(check.Total.Supported > 0 && Array.isArray(check.Warnings));
+  await assert.rejects(mailpit.linkCheck(one), /--check-links/);
+
   assert.equal(await mailpit.setReadStatus({ IDs: [one], Read: false }), "ok");
   assert.equal((await mailpit.searchMessages({ query: "is:unread" })).messages_count, 2);
   assert.equal(await mailpit.setReadStatus({ Search: "subject:other", Read: true }, { tz: "UTC" }), "ok");

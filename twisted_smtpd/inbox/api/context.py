@@ -15,6 +15,7 @@ from twisted_smtpd.inbox.api.events import Events
 from twisted_smtpd.inbox.api.sending import Budget
 from twisted_smtpd.inbox.api.waiting import Waiting
 from twisted_smtpd.inbox.content import Contents
+from twisted_smtpd.inbox.link_checks import LinkChecker
 
 if TYPE_CHECKING:
     from twisted_smtpd.inbox.settings import SiteSettings
@@ -97,6 +98,7 @@ class Context:
     :ivar chaos: Mailpit's triggers of failures.
     :ivar statistics: what has come and gone.
     :ivar budget: how much memory large answers may take.
+    :ivar link_checker: asks for links; ``None`` where that was not allowed.
     :ivar bin: who has deleted what.
     :ivar document: the OpenAPI document.
     """
@@ -110,6 +112,7 @@ class Context:
         self.statistics = Statistics(clock)
         self.bin = Bin()
         self.budget = Budget(clock)
+        self.link_checker = LinkChecker(clock) if settings.check_links else None
         self._stop = store.watch_changes(self._changed)
 
     async def take(self, new: NewMessage, mailbox: str | None) -> StoredMessage:

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import LoopingCall
 from zope.interface import implementer
 
+from twisted_smtpd.inbox.api.sending import abort
 from twisted_smtpd.inbox.api.shapes import change_json
 from twisted_smtpd.store.summary import Change
 
@@ -110,7 +111,7 @@ class Listener:
         request = self._request
         self._gone(None)
         if request is not None:
-            request.loseConnection()
+            abort(request)
 
     def end(self) -> None:
         """End the answer."""

@@ -58,6 +58,8 @@ def record(properties: Mapping[str, Schema], *, needs: tuple[str, ...] | None = 
     return {"type": "object", "properties": dict(properties), **({"required": required} if required else {})}
 
 
+_PERCENT: Schema = {"type": "number", "minimum": 0, "maximum": 100}
+_PERCENTS: Mapping[str, Schema] = {"Supported": _PERCENT, "Partial": _PERCENT, "Unsupported": _PERCENT}
 _ADDRESSES = array(ref("Address"))
 _IDS = array({**STRING, "maxLength": 64}, MAX_IDS)
 _TAG: Schema = {**STRING, "minLength": 1, "maxLength": 100}
@@ -168,6 +170,36 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
     "Strings": array(STRING),
     "Links": record({"Links": array(STRING)}),
     "Codes": record({"Codes": {**array(STRING), "description": "The likeliest first."}}),
+    "HTMLCheck": record(
+        {
+            "Total": record({"Tests": COUNT, "Nodes": COUNT, **_PERCENTS}),
+            "Platforms": {"type": "object", "additionalProperties": array(STRING)},
+            "Warnings": array(
+                record(
+                    {
+                        **dict.fromkeys(("Slug", "Title", "Description", "URL", "Keywords"), STRING),
+                        "Category": {"enum": ["css", "html", "image", "others"]},
+                        "Tags": array(STRING),
+                        "Results": array(
+                            record(
+                                dict.fromkeys(
+                                    ("Name", "Family", "Platform", "Version", "Support", "NoteNumber"), STRING
+                                )
+                            )
+                        ),
+                        "NotesByNumber": {"type": "object", "additionalProperties": STRING},
+                        "Score": record({"Found": COUNT, **_PERCENTS}),
+                    }
+                )
+            ),
+        }
+    ),
+    "LinkCheck": record(
+        {"Errors": COUNT, "Links": array(record({"URL": STRING, "StatusCode": COUNT, "Status": STRING}))}
+    ),
+    "HeaderCheck": record(
+        {"Findings": array(record({"Level": {"enum": ["bad", "warn"]}, "Text": STRING, "Rule": STRING}))}
+    ),
     "Mailboxes": array(record({"Name": STRING, "Total": COUNT, "Unread": COUNT, "Refused": COUNT})),
     "Info": record(
         {

@@ -10,7 +10,7 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from twisted.web.server import Request
 
-__all__ = ["CHUNK", "MAX_UNREAD", "STALLED", "Budget", "Sending"]
+__all__ = ["CHUNK", "MAX_UNREAD", "STALLED", "Budget", "Sending", "abort"]
 
 #: Octets that are written at once.
 CHUNK = 2**16
@@ -18,6 +18,12 @@ CHUNK = 2**16
 MAX_UNREAD = 256 * 2**20
 #: Seconds without progress after which a client makes room for others.
 STALLED = 10.0
+
+
+def abort(request: Any) -> None:
+    """Close the connection of a request at once, whatever has not been sent."""
+    transport = request.channel.transport
+    (getattr(transport, "abortConnection", None) or transport.loseConnection)()
 
 
 class Budget:
@@ -105,8 +111,11 @@ class Sending:
         """Close the connection."""
         request, self._request = self._request, None
         if request is not None:
-            request.channel.forceAbortClient()
+            # The request hears of its end in a later turn; the room is wanted now.
+            self._end()
+            abort(request)
 
     def _end(self) -> None:
-        self._budget.end(self, len(self._octets))
-        self._octets = b""
+        octets, self._octets = len(self._octets), b""
+        if octets:
+            self._budget.end(self, octets)

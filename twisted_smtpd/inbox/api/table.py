@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from twisted_smtpd.inbox.api import failures, info, live, message, messages, parts, release, send, tags
+from twisted_smtpd.inbox.api import checks, failures, info, live, message, messages, parts, release, send, tags
 from twisted_smtpd.inbox.api.route import Parameter, Route
 from twisted_smtpd.inbox.api.schemas import ref
 
@@ -216,6 +216,44 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Not Mailpit's.",
         (Parameter("length", "How many characters a code has to have.", int, None, low=1, high=20), *_WHICH),
         returns=ref("Codes"),
+        errors=(404,),
+        group="message",
+    ),
+    Route(
+        "GET",
+        f"{_ONE}/html-check",
+        "checkHTML",
+        checks.check_html,
+        "Check which mail programs show the HTML of a message",
+        "Looked up in the data of caniemail.com that come with the server.",
+        _WHICH,
+        returns=ref("HTMLCheck"),
+        errors=(404,),
+        group="message",
+    ),
+    Route(
+        "GET",
+        f"{_ONE}/link-check",
+        "checkLinks",
+        checks.check_links,
+        "Check whether the links in a message lead somewhere",
+        "Asks their servers, but no private addresses; only where the inbox was started with --check-links. "
+        "Redirections are always followed.",
+        _WHICH,
+        returns=ref("LinkCheck"),
+        errors=(404,),
+        guarded=True,
+        group="message",
+    ),
+    Route(
+        "GET",
+        f"{_ONE}/header-check",
+        "checkHeaders",
+        checks.check_message_headers,
+        "Check the headers of a message",
+        "Not Mailpit's. What is missing or wrong, and where that is written.",
+        _WHICH,
+        returns=ref("HeaderCheck"),
         errors=(404,),
         group="message",
     ),
