@@ -30,10 +30,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
-TIME_LIMIT = 300
+TIME_LIMIT = 600
 
 IMPORT = re.compile(r"^(\s*(?:from|import)\s+)aiosmtpd\b", re.MULTILINE)
 PATCH = re.compile(r"""(["'])aiosmtpd\.""")
+# `import aiosmtpd.smtp` binds the package's name, which is used below then.
+WHOLE = re.compile(r"^\s*import\s+aiosmtpd\b", re.MULTILINE)
+USE = re.compile(r"\baiosmtpd\.")
 
 USE_MOCK_SERVER = """
 import smtplib
@@ -101,6 +104,18 @@ PROGRAMS = (
         (*PYTEST, "--timeout=60", "tests"),
         ("pytest-asyncio", "pytest-timeout", "portpicker", "cryptography"),
     ),
+    # Its own package brings what it needs; the one in the folder, with the changed imports, comes first.
+    Program(
+        "mailman",
+        "3.3.10",
+        ("-m", "nose2", "-v", "-P", "test_lmtp"),
+        ("mailman == 3.3.10", "flufl.testing", "nose2"),
+        path="src",
+    ),
+    Program("django", "5.2.19", ("tests/runtests.py", "mail", "--parallel", "1"), ("asgiref", "sqlparse")),
+    Program("mailrise", "1.4.0", (*PYTEST, "tests"), ("apprise == 1.4.5", "PyYAML", "pytest-asyncio"), path="src"),
+    Program("pytest-localserver", "0.10.0.post0", (*PYTEST, "tests/test_smtp.py"), ("werkzeug",)),
+    Program("Trac", "1.6", ("-m", "unittest", "trac.tests.notification"), ("Jinja2", "setuptools < 81")),
 )
 
 
@@ -115,14 +130,17 @@ def fetch(program: Program, folder: Path) -> Path:
 
 
 def change_imports(folder: Path) -> int:
-    """Replace the package's name; returns in how many places."""
+    """Replace the package's name in imports, and where they bind it; returns in how many places."""
     places = 0
     for path in folder.rglob("*.py"):
-        text, imports = IMPORT.subn(r"\1twisted_smtpd", path.read_text("utf-8"))
+        text, uses = path.read_text("utf-8"), 0
+        if WHOLE.search(text):
+            text, uses = USE.subn("twisted_smtpd.", text)
+        text, imports = IMPORT.subn(r"\1twisted_smtpd", text)
         text, patches = PATCH.subn(r"\1twisted_smtpd.", text)
-        if imports or patches:
+        if uses or imports or patches:
             path.write_text(text, "utf-8")
-        places += imports + patches
+        places += uses + imports + patches
     return places
 
 
