@@ -13,6 +13,7 @@ from twisted_smtpd.handlers import PASS, Chain, Debugging, Mailbox, Sink
 from twisted_smtpd.handlers.registry import HandlerError, make_handler
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.runtime.awaiting import hook_names
+from twisted_smtpd.testing import deliver
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 
@@ -168,14 +169,14 @@ class EnvelopeTests(SynchronousTestCase):
             return PASS
 
         recorder = Recorder()
-        connect(Chain(hooks(handle_MAIL=set_and_pass), recorder)).send(MESSAGE)
+        deliver(Chain(hooks(handle_MAIL=set_and_pass), recorder), "hello", mail_from="a@x.example")
         self.assertEqual(recorder.envelopes[0].mail_from, "a@x.example")
         self.assertEqual(recorder.envelopes[0].mail_options, [])
 
     def test_a_filter_refuses_before_the_next_is_asked(self) -> None:
         asked = Asked()
         chain = Chain(hooks(handle_RCPT=answering("550 5.7.1 no")), hooks(handle_RCPT=asked("second", "250 yes")))
-        self.assertIn(b"550 5.7.1 no\r\n", connect(chain).send(ENVELOPE))
+        self.assertEqual(deliver(chain, "hello", rcpt_tos=["b@y.example"]).rcpt, {"b@y.example": "550 5.7.1 no"})
         self.assertEqual(asked.names, [])
 
 

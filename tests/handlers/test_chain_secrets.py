@@ -8,9 +8,10 @@ from typing import Any
 from twisted.logger import formatEvent
 
 from tests.support.auth_helpers import PASSWORD, RIGHT, AuthCase, dial
-from tests.support.fakes import EHLO, answering, codes, connect, hooks, raiser
+from tests.support.fakes import answering, codes, hooks, raiser
 from twisted_smtpd.handlers import Chain
 from twisted_smtpd.handlers.chain import PASS
+from twisted_smtpd.testing import talk
 
 
 def broken(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> None:
@@ -53,6 +54,6 @@ class ChainSecretTests(AuthCase):
 
     def test_where_no_handler_decides_the_server_answers_as_it_does_by_itself(self) -> None:
         for name, handler in handlers().items():
-            client = connect(Chain(handler, hooks(handle_NOOP=raiser(RuntimeError("oops")))))
-            self.assertRegex(client.send(EHLO + b"NOOP\r\n"), rb"451 4\.3\.0 .*\(session [-0-9a-f]+\)\r\n$", name)
+            dialog = talk(Chain(handler, hooks(handle_NOOP=raiser(RuntimeError("oops")))), "EHLO x\nNOOP")
+            self.assertRegex(dialog, r"S: 451 4\.3\.0 .*\(session [-0-9a-f]+\)$", name)
             self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1, name)

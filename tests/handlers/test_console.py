@@ -9,13 +9,12 @@ from email.message import EmailMessage
 from typing import Any
 
 from twisted.internet import threads
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import execute
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_smtpd.handlers import Console, Debugging
 from twisted_smtpd.handlers.parsing import MAX_DEPTH
 from twisted_smtpd.handlers.readable import readable
-from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.testing import deliver
 
 
@@ -26,12 +25,8 @@ class ConsoleTests(SynchronousTestCase):
     def printed(self, content: bytes, *, encoding: str = "utf-8", **options: Any) -> str:
         raw = io.BytesIO()
         stream = io.TextIOWrapper(raw, encoding=encoding, newline="")
-        session, envelope = Session(), Envelope()
-        envelope.mail_from, envelope.rcpt_tos = "anne@example.com", ["bart@example.com"]
-        envelope.content = envelope.original_content = content
-        handler = Console(stream, **options)
-        answer = Deferred.fromCoroutine(handler.handle_DATA(None, session, envelope))  # type: ignore[arg-type]
-        self.assertEqual(self.successResultOf(answer), "250 OK")
+        replies = deliver(Console(stream, **options), content, line_length_limit=None)
+        self.assertEqual(replies.data, ("250 2.0.0 OK",))
         return raw.getvalue().decode(encoding)
 
     def message(self) -> EmailMessage:

@@ -15,11 +15,12 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.fakes import Client, codes, connect, last_line
+from tests.support.fakes import EHLO, Client, connect, last_line
 from twisted_smtpd.handlers import Chain, Recipients, Senders, Sink
 from twisted_smtpd.handlers import address_lists as module
 from twisted_smtpd.handlers.registry import HandlerError, make_handler
 from twisted_smtpd.interfaces import IReloadable
+from twisted_smtpd.testing import deliver
 
 URL = "https://users.example/{address}?token=hunter2"
 
@@ -30,17 +31,15 @@ class ListedCase(SynchronousTestCase):
 
     def client(self, handler: object) -> Client:
         client = connect(Chain(handler, Sink()))
-        client.send(b"EHLO x\r\n")
+        client.send(EHLO)
         return client
 
     def rcpt(self, handler: object, *addresses: str) -> list[int]:
-        client = self.client(handler)
-        client.send(b"MAIL FROM:<a@b.example>\r\n")
-        return [codes(client.send(f"RCPT TO:<{address}>\r\n".encode()))[0] for address in addresses]
+        replies = deliver(Chain(handler, Sink()), "hello", mail_from="a@b.example", rcpt_tos=addresses)
+        return [int(replies.rcpt[address][:3]) for address in addresses]
 
     def mail(self, handler: object, *addresses: str) -> list[int]:
-        client = self.client(handler)
-        return [codes(client.send(f"MAIL FROM:<{address}>\r\nRSET\r\n".encode()))[0] for address in addresses]
+        return [int(deliver(Chain(handler, Sink()), "hello", mail_from=address).mail[:3]) for address in addresses]
 
 
 class FileTests(ListedCase):
@@ -58,9 +57,8 @@ class FileTests(ListedCase):
 
     def test_alone_it_lets_the_server_decide(self) -> None:
         path = self.file("example.com\n")
-        client = connect(Recipients(f"file:{path}"))
-        client.send(b"EHLO x\r\nMAIL FROM:<a@b.example>\r\n")
-        self.assertEqual(codes(client.send(b"RCPT TO:<x@example.com>\r\nRCPT TO:<x@y.example>\r\n")), [250, 550])
+        replies = deliver(Recipients(f"file:{path}"), "hello", rcpt_tos=["x@example.com", "x@y.example"])
+        self.assertEqual([reply[:3] for reply in replies.rcpt.values()], ["250", "550"])
 
     def test_senders_may_be_refused_and_bounces_always_pass(self) -> None:
         path = self.file("spam.example\n")
