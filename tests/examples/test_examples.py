@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import runpy
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 from unittest import skipUnless
@@ -15,7 +16,10 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.queues import MemoryQueue
 from twisted_smtpd import SMTPFactory
+from twisted_smtpd.queue import Queue
+from twisted_smtpd.runtime.lifecycle import ServerInfo
 
 PROJECT = Path(__file__).parent.parent.parent
 EXAMPLES = PROJECT / "examples"
@@ -54,6 +58,27 @@ class ExampleTests(SynchronousTestCase):
         expected = ["250 2.1.0", "550 5.7.1", "250 2.1.5", "354 End d", "250 2.0.0", "221 2.0.0"]
         self.assertEqual([reply[:9] for reply in replies[-6:]], expected)
         self.assertEqual(stdout.getvalue(), "anne@example.com wrote 16 bytes to ['bart@example.com']\n")
+
+    def test_a_consumer_behind_a_queue_takes_each_message_once(self) -> None:
+        clock, path = Clock(), self.mktemp()
+        orders = self.example("consume_once.py")["Orders"].from_cli(ArgumentParser(), path)
+        self.addCleanup(orders.database.close)
+        spool = MemoryQueue(clock)
+        # The machine stops each time before the outcome is noted.
+        spool.failing = [OSError("no power")] * 3
+        queue = Queue(spool, orders)
+        server = ServerInfo("mx.example", [("127.0.0.1", 25)], clock, {})
+        for _ in range(3):
+            self.assertEqual(Deferred.fromCoroutine(queue.start(server)).called, True)
+            if not spool.waiting():
+                lines = ("EHLO x", "MAIL FROM:<a@x.example>", "RCPT TO:<b@y.example>", "DATA", "One piano", ".")
+                replies = converse(SMTPFactory(queue, clock=clock), *lines)
+                self.assertIn("queued as", replies[-1])
+            clock.advance(1)
+            Deferred.fromCoroutine(queue.stop())
+            clock.advance(60)
+        found = orders.database.execute("SELECT sender, text FROM orders").fetchall()
+        self.assertEqual(found, [("a@x.example", b"One piano\r\n")])
 
     def test_ten_lines_has_ten_lines_and_stands_in_the_readme(self) -> None:
         code = (EXAMPLES / "ten_lines.py").read_text().partition("class Handler")
