@@ -7,9 +7,11 @@ import json
 import logging
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.address import IPv6Address
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.fakes import EHLO, ENVELOPE, MESSAGE, Client, answering, connect, hooks, raiser
@@ -64,6 +66,26 @@ class EventTests(LogCase):
         client.lose()
         self.assertEqual([event["event"] for event in self.events], ["refused", "cut_off", "disconnected"])
         self.assertIn("421 4.7.0 Too many errors", self.lines()[2])
+
+    def test_who_has_closed_the_connection(self) -> None:
+        for end, reason in (
+            (lambda client: client.lose(), "the client has closed it"),
+            (lambda client: client.finish_sending(), "the client has closed it"),
+            (lambda client: client.lose(clean=False), "lost: Connection to the other side was lost"),
+        ):
+            client = connect()
+            client.send(EHLO)
+            end(client)
+            if not self.events:
+                client.lose()
+            self.assertIn(f"0 messages: {reason}", self.lines()[0])
+            self.events.clear()
+
+    def test_a_tls_error_is_told_in_words(self) -> None:
+        client = connect()
+        error = SSL.Error([("ssl", "", "wrong version number")])
+        client.protocol.connectionLost(Failure(error))
+        self.assertRegex(self.lines()[0], "0 messages: lost: wrong version number$")
 
     def test_a_client_that_is_turned_away(self) -> None:
         connect(hooks(handle_CONNECT=answering("554 5.7.1 Not you")))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
@@ -16,6 +17,7 @@ from twisted_smtpd.logs.masking import HIDDEN, is_auth, shown_command
 from twisted_smtpd.logs.private import somebody_listens
 from twisted_smtpd.protocol.settings import SharedSettings
 from twisted_smtpd.session import Envelope, Session, within_brackets
+from twisted_smtpd.tls.errors import openssl_reason
 from twisted_smtpd.wire.replies import LAST_CODES
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Reported(Client, Protocol):
     :ivar _hidden_lines: how many of the next unknown commands may be secrets.
     :ivar _said: the last reply, as it was sent.
     :ivar _why: why the connection is closed, if no reply says it.
+    :ivar _peer_finished: whether the client has shut down its side.
     :ivar _messages: messages that were accepted.
     :ivar _replies: the replies that recipients have got, where each has one of its own.
     """
@@ -48,6 +51,7 @@ class Reported(Client, Protocol):
     _runner: CommandRunner
     _timeouts: Timeouts
     _closing_since: float | None
+    _peer_finished: bool
     _verb: str
     _line: bytes | None
     _hidden_lines: int
@@ -190,6 +194,11 @@ def _reason(connection: Reported, failure: Failure) -> str:
     if connection._code == 221:
         return "QUIT"
     if connection._closing_since is not None:
-        return _text(connection._said) if connection._code >= 400 else "the server has closed it"
+        if connection._code >= 400:
+            return _text(connection._said)
+        # A client that shuts down its side is answered first, and then the server closes.
+        return "the client has closed it" if connection._peer_finished else "the server has closed it"
     error: Any = failure.value
-    return "the client has closed it" if isinstance(error, ConnectionDone) else cut(f"lost: {error}")
+    if isinstance(error, ConnectionDone):
+        return "the client has closed it"
+    return cut(f"lost: {openssl_reason(error) if isinstance(error, SSL.Error) else error}")
