@@ -6,7 +6,6 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -70,12 +69,13 @@ _dump = json.JSONEncoder(separators=(",", ":")).encode
 
 def dump_envelope(message: NewMessage) -> str:
     """All of a message but its content, as JSON."""
+    facts = message.session
     return _dump(
         [
             message.mail_from,
             message.mail_options,
             [[one.address, one.options, one.parameters] for one in message.recipients],
-            asdict(message.session),
+            [facts.id, facts.peer, facts.helo, facts.extended, facts.tls, facts.user],
             message.mailboxes,
             message.refusal,
             message.received.timestamp(),
@@ -86,14 +86,14 @@ def dump_envelope(message: NewMessage) -> str:
 def load_message(envelope: str, content: bytes) -> NewMessage:
     """A message from what :func:`dump_envelope` made of it, and its content."""
     mail_from, mail_options, recipients, facts, mailboxes, refusal, received = json.loads(envelope)
-    if isinstance(facts["peer"], list):
-        facts["peer"] = tuple(facts["peer"])
+    session, peer, *others = facts
+    peer = tuple(peer) if isinstance(peer, list) else peer
     return NewMessage(
         content,
         mail_from,
         tuple(mail_options),
         tuple(Recipient(*one) for one in recipients),
-        SessionFacts(**facts),
+        SessionFacts(session, peer, *others),
         mailboxes[0],
         refusal,
         _time(received),

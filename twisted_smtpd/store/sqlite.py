@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from tempfile import mkdtemp
 from typing import Any, TypeVar
@@ -18,16 +18,16 @@ from zope.interface import implementer
 
 from twisted_smtpd.runtime.computing import LARGE, compute
 from twisted_smtpd.runtime.database import Database
-from twisted_smtpd.store.arrivals import Arrivals
 from twisted_smtpd.store.interfaces import IMessageStore
 from twisted_smtpd.store.listening import Kind, Listeners
 from twisted_smtpd.store.memory import BIN_SECONDS
 from twisted_smtpd.store.messages import Matching, NewMessage, StoredMessage
-from twisted_smtpd.store.records import Arrival, Changed, change_tags, messages, numbers, summaries, update
+from twisted_smtpd.store.records import Arrival, Changed, change_tags, insert, messages, numbers, summaries, update
 from twisted_smtpd.store.retention import Retention
 from twisted_smtpd.store.schema import SCHEMA, check_sqlite, check_version, index_texts
 from twisted_smtpd.store.searching import MAX_ID, Statement, statement, text_value
 from twisted_smtpd.store.summary import Change, Counts, Searchable, Summary, summarise
+from twisted_smtpd.store.together import Together
 
 __all__ = ["TEMPORARY_MESSAGES", "SQLiteStore"]
 
@@ -89,7 +89,8 @@ class SQLiteStore:
             # What is lost with the machine needs no disk that turns.
             level: Any = synchronous if path is not None else "NORMAL"
             self._database = Database(self.path, SCHEMA, synchronous=level)
-            self._arrivals = Arrivals(self._database, self._retention)
+            self._arrivals = Together(self._database, self._insert)
+            self._dialogs = Together(self._database, _keep_transcripts)
         except BaseException:
             self._remove_folder()
             raise
@@ -109,6 +110,16 @@ class SQLiteStore:
         if self._not_indexed >= MAX_NOT_INDEXED:
             self._index()
         return self._arrivals.add(Arrival(message, summary, searchable)).addCallback(self._added, message, summary)
+
+    def _insert(self, connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> Sequence[tuple[int, Changed]]:
+        if not arrivals:
+            return []
+        first = insert(connection, arrivals)
+        octets = sum(len(arrival.message.content) for arrival in arrivals)
+        dropped = self._retention.make_room(connection, len(arrivals), octets)
+        # What had to go is told of once, after the last of them.
+        changes = [Changed()] * (len(arrivals) - 1) + [dropped]
+        return [(first + place, change) for place, change in enumerate(changes)]
 
     def _index(self) -> Deferred[None]:
         # What comes while this waits in line may be in it or not; it is counted as if not.
@@ -269,13 +280,7 @@ class SQLiteStore:
     # -- sessions ------------------------------------------------------------------------------------------------------
 
     def keep_transcript(self, session: str, transcript: str) -> Deferred[None]:
-        values = text_value(session), text_value(transcript)
-
-        def keep(connection: sqlite3.Connection) -> None:
-            exists = "EXISTS (SELECT 1 FROM messages WHERE session = ?1)"
-            connection.execute(f"INSERT OR REPLACE INTO sessions SELECT ?1, ?2 WHERE {exists}", values)
-
-        return self._database.write(keep)
+        return self._dialogs.add((text_value(session), text_value(transcript)))
 
     def transcript(self, session: str) -> Deferred[str | None]:
         def transcript(connection: sqlite3.Connection) -> str | None:
@@ -301,3 +306,9 @@ class SQLiteStore:
     def _remove_folder(self) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _keep_transcripts(connection: sqlite3.Connection, kept: Sequence[tuple[str, str]]) -> Sequence[None]:
+    exists = "EXISTS (SELECT 1 FROM messages WHERE session = ?1)"
+    connection.executemany(f"INSERT OR REPLACE INTO sessions SELECT ?1, ?2 WHERE {exists}", kept)
+    return [None] * len(kept)
