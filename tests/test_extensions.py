@@ -94,7 +94,7 @@ class ParameterTests(SynchronousTestCase):
         typed = [envelope.ret, envelope.envelope_id, envelope.priority, envelope.deliver_by, envelope.hold_for]
         typed += [envelope.hold_until, recipient.notify, recipient.original_recipient, recipient.valid_since]
         self.assertEqual(typed, [None] * 9)
-        self.assertFalse(envelope.binary)
+        self.assertFalse(envelope.binary or envelope.require_tls)
 
     def test_dsn_is_checked(self) -> None:
         for mail, rcpt, expected in (

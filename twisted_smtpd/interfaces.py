@@ -361,7 +361,7 @@ class IDATAStreamHandler(Interface):
         """A message begins.
 
         :param stream: an asynchronous iterator of chunks of bytes; the client has to wait while the hook does not ask
-            for the next.
+            for the next.  ``stream.end`` says why it has ended.
         :returns: what ``handle_DATA`` may return.
         """
 

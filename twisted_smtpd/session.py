@@ -247,6 +247,11 @@ class Envelope:
         return _typed(self.mail_parameters, "HOLDUNTIL", parse_hold_until)
 
     @property
+    def require_tls(self) -> bool:
+        """Whether it may be passed on over verified TLS only (``REQUIRETLS``, RFC 8689)."""
+        return "REQUIRETLS" in self.mail_parameters
+
+    @property
     def binary(self) -> bool:
         """Whether the message is ``BODY=BINARYMIME`` (RFC 3030): any octets, without lines."""
         return (self.mail_parameters.get("BODY") or "").upper() == "BINARYMIME"
