@@ -104,6 +104,33 @@ class TLSClientTests(ServerCase):
                 self.assertIn("221 2.0.0 Bye", run.stdout)
 
     @skipUnless(shutil.which("openssl"), "openssl is not installed")
+    def test_new_keys_within_a_connection(self) -> None:
+        """RFC 8446 section 4.6.3, with either library: the client changes its key, and asks for one of the server."""
+        certificate = ("--tlscert", "cert.pem", "--tlskey", "key.pem")
+        for words in (certificate, (*certificate, "--tls-client-ca", "ca.pem")):
+            _, _, secure = self.serve_both(*words)
+            command = ["openssl", "s_client", "-connect", f"127.0.0.1:{secure}", "-crlf", "-tls1_3"]
+            client = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            self.addCleanup(client.communicate, timeout=LIMIT)
+            self.read_until(client, "220 ")
+            assert client.stdin is not None
+            for order, answer in (
+                *(("k\n", "KEYUPDATE"), ("NOOP\n", "250 2.0.0")),
+                *(("K\n", "KEYUPDATE"), ("NOOP\n", "250 2.0.0")),
+                *(("K\n", "KEYUPDATE"), ("quit\n", "221 2.0.0")),
+            ):
+                client.stdin.write(order)
+                client.stdin.flush()
+                self.read_until(client, answer)
+
+    @skipUnless(shutil.which("openssl"), "openssl is not installed")
     def test_versions_before_tls_1_2_are_refused(self) -> None:
         server, _, secure = self.serve_both()
         run = subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from errno import EWOULDBLOCK
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -16,6 +17,7 @@ from tests.protocol import test_tls, test_tls_implicit
 from tests.support import tls_dialog
 from tests.support.fakes import ENVELOPE, Recorder, codes, hooks
 from tests.support.tls_dialog import Peer, SecureTestCase
+from tests.support.tls_helpers import Client
 from twisted_smtpd.runtime import output
 from twisted_smtpd.tls import certificates, transport
 
@@ -160,6 +162,11 @@ class ChoiceTests(SecureTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
+def deaf(data: bytes) -> int:
+    """What a socket whose client doesn't read does."""
+    raise BlockingIOError(EWOULDBLOCK, "full")
+
+
 class GuaranteesTests(SecureTestCase):
     """What Twisted's layer guarantees, with both engines."""
 
@@ -167,12 +174,12 @@ class GuaranteesTests(SecureTestCase):
         super().setUp()
         self.patch(output, "PLAIN_TRANSPORTS", (tls_dialog.TLSTransport,))
 
-    def peers(self, handler: Any = None, **options: Any) -> list[Peer]:
+    def peers(self, handler: Any = None, settings: Client | None = None, **options: Any) -> list[Peer]:
         """A client for each engine."""
         peers = []
         for more in ({}, {"authenticator": Keys()}):
             peer = self.connect(handler, tls_context=self.files(), **options, **more)
-            peer.starttls()
+            peer.starttls(settings)
             peers.append(peer)
         return peers
 
@@ -295,6 +302,52 @@ class GuaranteesTests(SecureTestCase):
         peer.deliver(b"\x16\x03\x01")
         peer.lose()
         self.freed(peer)
+
+    def test_a_new_handshake_is_refused(self) -> None:
+        """To renegotiate costs a client little, and a server much."""
+        for peer in self.peers(settings=Client(version=SSL.TLS1_2_VERSION)):
+            peer.send(EHLO)
+            assert peer.tls is not None
+            finished = peer.tls.get_finished()
+            peer.tls.renegotiate()
+            self.assertRaises(SSL.WantReadError, peer.tls.do_handshake)
+            peer.deliver(peer._outgoing())
+            with self.assertRaises(SSL.Error) as caught:
+                peer.read()
+            self.assertIn("no renegotiation", str(caught.exception))
+            self.assertEqual(peer.tls.get_finished(), finished)
+            peer.lose()
+
+    def test_an_alert_of_the_client_ends_it_and_is_logged(self) -> None:
+        for number, peer in enumerate(self.peers(), 1):
+            peer.send(EHLO)
+            assert peer.tls is not None
+            peer.tls.bio_write(b"\x17\x03\x03\x00\x20" + bytes(32))
+            self.assertRaises(SSL.Error, peer.tls.recv, 100)
+            peer.deliver(peer._outgoing())
+            self.assertTrue(peer.transport.disconnecting)
+            peer.lose()
+            self.assertEqual(len(self.logged("alert bad record mac")), number)
+
+    def test_a_client_that_does_not_read_is_not_listened_to(self) -> None:
+        for peer in self.peers(max_idle_commands=10**6, command_call_limit=10**6):
+            peer.send(EHLO)
+            # The socket takes nothing more; the transport keeps what is to be sent, and says so to what registers.
+            peer.transport.send = deaf  # type: ignore[method-assign]
+            peer.transport.room = 0
+            assert peer.tls is not None
+            peer.tls.send(b"NOOP\r\n" * 1000)
+            peer.deliver(peer._outgoing())
+            answered = len(codes(peer.read()))
+            self.assertIsNotNone(peer.protocol._output.blocked_since)
+            peer.tls.send(b"NOOP\r\n" * 100)
+            peer.deliver(peer._outgoing())
+            self.assertEqual(peer.read(), b"")
+            del peer.transport.send
+            peer.transport.room = None
+            peer.transport.producer.resumeProducing()
+            self.assertEqual(answered + len(codes(peer.read())), 1100)
+            peer.lose()
 
     def freed(self, peer: Peer) -> None:
         protocol, engine = weakref.ref(peer.protocol), weakref.ref(peer.protocol.transport.getHandle())
