@@ -65,8 +65,10 @@ class ExampleTests(SynchronousTestCase):
         self.addCleanup(orders.database.close)
         spool = MemoryQueue(clock)
         # The machine stops each time before the outcome is noted.
-        spool.failing = [OSError("no power")] * 3
-        queue = Queue(spool, orders)
+        spool.failing = [OSError("no power")] * 999
+        queue, calls = Queue(spool, orders), []
+        take = orders.handle_DATA
+        self.patch(orders, "handle_DATA", lambda *arguments: (calls.append(arguments), take(*arguments))[1])
         server = ServerInfo("mx.example", [("127.0.0.1", 25)], clock, {})
         for _ in range(3):
             self.assertEqual(Deferred.fromCoroutine(queue.start(server)).called, True)
@@ -78,7 +80,7 @@ class ExampleTests(SynchronousTestCase):
             Deferred.fromCoroutine(queue.stop())
             clock.advance(60)
         found = orders.database.execute("SELECT sender, text FROM orders").fetchall()
-        self.assertEqual(found, [("a@x.example", b"One piano\r\n")])
+        self.assertEqual((found, len(calls)), ([("a@x.example", b"One piano\r\n")], 3))
 
     def test_ten_lines_has_ten_lines_and_stands_in_the_readme(self) -> None:
         code = (EXAMPLES / "ten_lines.py").read_text().partition("class Handler")

@@ -273,6 +273,7 @@ class Deliverer:
                     log.error("{id}: the outcome can't be noted yet: {error}", id=delivery.id, error=error)
                     told = True
                 if self._stopped:
+                    self._queue.give_back(delivery)
                     return
                 await _sleep(self._clock, AGAIN)
         self._report(delivery, outcomes, notices)
