@@ -178,8 +178,10 @@ class Cluster:
 
     def stop(self) -> None:
         self.haproxy.kill()
-        for one in (*self.fronts, *self.consumers, *self.nodes):
+        for one in (*self.fronts, *self.consumers):
             one.kill()
+        for node in self.nodes:
+            node.end()
 
 
 def drained(cluster: Cluster, accepted: set[int]) -> Counter[int]:

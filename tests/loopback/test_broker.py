@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import mailbox
 import re
 import smtplib
@@ -23,17 +24,12 @@ class BrokerTests(ServerCase):
             node = Node(0, self.folder, free_port())
             node.start()
             BrokerTests.node = node
+            # trial knows no end of a class.
+            atexit.register(node.end)
         self.node_of_all = BrokerTests.node
         # A queue of its own for each test.
         self.queue = re.sub(r"\W", "", self.id().rpartition(".")[2])
         self.environment["AMQP_URL"] = self.node_of_all.url
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        if BrokerTests.node is not None:
-            BrokerTests.node.kill()
-            BrokerTests.node = None
-        super().tearDownClass()
 
     def front(self, *words: str) -> tuple[subprocess.Popen[str], int]:
         return self.serve(MODULE, "-c", "amqp", "--", "--queue", self.queue, *words)

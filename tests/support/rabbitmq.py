@@ -92,6 +92,12 @@ class Node:
             raise RuntimeError(done.stderr)
         return done.stdout
 
+    def end(self) -> None:
+        """Kill it for good, and the daemon of its cluster that knows the ports."""
+        self.kill()
+        epmd = glob.glob("/usr/lib/erlang/erts-*/bin/epmd")
+        subprocess.run([*epmd[-1:], "-kill"], env=self.environment, capture_output=True)
+
     def kill(self) -> None:
         """Kill it at once, with all processes of its session."""
         if self.process is not None:

@@ -85,6 +85,11 @@ _BUILT_IN = (
         "twisted_smtpd.inbox.handler:Inbox",
         alone="an inbox, whose messages and page belong to one process",
     ),
+    HandlerPlugin(
+        "limits",
+        "limits each client at several servers together, in redis://HOST [-- --connections N --messages N ...]",
+        "twisted_smtpd.handlers.shared_limits:SharedLimits",
+    ),
     HandlerPlugin("mailbox", "stores each message in a Maildir FOLDER", "twisted_smtpd.handlers.maildir:Mailbox"),
     HandlerPlugin(
         "proxy",
