@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -101,25 +100,10 @@ def _users(text: str) -> dict[str, str]:
     return {name.strip(): password for name, _, password in pairs}
 
 
-@contextmanager
-def _plain_imports() -> Iterator[None]:
-    """Import without pytest's work on assert statements, which takes a third of the time.
-
-    pytest works on all modules of a package with a plugin, for those that help tests with assertions; these have none.
-    """
-    finders = list(sys.meta_path)
-    sys.meta_path[:] = [finder for finder in finders if type(finder).__module__ != "_pytest.assertion.rewrite"]
-    try:
-        yield
-    finally:
-        sys.meta_path[:] = finders
-
-
 def _serve(request: Any) -> Iterator[MailServer]:
     """A mail server for tests: hostname and port say where it is, messages what has come."""
     # Imported here: it takes a fifth of a second, and most runs of pytest need no mail server.
-    with _plain_imports():
-        from twisted_smtpd.testing import MailServer
+    from twisted_smtpd.testing import MailServer
 
     marker = request.node.get_closest_marker("smtpd")
     options = {**_parsed(_given(request.config)), **(marker.kwargs if marker else {})}
