@@ -1,4 +1,4 @@
-"""The wheel holds every module of the package, and exactly one file in Twisted's own package.
+"""The wheel holds every file of the package, and exactly one file in Twisted's own package.
 
 More under ``twisted/`` would overwrite Twisted's files, and uninstalling would then remove them.
 """
@@ -15,8 +15,10 @@ if foreign != ["twisted/plugins/twisted_smtpd_plugin.py"]:
     sys.exit(f"{wheel} has under twisted/: {foreign}")
 
 wanted = {
-    path.relative_to(source).as_posix() for path in Path(source, "twisted_smtpd").rglob("*") if path.suffix == ".py"
-} | {"twisted_smtpd/py.typed"}
+    path.relative_to(source).as_posix()
+    for path in Path(source, "twisted_smtpd").rglob("*")
+    if path.is_file() and path.suffix not in (".pyc", ".pyo")
+}
 mine = {name for name in names if name.startswith("twisted_smtpd/")}
 if mine != wanted:
     sys.exit(f"{wheel}: missing {sorted(wanted - mine)}, not in the source {sorted(mine - wanted)}")

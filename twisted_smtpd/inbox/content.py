@@ -355,6 +355,14 @@ def part_headers(part: Part, download: bool = False) -> list[tuple[bytes, bytes]
     ]
 
 
+def _read_all(octets: bytes) -> Content:
+    """Read a message with its links and codes, which take as long as all the rest."""
+    content = Content.of(octets)
+    # They are kept with it.
+    _ = content.links, content.codes
+    return content
+
+
 class Contents:
     """Reads messages, large ones in a thread, and keeps the last few: a page asks for many parts of one message.
 
@@ -373,7 +381,7 @@ class Contents:
             self._kept.move_to_end(stored.id)
             return kept[0]
         octets = stored.message.content
-        content: Content = await compute(Content.of, octets) if is_large(octets) else Content.of(octets)
+        content: Content = await compute(_read_all, octets) if is_large(octets) else Content.of(octets)
         self._kept[stored.id] = content, len(octets)
         while len(self._kept) > self._limit or (len(self._kept) > 1 and self._total() > self._octets):
             self._kept.popitem(last=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
-from twisted_smtpd.inbox.content import Content, headers_of
+from twisted_smtpd.inbox.content import MAX_SEARCHED, Content, headers_of
 from twisted_smtpd.store.messages import StoredMessage
 
 __all__ = ["Finding", "check_headers"]
@@ -79,7 +79,8 @@ def _repeated(counts: Counter[str]) -> Iterator[Finding]:
 def _form(octets: bytes, named: dict[str, str]) -> Iterator[Finding]:
     if any(len(line.rstrip(b"\r")) > _MAX_LINE for line in octets.split(b"\n")):
         yield Finding("bad", f"A line is longer than {_MAX_LINE} octets.", "RFC 5322 section 2.1.1")
-    if re.search(rb"(?<!\r)\n|\r(?!\n)", octets):
+    # Counting takes a fraction of the time of a regular expression, in which no other thread runs.
+    if not octets.count(b"\r\n") == octets.count(b"\n") == octets.count(b"\r"):
         yield Finding("warn", "A line does not end with CRLF.", "RFC 5322 section 2.3")
     if not named.get("mime-version") and named.get("content-type"):
         yield Finding("warn", "There is a Content-Type, but no MIME-Version header.", "RFC 2045 section 4")
@@ -92,7 +93,8 @@ def _form(octets: bytes, named: dict[str, str]) -> Iterator[Finding]:
 def _bodies(content: Content, named: dict[str, str]) -> Iterator[Finding]:
     if content.html and not content.text.strip():
         yield Finding("warn", "There is HTML, but no plain text beside it.", "RFC 2046 section 5.1.4")
-    if re.search(r"unsubscribe", content.html or content.text, re.IGNORECASE) and not named.get("list-unsubscribe"):
+    text = (content.html or content.text)[:MAX_SEARCHED]
+    if "unsubscribe" in text.lower() and not named.get("list-unsubscribe"):
         yield Finding(
             "warn",
             "It speaks of unsubscribing, but has no List-Unsubscribe and List-Unsubscribe-Post headers.",
