@@ -120,6 +120,22 @@ class AcceptTests(HandlerCase):
         self.assertTrue(self.send(handler, hop * 4 + CONTENT).startswith("554 5.4.6 "))
         self.assertTrue(self.send(handler, hop * 3 + b"\r\n" + hop).startswith("250 "))
 
+    def test_no_more_deliveries_than_a_proxy_has_connections(self) -> None:
+        class OneHost(Recorder):
+            one_next_host, max_connections = True, 2
+
+            async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+                self.envelopes.append(envelope)
+                return str(await Deferred())
+
+        self.recorder = OneHost()
+        handler = self.started(self.make(deliveries=9))
+        for _ in range(5):
+            self.send(handler)
+        self.deliver()
+        self.assertEqual(len(self.recorder.envelopes), 2)
+        self.clock.advance(900)
+
 
 class TroubleTests(HandlerCase):
     def answer(self, error: Exception) -> str:

@@ -176,6 +176,11 @@ class Proxy:
         return cls(*first, **options)
 
     @property
+    def max_connections(self) -> int:
+        """Connections to the next host at the same time."""
+        return self._max_connections
+
+    @property
     def next_host_gives_notices(self) -> bool:
         """Whether the next host has DSN (RFC 3461), as far as it is known yet: then it tells of success itself."""
         return self._next is not None and "DSN" in (self._next.extensions or ())
@@ -399,7 +404,9 @@ class Proxy:
 
         :returns: its reply; if it is a yes, the transaction has a connection.
         """
-        holder = limited_address(session.peer[0]) if isinstance(session.peer, tuple) else None
+        # A queue has its own limits, and no client waits.
+        peer = None if getattr(server, "from_queue", False) else session.peer
+        holder = limited_address(peer[0]) if isinstance(peer, tuple) else None
         while True:
             client = await self.next_host.acquire(server.hostname, holder)
             reused = client.reused
@@ -477,7 +484,7 @@ class Proxy:
         client = transaction.client
         assert client is not None
         known = [recipient.address for recipient in envelope.recipients] == envelope.rcpt_tos
-        relays_notices = getattr(server, "relays_notices", False)
+        relays_notices = getattr(server, "from_queue", False)
         refused: dict[int, Reply] = {}
         commands: dict[int, str] = {}
         for number, address in enumerate(envelope.rcpt_tos):

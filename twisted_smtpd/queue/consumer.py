@@ -36,12 +36,12 @@ class DeliveryServer:
     :ivar hostname: the server's name.
     :ivar ident: what it calls itself.
     :ivar replies_to_each_recipient: true: each recipient has a verdict of its own.
-    :ivar relays_notices: true: the queue gives the notices that the next host can't.
+    :ivar from_queue: true: the queue gives the notices that the next host can't, and shares connections out itself.
     :ivar came_with_lmtp: whether the message came in by LMTP.
     """
 
     replies_to_each_recipient = True
-    relays_notices = True
+    from_queue = True
 
     def __init__(
         self, hostname: str, ident: str, session: Session, envelope: Envelope, handler: object, lmtp: bool, loop: Any

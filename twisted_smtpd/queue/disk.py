@@ -16,7 +16,7 @@ from zope.interface import implementer
 from twisted_smtpd.queue import tables
 from twisted_smtpd.queue.entries import Delivery, NewMessage, Outcome, QueueFull, Usage, new_id
 from twisted_smtpd.queue.interfaces import IQueue
-from twisted_smtpd.runtime.database import Database
+from twisted_smtpd.runtime.database import Database, sync_folder
 from twisted_smtpd.runtime.reactors import in_thread, wait_for
 from twisted_smtpd.runtime.steady import steady_seconds
 
@@ -54,14 +54,6 @@ def _free(path: str) -> float:
         return math.inf
     disk = os.statvfs(path)
     return disk.f_bavail * disk.f_frsize
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @implementer(IQueue)
@@ -174,7 +166,7 @@ class DiskQueue:
     def _sync_bodies(self) -> None:
         """Synchronise the names of new files: once for all that share a commit."""
         if self._new_files:
-            _sync(os.path.join(self.folder, _BODIES))
+            sync_folder(os.path.join(self.folder, _BODIES))
             self._new_files = False
 
     def _store(self, id: str, content: bytes) -> None:

@@ -55,6 +55,9 @@ __all__ = ["Queue"]
 
 log = Logger()
 
+# Octets of a header in which Received headers are counted.
+_MAX_HEADER = 2**20
+
 _LOCAL = ("127.0.0.0/8", "::1", "unix")
 _OPEN = (
     "it would queue mail of everybody for everybody: listen on loopback addresses only, or give --auth-required, "
@@ -90,7 +93,8 @@ class Queue:
     :param max_messages: how many messages are queued at most (452 beyond).
     :param max_octets: the octets that they have together at most (452 beyond).
     :param min_free: octets that have to stay free on the disk (452 else).
-    :param deliveries: how many deliveries are made at the same time.
+    :param deliveries: how many deliveries are made at the same time; with ``Proxy`` not more than its
+        ``max_connections``.
     :param delivery_timeout: seconds that one may take.
     :param max_hops: ``Received`` headers a message may have; one that has more runs in circles.
     :raises ValueError: if an argument is out of bounds.
@@ -220,8 +224,9 @@ class Queue:
         self._consumer = Consumer(
             self.handler, server.hostname, ident, timeout=self._timeout, clock=server.reactor, loop=loop
         )
+        concurrency = min(self._deliveries, getattr(self.handler, "max_connections", self._deliveries))
         self._deliverer = Deliverer(
-            self._queue, self._consumer, self.schedule, clock=server.reactor, concurrency=self._deliveries
+            self._queue, self._consumer, self.schedule, clock=server.reactor, concurrency=concurrency
         )
         self._deliverer.start()
 
@@ -301,8 +306,7 @@ class Queue:
             return "250 OK"
         if self._queue is None:
             return _reply(451, "4.3.2", "The queue has been closed, try again later")
-        header, _, _ = envelope.content_bytes.partition(b"\r\n\r\n")
-        if count_received(header) > self._max_hops:
+        if count_received(_header(envelope.content_bytes)) > self._max_hops:
             return _reply(554, "5.4.6", f"Too many hops: the message has been through over {self._max_hops} hosts")
         message = new_message(
             session,
@@ -334,6 +338,12 @@ class Queue:
         if not self._full:
             self._full = True
             log.error("{error}: clients hear 452", error=error)
+
+
+def _header(content: bytes) -> bytes:
+    """The header of a message, as far as it is worth reading."""
+    end = content.find(b"\r\n\r\n", 0, _MAX_HEADER)
+    return content[: end if end >= 0 else _MAX_HEADER]
 
 
 def _host(peer: Any) -> str:

@@ -22,7 +22,16 @@ try:
 except ImportError:  # no such locks on this system
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Database", "DatabaseClosed", "DatabaseDamaged", "DatabaseError", "DatabaseInUse", "clear_error", "connect"]
+__all__ = [
+    "Database",
+    "DatabaseClosed",
+    "DatabaseDamaged",
+    "DatabaseError",
+    "DatabaseInUse",
+    "clear_error",
+    "connect",
+    "sync_folder",
+]
 
 T = TypeVar("T")
 Function = Callable[[sqlite3.Connection], T]
@@ -227,7 +236,7 @@ class Database:
         try:
             # executescript() would end a transaction that has begun before it.
             connection.executescript(f"BEGIN IMMEDIATE;\n{schema};\nCOMMIT;")
-            _sync_folder(os.path.dirname(self.path) or ".")
+            sync_folder(os.path.dirname(self.path) or ".")
         except sqlite3.Error as error:
             connection.close()
             raise clear_error(error, self.path) from None
@@ -334,7 +343,11 @@ def _roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-def _sync_folder(path: str) -> None:
+def sync_folder(path: str) -> None:
+    """Synchronise the names of the files in a folder, where the system can.
+
+    :raises OSError: if that fails.
+    """
     if os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)
