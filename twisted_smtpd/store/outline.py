@@ -20,10 +20,13 @@ __all__ = ["MAX_ADDRESSES", "Address", "Outline", "outline"]
 
 #: Addresses of a header that are kept.
 MAX_ADDRESSES = 100
-# Octets that are read: of the message's headers, of a part's headers, of a text and of HTML.
+# Octets that are read: of the message's headers, of a part's headers, of its texts, and of these of HTML.
 MAX_HEADER = 2**16
 MAX_PART_HEADER = 2**13
 MAX_TEXT = 2**16
+MAX_HTML = 2**15
+# Characters of a header's value that are decoded.
+MAX_VALUE = 2**13
 # Characters of a header that are parsed as addresses; Python's parser takes 30 ms for so many brackets.
 MAX_ADDRESS_TEXT = 2**13
 # Parts that are counted, parts in parts, and boundaries that are looked at.
@@ -62,7 +65,7 @@ class Outline:
     """What is known of a message without reading all of it.
 
     :ivar headers: name in small letters to values, unfolded and not decoded.
-    :ivar text: the text of its plain parts, or of its HTML where there are none; its first 64 KiB.
+    :ivar text: the text of its plain parts, or of its HTML where there are none: of their first 64 and 32 KiB.
     :ivar attachments: how many attachments it has.
     :ivar inline: how many parts, such as images, that its HTML shows.
     :ivar names: the names of files.
@@ -77,7 +80,7 @@ class Outline:
     def first(self, name: str) -> str:
         """The value of a header, decoded and in one line; ``""`` without it."""
         values = self.headers.get(name)
-        return "" if values is None else decode_words(_BLANKS.sub(" ", values[0]).strip())
+        return "" if values is None else decode_words(_BLANKS.sub(" ", values[0][:MAX_VALUE]).strip())
 
     def addresses(self, name: str) -> tuple[Address, ...]:
         """The addresses in headers of a name, 100 at most."""
@@ -134,6 +137,9 @@ class _Parts:
     def read(self, headers: dict[str, list[str]], start: int, end: int, depth: int) -> None:
         kind, parameters = parse_value(headers.get("content-type", [""])[0])
         boundary = parameters.get("boundary", "")
+        if kind.startswith("multipart/") and not boundary:
+            # As the email package has it.
+            kind = ""
         if kind.startswith("multipart/") and boundary and depth < MAX_DEPTH:
             for begin, stop in self._between(boundary.encode("utf-8", "replace"), start, end):
                 self._parts += 1
@@ -157,8 +163,8 @@ class _Parts:
         elif name and depth_of(headers):
             self._found.attachments += 1
         elif self._left > 0:
-            text = self._text(headers, parameters.get("charset", ""), start, end)
-            (self._html if kind == "text/html" else self._plain).append(text)
+            texts, limit = (self._html, MAX_HTML) if kind == "text/html" else (self._plain, MAX_TEXT)
+            texts.append(self._text(headers, parameters.get("charset", ""), start, min(end, start + limit)))
 
     def _text(self, headers: dict[str, list[str]], charset: str, start: int, end: int) -> str:
         octets = self._content[start : min(end, start + self._left)]
@@ -204,7 +210,8 @@ def parse_value(value: str) -> tuple[str, dict[str, str]]:
         return main, {name: decode_words(text) for name, text in reversed(pairs)}
     try:
         decoded = [(name, collapse_rfc2231_value(text)) for name, text in decode_params([(main, ""), *pairs[:50]])[1:]]
-    except (ValueError, LookupError):
+    except Exception:
+        # decode_params raises several kinds of errors for what attackers write.
         decoded = pairs
     return main, {name.rstrip("*"): decode_words(text.strip('"')) for name, text in reversed(decoded)}
 
