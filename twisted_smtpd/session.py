@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from twisted_smtpd.wire.parameter_values import DeliveryTime, OriginalRecipient, ValidSince
     from twisted_smtpd.wire.proxy_protocol import ProxyData
 
-__all__ = ["NULL_SENDER", "Envelope", "Peer", "Recipient", "Session", "TLSDetails", "within_brackets"]
+__all__ = ["NULL_SENDER", "Envelope", "Peer", "Recipient", "Session", "TLSDetails", "as_bytes", "within_brackets"]
 
 #: An address as a socket has it: ``(host, port)`` for IPv4, ``(host, port, flow, scope)`` for IPv6, a path or ``""``
 #: for a Unix socket.
@@ -55,6 +55,16 @@ def within_brackets(mail_from: str | None) -> str:
     :returns: the mailbox; ``""`` for the null reverse-path, and before MAIL.
     """
     return "" if mail_from is None or mail_from == NULL_SENDER else mail_from
+
+
+def as_bytes(content: str | bytes | None) -> bytes:
+    """What :attr:`Envelope.content_bytes` is, for an envelope of another class.
+
+    :param content: its content.
+    """
+    if isinstance(content, str):
+        return content.encode("utf-8", "surrogateescape")
+    return content or b""
 
 
 class TLSDetails(Protocol):
@@ -263,10 +273,7 @@ class Envelope:
         A ``str`` (``decode_data``, or a hook has put one there) is encoded as UTF-8, and what the server could not
         decode becomes the bytes that it was.  It is ``b""`` while there is no content.
         """
-        content = self.content
-        if isinstance(content, str):
-            return content.encode("utf-8", "surrogateescape")
-        return content or b""
+        return as_bytes(self.content)
 
     def __repr__(self) -> str:
         return f"<Envelope from={self.mail_from!r} to={self.rcpt_tos!r}>"

@@ -13,6 +13,7 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 from twisted.internet.defer import Deferred, execute
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -60,6 +61,15 @@ class StoreTests(MailboxTestCase):
     def test_decoded_content_is_stored_as_utf8(self) -> None:
         self.deliver(Mailbox(self.folder), "Subject: é\r\n\r\n日本\udcff\r\n")
         self.assertEqual(self.stored(), [TRACE + "Subject: é\n\n日本".encode() + b"\xff\n"])
+
+    def test_an_envelope_may_be_a_mock(self) -> None:
+        """Programs written for aiosmtpd test their handlers with one, which has what aiosmtpd's has."""
+        envelope = Mock(mail_from="a@x.example", rcpt_tos=["b@y.example"], content=b"Subject: hi\n\nhello\n")
+        handler = Mailbox(self.folder)
+        done = Deferred.fromCoroutine(handler.handle_DATA(Mock(), Mock(peer=("192.0.2.1", 25)), envelope))
+        self.assertEqual(self.successResultOf(done), "250 OK")
+        (stored,) = self.stored()
+        self.assertTrue(stored.endswith(b"\nSubject: hi\n\nhello\n"), stored)
 
     def test_the_standard_library_reads_it(self) -> None:
         handler = Mailbox(self.folder)

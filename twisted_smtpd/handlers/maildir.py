@@ -20,7 +20,7 @@ from twisted_smtpd.handlers.message import Message, status_of
 from twisted_smtpd.handlers.trace import split_header, trace_header, trace_values
 from twisted_smtpd.interfaces import HookServer
 from twisted_smtpd.runtime.reactors import in_thread, wait_for
-from twisted_smtpd.session import Envelope, Session
+from twisted_smtpd.session import Envelope, Session, as_bytes
 from twisted_smtpd.wire.replies import Reply
 from twisted_smtpd.wire.slices import slices
 
@@ -105,7 +105,7 @@ class Mailbox(Message):
             if envelope.content is None:
                 raise TypeError("envelope.content is bytes or str, not NoneType")
             trace = trace_header(trace_values(session, envelope), envelope.smtp_utf8)
-            await wait_for(in_thread(self._store_as_sent, trace, envelope.content_bytes))
+            await wait_for(in_thread(self._store_as_sent, trace, as_bytes(envelope.content)))
         else:
             await wait_for(self.store(await self._prepared(session, envelope)))
         return status_of(None)
