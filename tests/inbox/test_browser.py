@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from email.message import EmailMessage
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.web.resource import Resource
 
-from tests.support.chromium import ENTER, ESCAPE, SHIFT, BrowserCase, axe_core
+from tests.loopback.servers import MODULE, ServerCase
+from tests.support.chromium import ENTER, ESCAPE, SHIFT, BrowserCase, Looking, axe_core, start_driver
 from tests.support.inbox_mail import sample_mail
 from tests.support.xss import ATTACKS
 from twisted_smtpd.inbox.reading import TABS
 from twisted_smtpd.session import Recipient
 from twisted_smtpd.store import NewMessage, SessionFacts, StoredMessage
+from twisted_smtpd.wire.replies import SMTPReplyError
 
 
 def mail(subject: str, text: str = "text", html: str = "") -> NewMessage:
@@ -262,6 +265,33 @@ class KeyboardTests(BrowserCase):
         self.assert_silent()
 
 
+class ReleaseTests(BrowserCase):
+    """Sending a message on to a real server."""
+
+    def more_settings(self) -> dict[str, Any]:
+        self.releaser = Releaser()
+        return {"release": self.releaser}
+
+    async def test_release(self) -> None:
+        await self.run_seen(self.see_release)
+
+    def see_release(self) -> None:
+        self.at_server(sample_mail, self.store)
+        self.open("/view/8")
+        self.click('#message [data-do="release"]')
+        field = self.one("#release-to")
+        self.assertEqual(field.get_attribute("value"), "maria@example.org")
+        field.clear()
+        field.send_keys("maria@example.org, ann@example.org", ENTER)
+        self.until(lambda: self.releaser.sent, "it is sent")
+        self.assertEqual(self.releaser.sent, [(8, ["maria@example.org", "ann@example.org"])])
+        self.assertIn("Sent to maria@example.org, ann@example.org", self.text("#toasts"))
+        self.releaser.problem = SMTPReplyError(550, "5.1.1", "No such user")
+        self.click('#message [data-do="release"]')
+        self.click("#release-dialog .primary")
+        self.until(lambda: "No such user" in self.text("#toasts"), "the page says what the server said")
+
+
 class HostileTests(BrowserCase):
     """Nothing from a message runs."""
 
@@ -317,6 +347,7 @@ class HostileTests(BrowserCase):
         self.open("/")
         self.press("j", "t")
         self.assertIn("<script>", self.text("#tag-chips"))
+        self.assertEqual(self.all("#tag-chips img"), [])
         self.assertIsNone(self.script("return window.attacked"))
 
 
@@ -419,8 +450,65 @@ class AccessibilityTests(BrowserCase):
 class Releaser:
     name = "mail.example.com:25"
 
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, list[str]]] = []
+        self.problem: Exception | None = None
+
     async def release(self, stored: StoredMessage, recipients: Sequence[str]) -> str:
+        if self.problem is not None:
+            raise self.problem
+        self.sent.append((stored.id, list(recipients)))
         return "250 OK"
+
+
+class CommandTests(Looking, ServerCase):
+    """The command as people start it: mail comes by SMTP."""
+
+    def browse(self, *words: str) -> int:
+        """Start an inbox, and look at it; its port for SMTP."""
+        self.driver = start_driver()
+        self.addCleanup(self.driver.get, "about:blank")
+        server = self.start(MODULE, "-l", "127.0.0.1:0", "-c", "inbox", "--", "--http", "127.0.0.1:0", *words)
+        line = self.read_until(server, "The inbox is at http://127.0.0.1:")
+        self.base = "http://localhost:" + re.split(r"\D", line.partition("http://127.0.0.1:")[2])[0]
+        line = self.read_until(server, "listens on 127.0.0.1:")
+        return int(re.split(r"\D", line.partition("127.0.0.1:")[2])[0])
+
+    def test_mail_arrives(self) -> None:
+        port = self.browse()
+        self.open("/")
+        self.assertIn("No mail yet", self.text("#empty"))
+        self.until(self.is_live, "the page is live")
+        self.send(port)
+        self.until(lambda: self.subjects() == ["Hello"], "the message is in the list")
+        self.press("j")
+        self.go(ENTER)
+        self.assertIn("It works.", self.text("#panel"))
+        self.until(self.see_dialog, "the dialog is shown")
+        self.go("#")
+        self.assertIn("No mail yet", self.text("#empty"))
+        self.click(".toast button")
+        self.until(lambda: self.subjects() == ["Hello"], "the message is back")
+
+    def see_dialog(self) -> bool:
+        # It is kept a moment after the session.
+        self.open("/view/1?tab=dialog")
+        return "rcpt TO:<bart@example.com>" in self.text("#panel")
+
+    def test_with_a_password(self) -> None:
+        passwords = self.folder / "passwords"
+        passwords.write_text("ann:s3cret\n")
+        port = self.browse("--http-password-file", str(passwords), "--mailboxes", "recipient")
+        base = self.base
+        self.base = base.replace("//", "//ann:s3cret@")
+        self.open("/")
+        self.until(self.is_live, "the page is live")
+        self.send(port)
+        self.until(lambda: self.subjects() == ["Hello"], "the message is in the list")
+        self.press("j", "x")
+        self.click('.actions [data-do="read"]')
+        self.until(lambda: not self.all(".row.unread"), "it is read")
+        self.assertIn("bart@example.com", self.text("#sidebar"))
 
 
 class LookTests(BrowserCase):

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from twisted_smtpd.inbox.settings import SiteSettings
 from twisted_smtpd.inbox.site import make_site
 from twisted_smtpd.store import MemoryStore
 
-__all__ = ["ENTER", "ESCAPE", "SHIFT", "BrowserCase", "axe_core"]
+__all__ = ["ENTER", "ESCAPE", "SHIFT", "BrowserCase", "Looking", "axe_core", "start_driver"]
 
 #: Keys, as WebDriver names them.
 ENTER, ESCAPE, SHIFT = "\ue007", "\ue00c", "\ue008"
@@ -92,76 +93,38 @@ def axe_core() -> str:
         return (Path(folder) / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 
-class BrowserCase(TestCase):
-    """A site with a store in memory, and a browser that looks at it.
+def check_browser() -> None:
+    """See whether there is a browser.
 
-    What a test looks at is a method ``see_…`` that runs in a thread, as Selenium waits; :meth:`run_seen` runs it.  What
-    belongs to the server is called with :meth:`at_server`.
+    :raises SkipTest: if there is none.
+    """
+    if _chromium() is None or shutil.which("chromedriver") is None:
+        raise SkipTest("chromium and chromedriver are not installed")
+    if find_spec("selenium") is None:
+        raise SkipTest("selenium is not installed")
 
-    :ivar store: the messages.
+
+def start_driver() -> Any:
+    """The browser, which all tests share.
+
+    :raises SkipTest: if it is not installed.
+    """
+    global _driver
+    check_browser()
+    if _driver is None:
+        _driver = _start()
+    return _driver
+
+
+class Looking:
+    """What a test can do with the browser.
+
     :ivar driver: Selenium's.
     :ivar base: the URL of the site.
     """
 
-    timeout = 240
-
-    def setUp(self) -> None:
-        if _chromium() is None or shutil.which("chromedriver") is None:
-            raise SkipTest("chromium and chromedriver are not installed")
-        try:
-            import selenium  # noqa: F401
-        except ImportError:
-            raise SkipTest("selenium is not installed") from None
-        self.store = MemoryStore()
-        self.settings = SiteSettings(version="1.0", smtp_addresses=("localhost:8025",), **self.more_settings())
-        self.site: Any = make_site(self.settings, self.store)
-        self._channels: list[Any] = []
-        build = self.site.buildProtocol
-
-        def noted(address: Any) -> Any:
-            channel = build(address)
-            self._channels += [channel]
-            return channel
-
-        self.site.buildProtocol = noted
-        self._port: Any = reactor.listenTCP(0, self.site, interface="127.0.0.1")  # type: ignore[attr-defined]
-        self.base = f"http://localhost:{self._port.getHost().port}"
-
-    def more_settings(self) -> dict[str, Any]:
-        return {}
-
-    async def tearDown(self) -> None:  # type: ignore[override]
-        if _driver is not None:
-            await deferToThread(_driver.get, "about:blank")
-        self.site.inbox.api.close()
-        await self._port.stopListening()
-        for channel in self._channels:
-            if channel is not None and channel.transport is not None:
-                channel.transport.abortConnection()
-        while self.site.connections:
-            await self._turn()
-
-    def _turn(self) -> Deferred[None]:
-        turn: Deferred[None] = Deferred()
-        reactor.callLater(0.01, turn.callback, None)  # type: ignore[attr-defined]
-        return turn
-
-    async def run_seen(self, see: Callable[[], None]) -> None:
-        await deferToThread(self._seen, see)
-
-    def _seen(self, see: Callable[[], None]) -> None:
-        global _driver
-        if _driver is None:
-            _driver = _start()
-        self.driver = _driver
-        self.size(1280, 800)
-        self.scheme("light")
-        self.driver.get_log("browser")
-        see()
-
-    def at_server(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call a function in the server's thread."""
-        return blockingCallFromThread(reactor, function, *arguments, **options)
+    driver: Any
+    base: str
 
     def size(self, width: int, height: int) -> None:
         """Set the size of the window in pixels."""
@@ -200,7 +163,7 @@ class BrowserCase(TestCase):
                 # The page is changing.
                 last = error
             time.sleep(0.03)
-        raise self.failureException(f"not within {_PATIENCE} s: {what} ({str(last)[:200]})")
+        raise AssertionError(f"not within {_PATIENCE} s: {what} ({str(last)[:200]})")
 
     def all(self, selector: str) -> list[Any]:
         from selenium.webdriver.common.by import By
@@ -250,10 +213,74 @@ class BrowserCase(TestCase):
     def assert_silent(self) -> None:
         """Nothing went wrong in the page, and nothing was kept from loading."""
         lines = [entry["message"] for entry in self.driver.get_log("browser")]
-        self.assertEqual([line for line in lines if "favicon" not in line], [])
+        lines = [line for line in lines if "favicon" not in line]
+        if lines:
+            raise AssertionError(str(lines))
 
     def screenshot(self, name: str) -> None:
         """Keep a picture of the page in the folder that SMTPD_SCREENSHOTS names."""
         folder = os.environ.get("SMTPD_SCREENSHOTS")
         if folder:
             self.driver.save_screenshot(os.path.join(folder, f"{name}.png"))
+
+
+class BrowserCase(Looking, TestCase):
+    """A site with a store in memory, and a browser that looks at it.
+
+    What a test looks at is a method ``see_…`` that runs in a thread, as Selenium waits; :meth:`run_seen` runs it.  What
+    belongs to the server is called with :meth:`at_server`.
+
+    :ivar store: the messages.
+    """
+
+    timeout = 240
+
+    def setUp(self) -> None:
+        check_browser()
+        self.store = MemoryStore()
+        self.settings = SiteSettings(version="1.0", smtp_addresses=("localhost:8025",), **self.more_settings())
+        self.site: Any = make_site(self.settings, self.store)
+        self._channels: list[Any] = []
+        build = self.site.buildProtocol
+
+        def noted(address: Any) -> Any:
+            channel = build(address)
+            self._channels += [channel]
+            return channel
+
+        self.site.buildProtocol = noted
+        self._port: Any = reactor.listenTCP(0, self.site, interface="127.0.0.1")  # type: ignore[attr-defined]
+        self.base = f"http://localhost:{self._port.getHost().port}"
+
+    def more_settings(self) -> dict[str, Any]:
+        return {}
+
+    async def tearDown(self) -> None:  # type: ignore[override]
+        if _driver is not None:
+            await deferToThread(_driver.get, "about:blank")
+        self.site.inbox.api.close()
+        await self._port.stopListening()
+        for channel in self._channels:
+            if channel is not None and channel.transport is not None:
+                channel.transport.abortConnection()
+        while self.site.connections:
+            await self._turn()
+
+    def _turn(self) -> Deferred[None]:
+        turn: Deferred[None] = Deferred()
+        reactor.callLater(0.01, turn.callback, None)  # type: ignore[attr-defined]
+        return turn
+
+    async def run_seen(self, see: Callable[[], None]) -> None:
+        await deferToThread(self._seen, see)
+
+    def _seen(self, see: Callable[[], None]) -> None:
+        self.driver = start_driver()
+        self.size(1280, 800)
+        self.scheme("light")
+        self.driver.get_log("browser")
+        see()
+
+    def at_server(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Call a function in the server's thread."""
+        return blockingCallFromThread(reactor, function, *arguments, **options)
