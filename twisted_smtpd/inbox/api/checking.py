@@ -28,7 +28,8 @@ class BadBody(ValueError):
 
 
 def resolved(schema: Schema) -> Schema:
-    """A schema, or what it refers to."""
+    """A schema, or what it refers to; of one that allows null as well, the other."""
+    schema = schema.get("anyOf", [schema])[0]
     reference = schema.get("$ref")
     return schema if reference is None else COMPONENTS[reference.rpartition("/")[2]]
 
@@ -55,7 +56,7 @@ def _from_form(octets: bytes, schema: Schema) -> dict[str, Any]:
         fields = parse_qs(octets.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
     except ValueError as error:
         raise BadBody(f"the body is neither JSON nor a form: {str(error)[:200]}") from None
-    kinds = {name.casefold(): resolved(kind)["type"] for name, kind in schema["properties"].items()}
+    kinds = {name.casefold(): _kind(kind) for name, kind in schema["properties"].items()}
     value: dict[str, Any] = {}
     for name, texts in fields.items():
         kind = kinds.get(name.casefold())
@@ -66,6 +67,11 @@ def _from_form(octets: bytes, schema: Schema) -> dict[str, Any]:
         else:
             value[name] = texts[-1]
     return value
+
+
+def _kind(schema: Schema) -> str:
+    kind = resolved(schema)["type"]
+    return kind if isinstance(kind, str) else str(kind[0])
 
 
 def check(value: Any, schema: Schema, name: str = "the body") -> Any:
@@ -101,7 +107,7 @@ def _is(value: Any, kind: str) -> bool:
 
 def _checked_object(value: dict[str, Any], schema: Schema, name: str) -> dict[str, Any]:
     others = schema.get("additionalProperties")
-    if others is not None:
+    if others:
         return {key: check(item, others, f"{name}.{key[:100]}") for key, item in value.items()}
     properties = schema["properties"]
     known = {key.casefold(): key for key in properties}
@@ -112,7 +118,7 @@ def _checked_object(value: dict[str, Any], schema: Schema, name: str) -> dict[st
             # Without this, {"ID": …} for {"IDs": …} would delete all messages.
             raise BadBody(f"{name} has the unknown {key[:100]!r}; known are {', '.join(properties)}")
         # Clients write null for what they don't set.
-        if item is not None or "null" in resolved(properties[proper])["type"]:
+        if item is not None or proper in schema.get("required", ()):
             checked[proper] = check(item, properties[proper], f"{name}.{proper}" if name != "the body" else proper)
     for key in schema.get("required", ()):
         if key not in checked:

@@ -30,8 +30,8 @@ log = Logger()
 
 #: Octets of a body, but for uploads.
 MAX_BODY = 2**20
-# Octets of a query, and its parameters.
-_MAX_QUERY, _MAX_FIELDS = 8_192, 50
+# Octets of a query, and its parameters.  Twisted closes the connection for a line of more than 16 KiB.
+_MAX_QUERY, _MAX_FIELDS = 16_000, 50
 _METHODS = {"HEAD": "GET"}
 # For a browser that shows an answer; the site sets all other headers that keep it from harm.
 _POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"

@@ -37,7 +37,7 @@ class Parameter:
     kind: type = str
     default: Any = None
     low: float = 0
-    high: float = 2000
+    high: float = 100
     required: bool = False
     clamped: bool = False
 

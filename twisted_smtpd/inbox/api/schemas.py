@@ -58,6 +58,22 @@ def record(properties: Mapping[str, Schema], *, needs: tuple[str, ...] | None = 
     return {"type": "object", "properties": dict(properties), **({"required": required} if required else {})}
 
 
+def body(properties: Mapping[str, Schema], *, needs: tuple[str, ...] = ()) -> Schema:
+    """The object in the body of a request: it has no other properties, and null is for what is not set.
+
+    :param needs: the properties that have to be there.
+    """
+    allowed = {name: schema if name in needs else _or_null(schema) for name, schema in properties.items()}
+    return {**record(allowed, needs=needs), "additionalProperties": False}
+
+
+def _or_null(schema: Schema) -> Schema:
+    kind = schema.get("type")
+    if kind is None:
+        return {"anyOf": [schema, {"type": "null"}]}
+    return schema if isinstance(kind, list) else {**schema, "type": [kind, "null"]}
+
+
 _PERCENT: Schema = {"type": "number", "minimum": 0, "maximum": 100}
 _PERCENTS: Mapping[str, Schema] = {"Supported": _PERCENT, "Partial": _PERCENT, "Unsupported": _PERCENT}
 _ADDRESSES = array(ref("Address"))
@@ -239,14 +255,14 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
     "Failures": array(ref("Failure")),
     "Confirmation": record({"ID": text("Number of the message.")}),
     # Bodies of requests.
-    "IDs": record({"IDs": _IDS}, needs=()),
-    "NamedIDs": record({"IDs": _IDS}),
-    "ReadStatus": record({"IDs": _IDS, "Search": text("A search, in place of IDs.", 2000), "Read": BOOLEAN}, needs=()),
-    "SetTags": record({"IDs": _IDS, "Tags": array(_TAG, MAX_ITEMS)}, needs=("IDs",)),
-    "RenameTag": record({"Name": _TAG}),
-    "Release": record({"To": array(_MAILBOX, MAX_ITEMS)}),
-    "SendAddress": record({"Email": _MAILBOX, "Name": {**STRING, "maxLength": 1000}}, needs=("Email",)),
-    "SendAttachment": record(
+    "IDs": body({"IDs": _IDS}),
+    "NamedIDs": body({"IDs": _IDS}, needs=("IDs",)),
+    "ReadStatus": body({"IDs": _IDS, "Search": text("A search, in place of IDs.", 2000), "Read": BOOLEAN}),
+    "SetTags": body({"IDs": _IDS, "Tags": array(_TAG, MAX_ITEMS)}, needs=("IDs",)),
+    "RenameTag": body({"Name": _TAG}, needs=("Name",)),
+    "Release": body({"To": array(_MAILBOX, MAX_ITEMS)}, needs=("To",)),
+    "SendAddress": body({"Email": _MAILBOX, "Name": {**STRING, "maxLength": 1000}}, needs=("Email",)),
+    "SendAttachment": body(
         {
             "Content": text("The file in Base64."),
             "Filename": {**STRING, "maxLength": 1000},
@@ -255,7 +271,7 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
         },
         needs=("Content", "Filename"),
     ),
-    "Send": record(
+    "Send": body(
         {
             "From": ref("SendAddress"),
             "To": _SENT_TO,
@@ -271,6 +287,6 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
         },
         needs=("From",),
     ),
-    "SetTriggers": record({name: ref("Trigger") for name in ("Sender", "Recipient", "Authentication")}, needs=()),
-    "NewFailure": record(_FAILURE, needs=("where", "what")),
+    "SetTriggers": body({name: ref("Trigger") for name in ("Sender", "Recipient", "Authentication")}),
+    "NewFailure": body(_FAILURE, needs=("where", "what")),
 }

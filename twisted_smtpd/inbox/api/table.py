@@ -14,12 +14,14 @@ _V1 = "/api/v1"
 _ONE = f"{_V1}/message/{{ID}}"
 _LARGEST = 2**53
 
-_MAILBOX = Parameter("mailbox", "The mailbox to look at; all of them without it.", high=320)
+_MAILBOX = Parameter("mailbox", "The mailbox to look at; all of them without it.", high=200)
 _TZ = Parameter("tz", "Time zone of before: and after: in a search, such as Europe/Berlin.", high=60)
 _START = Parameter("start", "How many messages are left out first.", int, 0, high=_LARGEST)
 _LIMIT = Parameter("limit", "How many messages are listed: 1,000 at most.", int, 50, high=1000, clamped=True)
-_SEARCH = Parameter("query", "A search, in Mailpit's grammar.", required=True)
-_WHICH = (Parameter("query", 'With the ID "latest": the newest message that matches this search.'), _TZ)
+# Characters of a search: percent signs make up to twelve octets of each.
+_LONG = 1000
+_SEARCH = Parameter("query", "A search, in Mailpit's grammar.", required=True, high=_LONG)
+_WHICH = (Parameter("query", 'With the ID "latest": the newest message that matches this search.', high=_LONG), _TZ)
 
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
@@ -92,7 +94,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Not Mailpit's. Answers as soon as messages that match are there: with the newest of them as "
         "/message/{ID} gives it, or with the list if count is more than 1; with 404 when the time has passed.",
         (
-            Parameter("query", "A search, in Mailpit's grammar; any message without it."),
+            Parameter("query", "A search, in Mailpit's grammar; any message without it.", high=_LONG),
             Parameter("timeout", "Seconds to wait at most.", float, 30.0, high=300),
             Parameter("after", "Only messages with a higher number than this.", int, 0, high=_LARGEST),
             Parameter("count", "How many messages have to be there.", int, 1, low=1, high=100),
