@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from twisted_smtpd.queue import tables
+from twisted_smtpd.queue import disk, tables
 from twisted_smtpd.queue.disk import SMALL, DamagedMessage, DiskQueue, body_path
 from twisted_smtpd.queue.entries import Delivery, NewMessage, Outcome, QueueFull, domain_of
 from twisted_smtpd.queue.interfaces import IQueue
@@ -111,6 +111,23 @@ class AcceptTests(QueueCase):
         self.assertEqual(os.listdir(os.path.join(self.folder, "bodies")), [])
         await self.queue.settle(found := (await self.queue.take(1))[0], outcomes(found, "delivered"), 0.0)
         await self.queue.accept(message())
+
+    async def test_all_is_synchronised_before_the_answer_and_in_this_order(self) -> None:
+        events: list[str] = []
+        self.patch(os, "fsync", lambda descriptor, fsync=os.fsync: (events.append("file"), fsync(descriptor)))
+        self.patch(disk, "sync_folder", lambda path: events.append("folder"))
+        database = self.queue._database
+
+        def watch(connection: sqlite3.Connection) -> Any:
+            connection.set_trace_callback(lambda text: events.append(text) if text == "COMMIT" else None)
+            return connection.execute("PRAGMA synchronous").fetchone()
+
+        # FULL: SQLite synchronises its log before COMMIT returns.
+        self.assertEqual(await database.write(watch), (2,))
+        for content, wanted in ((b"small", ["COMMIT"]), (LARGE, ["file", "folder", "COMMIT"])):
+            events.clear()
+            await self.queue.accept(message(content=content))
+            self.assertEqual(events, wanted)
 
     async def test_a_disk_that_is_nearly_full(self) -> None:
         await self.queue.close()
