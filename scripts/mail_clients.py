@@ -260,7 +260,7 @@ def try_exim(exim: str, server: Server, folder: Path) -> bool:
     """Exim takes the messages on its standard input, and delivers them with BDAT; then one with DATA."""
     version = subprocess.run([exim, "-bV", "-C", "/dev/null"], capture_output=True, text=True).stdout
     print(re.search(r"Exim version \S+", version)[0])  # type: ignore[index]
-    user = next((name for name in ("Debian-exim", "exim", "mail") if _user_exists(name)), "nobody")
+    user, group = user_of_exim()
     good = True
     for chunking in ("*", ""):
         place = folder / ("exim-chunks" if chunking else "exim-data")
@@ -268,7 +268,7 @@ def try_exim(exim: str, server: Server, folder: Path) -> bool:
         for path in (place, place / "spool"):
             shutil.chown(path, user)
         conf = place / "exim.conf"
-        values = {"exim": Path(exim).resolve(), "user": user, "group": pwd.getpwnam(user).pw_gid, "chunking": chunking}
+        values = {"exim": Path(exim).resolve(), "user": user, "group": group, "chunking": chunking}
         conf.write_text(EXIM_CONF.format(folder=place, port=server.port, **values))
 
         def say(dialog: bytes, conf: Path = conf, place: Path = place) -> None:
@@ -284,8 +284,11 @@ def try_exim(exim: str, server: Server, folder: Path) -> bool:
     return good
 
 
-def _user_exists(name: str) -> bool:
-    return any(user.pw_name == name for user in pwd.getpwall())
+def user_of_exim() -> tuple[str, int]:
+    """The user that Exim runs as, and its group."""
+    known = {user.pw_name: user for user in pwd.getpwall()}
+    user = next(known[name] for name in ("Debian-exim", "exim", "mail", "nobody") if name in known)
+    return user.pw_name, user.pw_gid
 
 
 class Relay(Postfix):
