@@ -54,6 +54,16 @@ class PackageTests(SynchronousTestCase):
         error = self.assertRaises(AttributeError, getattr, twisted_smtpd, "nonesuch")
         self.assertEqual(str(error), "module 'twisted_smtpd' has no attribute 'nonesuch'")
 
+    def test_only_a_first_import_puts_garbage_collections_off(self) -> None:
+        statement = (
+            "import gc, twisted_smtpd; gc.collect(); gc.set_threshold(0, 0, 0); twisted_smtpd.SMTP; "
+            "gc.enable(); first = gc.get_count()[0]; kept = [[] for _ in range(2000)]; twisted_smtpd.SMTP; "
+            "print(first < 300, gc.get_count()[0] > 1000, gc.get_freeze_count(), gc.isenabled())"
+        )
+        code = f"import sys; sys.path[:] = {sys.path!r}; {statement}"
+        said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        self.assertEqual(said.split(), ["True", "True", "0", "True"])
+
     def test_the_version_is_in_one_place(self) -> None:
         try:
             installed = version("twisted-smtpd")

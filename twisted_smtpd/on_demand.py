@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -23,9 +23,10 @@ def on_demand(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     def getattribute(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        with without_collections():
-            home = import_module(f".{homes[name]}", sys.modules[module].__package__)
-        return getattr(home, name)
+        home = f"{sys.modules[module].__package__}.{homes[name]}"
+        # Each access comes here, so collections are put off for a first import only: else there would never be one.
+        with nullcontext() if home in sys.modules else without_collections():
+            return getattr(import_module(home), name)
 
     return getattribute
 
