@@ -3,9 +3,11 @@
 ``python scripts/queue_kill9.py rounds [--rounds N] [--clients N]`` runs ``-c queue FOLDER + proxy ...`` under load,
 kills it with SIGKILL again and again, and takes the next host up and down meanwhile.
 
-``python scripts/queue_kill9.py faults`` kills it at each system call that changes a disk or sends something: it runs
-the server under ``strace``, which kills it before the first call, the second, and so on, until the server has done all
-its work without being killed.  (Before one call is after the one before it.)
+``python scripts/queue_kill9.py faults`` kills it at each system call that changes a disk or sends something: before the
+first call, the second, and so on, until the server has done all its work without being killed.  (Before one call is
+after the one before it.)  SQLite's calls and those on sockets are killed by ``strace``, which counts them by thread;
+``fsync`` and ``unlink``, which several threads call, are counted in Python.  All of it is done with a new folder, and
+with one that is there.
 
 Afterwards each message that was answered 250 must have reached the next host, whole; doubles must have the same id, and
 nothing may be left in the folder.  Exits with 1 for any loss.
@@ -17,6 +19,7 @@ import argparse
 import os
 import random
 import signal
+import smtplib
 import subprocess
 import sys
 import tempfile
@@ -25,10 +28,22 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from queue_lab import Load, NextHost, Server, judge, wait_until_empty
+from queue_lab import ROOT, Load, NextHost, Server, judge, wait_until_empty
 
-# SQLite writes with pwrite64, our files with write; which call synchronises depends on how SQLite was built.
-CALLS = ("openat", "write", "pwrite64", "fsync", "fdatasync", "ftruncate", "unlink", "rename", "mkdir", "sendto")
+# SQLite writes with pwrite64 and synchronises with fdatasync; our files are written with write and fsync.
+CALLS = ("openat", "write", "pwrite64", "fdatasync", "ftruncate", "mkdir", "sendto")
+COUNTED = ("fsync", "unlink")
+# Python imports it before all else.
+COUNTER = """\
+import itertools, os, signal
+name, _, number = os.environ["FAULT"].partition(" ")
+call, counter = getattr(os, name), itertools.count(1)
+def counted(*arguments, **named):
+    if next(counter) == int(number):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return call(*arguments, **named)
+setattr(os, name, counted)
+"""
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -92,29 +107,55 @@ def names(start: str) -> Iterator[str]:
         yield f"{start}.{number}@kill9.example"
 
 
-def faults(calls: Sequence[str] = CALLS) -> bool:
+def faults(calls: Sequence[str]) -> bool:
     """Kill the server at each system call."""
     good, killed, doubles, points = True, 0, 0, 0
     for call in calls:
-        last = 0
-        for number in range(1, 1000):
-            outcome = one_fault(call, number)
-            good = good and outcome is not None
-            if outcome is None:
-                print(f"LOST at {call} {number}")
-                outcome = (True, 0)
-            points += 1
-            doubles += outcome[1]
-            if not outcome[0]:
-                break
-            killed += 1
-            last = number
-        print(f"{call}: killed before each of its {last} calls", flush=True)
+        for new in (True, False):
+            last = 0
+            for number in range(1, 1000):
+                outcome = one_fault(call, number, new)
+                good = good and outcome is not None
+                if outcome is None:
+                    print(f"LOST at {call} {number}")
+                    outcome = (True, 0)
+                points += 1
+                doubles += outcome[1]
+                if not outcome[0]:
+                    break
+                last = number
+            killed += last
+            print(f"{call}, {'new' if new else 'old'} folder: killed before each of its {last} calls", flush=True)
     print(f"{points} runs, {killed} of them killed; doubles: {doubles}, each with the same id")
     return good
 
 
-def one_fault(call: str, number: int) -> tuple[bool, int] | None:
+def make_ready(folder: Path, port: int) -> None:
+    """Have a server make the folder."""
+    server = Server(folder, port)
+    # When it greets, it has started.
+    with smtplib.SMTP("127.0.0.1", server.port, timeout=30):
+        pass
+    server.end()
+
+
+def faulty(call: str, number: int, base: Path, port: int) -> Server:
+    """A server that is killed before one call."""
+    folder = base / "spool"
+    if call in COUNTED:
+        (base / "sitecustomize.py").write_text(COUNTER)
+        environment = {"FAULT": f"{call} {number}", "PYTHONPATH": os.pathsep.join([str(base), str(ROOT)])}
+        return Server(folder, port, environment=environment)
+    # Of the files that are opened only those of the queue count: Python opens hundreds at its start.
+    paths = [folder / name for name in ("queue.db", "queue.db-wal", "queue.db.lock", "bodies")]
+    only = [word for path in paths for word in ("-P", str(path))] if call == "openat" else []
+    inject = ["-e", f"inject={call}:signal=SIGKILL:when={number}"]
+    return Server(
+        folder, port, before=["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", *only, *inject]
+    )
+
+
+def one_fault(call: str, number: int, new: bool) -> tuple[bool, int] | None:
     """Kill the server before one call.
 
     :returns: whether it was killed, and how many doubles there were; ``None`` if something was lost.
@@ -123,12 +164,9 @@ def one_fault(call: str, number: int) -> tuple[bool, int] | None:
     host.up()
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base) / "spool"
-        inject = f"inject={call}:signal=SIGKILL:when={number}"
-        # Of the files that are opened only those of the queue count: Python opens hundreds at its start.
-        paths = [folder / name for name in ("queue.db", "queue.db-wal", "queue.db.lock", "bodies")]
-        only = [word for path in paths for word in ("-P", str(path))] if call == "openat" else []
-        before = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", *only, "-e", inject]
-        server = Server(folder, host.port, before=before)
+        if not new:
+            make_ready(folder, host.port)
+        server = faulty(call, number, Path(base), host.port)
         if server.started:
             load.send(server.port, [f"{call}.{number}.{one}@fault.example" for one in range(3)])
             until = time.monotonic() + 5
@@ -164,7 +202,7 @@ def main() -> int:
     parser.add_argument("what", choices=("rounds", "faults"))
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--calls", default=",".join(CALLS))
+    parser.add_argument("--calls", default=",".join((*CALLS, *COUNTED)))
     options = parser.parse_args()
     good = rounds(options.rounds, options.clients) if options.what == "rounds" else faults(options.calls.split(","))
     print("nothing is lost" if good else "FAILED")
