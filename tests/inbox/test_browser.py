@@ -193,6 +193,32 @@ class WalkTests(BrowserCase):
         self.driver.close()
         self.driver.switch_to.window(first)
 
+    async def test_notifications(self) -> None:
+        await self.run_seen(self.see_notifications)
+
+    def see_notifications(self) -> None:
+        """The system is told of new mail while the page can't be seen, after a person has asked for that."""
+        fake = """
+            window.told = [];
+            window.Notification = class { constructor(title, how) { told.push(title + '|' + how.body) } };
+            Notification.permission = 'default';
+            Notification.requestPermission = async () => Notification.permission = 'granted';
+        """
+        added = self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": fake})
+        try:
+            self.open("/")
+            self.until(self.is_live, "the page is live")
+            self.script("Object.defineProperty(document, 'hidden', {value: true})")
+            self.at_server(self.store.add, mail("Nobody asked"))
+            self.until(lambda: self.subjects() == ["Nobody asked"], "the message is in the list")
+            self.click('[data-do="notify"]')
+            self.until(lambda: self.all('[data-do="notify"][aria-pressed="true"]'), "it is switched on")
+            self.at_server(self.store.add, mail("Look", "at me"))
+            self.until(lambda: self.script("return told.length"), "the system is told")
+            self.assertEqual(self.script("return told"), ["Look|Anne\nat me"])
+        finally:
+            self.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
 
 class KeyboardTests(BrowserCase):
     """Everything without a mouse."""

@@ -33,7 +33,7 @@ _QUIET = (
     "--disable-default-apps --disable-extensions --disable-dev-shm-usage --hide-scrollbars --force-color-profile=srgb"
 )
 # Seconds that something may take on a machine with much else to do.
-_PATIENCE = 30
+_PATIENCE = 60
 
 _driver: Any = None
 
@@ -233,7 +233,7 @@ class BrowserCase(Looking, TestCase):
     :ivar store: the messages.
     """
 
-    timeout = 240
+    timeout = 600
 
     def setUp(self) -> None:
         check_browser()

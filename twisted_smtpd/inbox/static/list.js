@@ -56,9 +56,10 @@ function focus(row) {
 }
 
 export function move(step) {
-  const list = all();
-  const place = current && current.isConnected ? list.indexOf(current) + step : step > 0 ? 0 : list.length - 1;
-  if (list[place]) focus(list[place]);
+  const row = current && current.isConnected
+    ? step > 0 ? current.nextElementSibling : current.previousElementSibling
+    : step > 0 ? rows.firstElementChild : rows.lastElementChild;
+  if (row) focus(row);
   else if (step > 0) loadMore();
 }
 
