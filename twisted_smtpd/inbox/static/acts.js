@@ -4,13 +4,15 @@ import { change } from "./server.js";
 import { $, complain, element, show, toast } from "./ui.js";
 
 const messages = (number) => (number === 1 ? "1 message" : `${number.toLocaleString()} messages`);
-let deleted = [];
+let deleted = [], deleting = null;
 
 export async function mark(ids, read) { await change("PUT", "/api/v1/messages", { IDs: ids, Read: read }); }
 
 export async function remove(ids, after) {
-  await change("DELETE", "/api/v1/messages", { IDs: ids });
+  // Who undoes at once waits for the deletion.
   deleted = ids;
+  deleting = change("DELETE", "/api/v1/messages", { IDs: ids });
+  await deleting;
   try { sessionStorage.setItem("deleted", JSON.stringify(ids)); } catch (_) { /* for this page only */ }
   offerUndo(after);
 }
@@ -29,6 +31,7 @@ export function recall(after) {
 
 export async function undo(after) {
   if (!deleted.length) { toast("There is nothing to undo"); return; }
+  await deleting;
   await change("POST", "/api/v1/messages/restore", { IDs: deleted });
   toast(`${messages(deleted.length)} restored`);
   deleted = [];
