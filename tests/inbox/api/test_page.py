@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import skipUnless
 
+from twisted.internet.defer import Deferred
 from twisted.internet.utils import getProcessOutputAndValue
 
 from tests.inbox.api.test_threads import ThreadCase, test
@@ -17,6 +19,7 @@ from twisted_smtpd.inbox.api import dispatch, events, failures, schemas, thumbna
 from twisted_smtpd.inbox.api.table import ROUTES
 
 PAGE = Path(__file__).parents[3] / "docs" / "inbox-api.rst"
+EXAMPLE = PAGE.parent.parent / "examples" / "inbox_wait.py"
 BASE = "http://127.0.0.1:8026"
 # curl's status when it has listened for as long as it was told.
 TIMED_OUT = 28
@@ -60,6 +63,22 @@ class PageTests(ThreadCase):
             self.assertEqual(status, TIMED_OUT if "--max-time" in command else 0, (command, wrong))
             if printed:
                 self.assertEqual(said.decode(), printed, command)
+
+    @skipUnless(EXAMPLE.is_file(), "the examples are not installed")
+    @test
+    async def test_the_example_that_waits(self) -> None:
+        await self.start(tokens={"t": None})
+        environment = {**os.environ, "INBOX_TOKEN": "t"}
+
+        async def run(*words: str) -> tuple[str, str, int]:
+            command = (str(EXAMPLE), self.base, *words)
+            said, wrong, status = await getProcessOutputAndValue(sys.executable, command, environment)
+            return said.decode(), wrong.decode(), status
+
+        running = Deferred.fromCoroutine(run("subject:welcome"))
+        self.store.add(message("Welcome", "Your code is 123456: https://example.com/confirm"))
+        self.assertEqual(await running, ("Welcome\n123456\nhttps://example.com/confirm\n", "", 0))
+        self.assertEqual(await run("subject:other", "0.1"), ("", "no message came in 0.1 seconds\n", 1))
 
     def test_it_has_each_group_of_routes(self) -> None:
         groups = re.findall(r"^\.\. api-routes:: (\w+)$", PAGE.read_text("utf-8"), re.MULTILINE)

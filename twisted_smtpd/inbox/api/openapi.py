@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from twisted_smtpd.inbox.api.checking import resolved
 from twisted_smtpd.inbox.api.route import JSON, Route
 from twisted_smtpd.inbox.api.schemas import COMPONENTS, Schema, ref
 
@@ -66,7 +67,9 @@ def _operation(route: Route) -> dict[str, Any]:
         operation["description"] = route.description
     if route.body is not None:
         kinds = [JSON, *(["application/x-www-form-urlencoded"] if route.form else [])]
-        operation["requestBody"] = {"content": {kind: {"schema": route.body} for kind in kinds}}
+        needed = bool(resolved(route.body).get("required"))
+        content = {kind: {"schema": route.body} for kind in kinds}
+        operation["requestBody"] = {"required": needed, "content": content}
     if route.open:
         operation["security"] = [{}]
     return operation

@@ -249,7 +249,10 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
             "HideDeleteAllButton": BOOLEAN,
         }
     ),
-    "Trigger": record({"ErrorCode": whole("The reply's code.", 400, 599), "Probability": whole("Percent.", 0, 100)}),
+    "Trigger": body(
+        {"ErrorCode": whole("The reply's code.", 400, 599), "Probability": whole("Percent.", 0, 100)},
+        needs=("ErrorCode", "Probability"),
+    ),
     "Triggers": record({name: ref("Trigger") for name in ("Sender", "Recipient", "Authentication")}),
     "Failure": record({"id": COUNT, **_FAILURE, "used": whole("How often it has happened.")}),
     "Failures": array(ref("Failure")),
