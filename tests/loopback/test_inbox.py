@@ -7,6 +7,7 @@ import os
 import re
 import smtplib
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,14 @@ class InboxTests(ServerCase):
     def begin(self, command: tuple[str, ...], *words: str) -> tuple[subprocess.Popen[str], str, int]:
         """Start an inbox: the program, the page's URL, the port for mail."""
         server = self.start(command, "-l", "127.0.0.1:0", "-c", "inbox", "--", "--http", "127.0.0.1:0", *words)
-        # The page comes first.
-        url = re.search(r"http://\S+", self.read_until(server, "listens on" if command == TWIST else " "))
+        assert server.stdout is not None
+        if command == MODULE:
+            # The page comes first.
+            line = server.stdout.readline()
+            self.assertIn("The inbox is at", line)
+        else:
+            line = self.read_until(server, "The inbox is at")
+        url = re.search(r"http://\S+", line)
         assert url is not None
         port = int(self.read_until(server, "listens on").rpartition(":")[2])
         return server, url[0], port
@@ -42,6 +49,23 @@ class InboxTests(ServerCase):
         self.assertEqual(folder.stat().st_mode & 0o777, 0o700)
         self.assertNotIn("Traceback", self.end(server))
         self.assertEqual((list(self.folder.glob("twisted-smtpd-*")), server.returncode), ([], -15))
+
+    def test_twist(self) -> None:
+        server, url, port = self.begin(TWIST, "--store", "mail.db")
+        self.deliver(port, "Lunch")
+        self.assertEqual(self.messages(url), ["Lunch"])
+        self.assertNotIn("Traceback", self.end(server))
+
+    def test_import_beside_a_server(self) -> None:
+        (self.folder / "old.eml").write_bytes(b"Subject: Old\n\nhello\n")
+        server, url, port = self.begin(MODULE, "--store", "mail.db")
+        self.deliver(port, "New")
+        words = ("inbox", "import", "--store", "mail.db", "old.eml")
+        command = [*self.command_of(MODULE), *words]
+        subprocess.run(command, cwd=self.folder, env=self.environment, check=True, timeout=LIMIT, capture_output=True)
+        self.deliver(port, "Newer")
+        self.assertEqual(self.messages(url), ["Newer", "Old", "New"])
+        self.end(server)
 
     def test_a_store_in_a_file_survives_a_kill(self) -> None:
         path = self.folder / "mail.db"
@@ -103,6 +127,4 @@ class InboxTests(ServerCase):
             self.assertNotIn("Traceback", result.stderr)
 
     def command_of(self, command: tuple[str, ...]) -> list[str]:
-        import sys
-
         return [sys.executable, *command]
