@@ -17,6 +17,7 @@ from twisted_smtpd.queue.delivery import AGAIN, GRACE, SWEEP, Deliverer
 from twisted_smtpd.queue.disk import DamagedMessage
 from twisted_smtpd.queue.entries import NewMessage, domain_of
 from twisted_smtpd.queue.schedule import DAY, HOUR, Schedule
+from twisted_smtpd.runtime.database import DatabaseDamaged
 from twisted_smtpd.session import Recipient
 
 CONTENT = b"Subject: hi\r\n\r\nhello\r\n"
@@ -225,7 +226,7 @@ class AgeTests(DelivererCase):
         self.pass_time(HOUR + 120, 30)
         (warning,) = self.notices()
         self.assertEqual(warning["subject"], "Delayed mail (still being retried)")
-        self.pass_time(5 * DAY - 6 * HOUR, 30)
+        self.pass_time(5 * DAY - 6 * HOUR, 300)
         self.assertEqual(len(self.notices()), 1)
         self.pass_time(2 * HOUR, 30)
         _, bounce = self.notices()
@@ -249,7 +250,7 @@ class AgeTests(DelivererCase):
         for number in range(100):
             self.accept(f"{number}@b.example", may_bounce=False)
         self.deliver()
-        self.pass_time(5 * DAY + SWEEP * 2, 30)
+        self.pass_time(5 * DAY + 2000, 300)
         self.assertEqual((self.queue.waiting(), len(self.queue.dead())), ([], 100))
 
 
@@ -304,6 +305,24 @@ class TroubleTests(DelivererCase):
         self.accept()
         self.deliver()
         self.pass_time(3 * AGAIN + 1)
+        self.assertEqual((len(self.handler.seen), self.queue.waiting()), (1, []))
+
+    def test_a_queue_that_can_not_be_read_is_one_line_and_tried_again(self) -> None:
+        take, broken = self.queue.take, [True]
+
+        async def fail(*arguments: Any) -> Any:
+            if broken:
+                raise DatabaseDamaged("spool/queue.db is damaged")
+            return await take(*arguments)
+
+        self.patch(self.queue, "take", fail)
+        self.accept()
+        self.deliver()
+        self.pass_time(20)
+        lines = [line for line in self.log if "can't be read" in line]
+        self.assertEqual((len(lines), "spool/queue.db is damaged" in lines[0]), (1, True))
+        broken.clear()
+        self.pass_time(2)
         self.assertEqual((len(self.handler.seen), self.queue.waiting()), (1, []))
 
     def test_a_damaged_message_is_held_and_the_others_are_delivered(self) -> None:

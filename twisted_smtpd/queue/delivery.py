@@ -85,7 +85,7 @@ class Deliverer:
         self._asked: int | None = None
         self._began = 0.0
         self._stopped = True
-        self._looking = self._look_again = False
+        self._looking = self._look_again = self._failing = False
         self._timers: dict[str, Any] = {}
         self._sweeping: Deferred[None] | None = None
         #: What has been done since the start, and how full the queue was when it was last looked at.
@@ -137,8 +137,13 @@ class Deliverer:
             return
         self._looking, self._look_again = True, False
         looking = Deferred.fromCoroutine(self._take())
-        looking.addErrback(lambda failure: log.error("{queue}: {error}", queue=self._queue, error=failure.value))
-        looking.addBoth(self._looked)
+        looking.addErrback(self._not_taken).addBoth(self._looked)
+
+    def _not_taken(self, failure: Any) -> None:
+        """One line until it works again: it is tried each second."""
+        if not self._failing and failure.check(*CANCELLED) is None:
+            log.error("{queue} can't be read: {error}", queue=self._queue, error=failure.value)
+        self._failing = True
 
     async def _take(self) -> None:
         waiting = sum(len(place.ready) for place in self._places.values())
@@ -149,6 +154,7 @@ class Deliverer:
                     self._queue.give_back(delivery)
                 else:
                     self._places.setdefault(delivery.destination, _Place()).ready.append(delivery)
+            self._failing = False
 
     def _looked(self, _: object) -> None:
         self._looking = False
