@@ -74,6 +74,18 @@ class OwnLogTests(ServerCase):
             self.assertTrue([line for line in lines if re.search(pattern, line)], lines)
             self.assertFalse([line for line in lines if "\x1e" in line or "log_" in line or "starting on" in line])
 
+    def test_streams_that_know_ascii_only_get_escapes_and_lose_nothing(self) -> None:
+        self.environment.update(LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+        sender = "\u0431\u043e\u0440\u0438\u0441@x.example"
+        for handler in ("console", "debugging"):
+            server, port = self.serve(MODULE, "-c", handler)
+            with smtplib.SMTP("127.0.0.1", port, timeout=LIMIT) as client:
+                client.sendmail(sender, ["b@y.example"], sender.encode(), mail_options=["SMTPUTF8"])
+            output = self.end(server)
+            escaped = sender.encode("ascii", "backslashreplace").decode()
+            self.assertIn(f"message accepted from=<{escaped}> ", output)
+            self.assertGreaterEqual(output.count(escaped), 3, "in the log, in the envelope and in the message")
+
     def port_in(self, log: Any, server: subprocess.Popen[str]) -> int:
         """The port that the log names, once it does."""
         while server.poll() is None:
