@@ -119,8 +119,8 @@ class WaitTests(APITestCase):
     def test_the_end_of_the_server_ends_it(self) -> None:
         waiting = self.begin(WAIT)
         self.api.close()
-        self.clock.advance(1)
-        self.assertEqual(read(waiting.value()).status, 404)
+        answer = self.answered(waiting, WAIT)
+        self.assertEqual((answer.status, answer.body), (503, b'{"Error":"the server is stopping"}'))
 
     def test_only_its_own_mailbox(self) -> None:
         self.serve(tokens={"t": "ann"})

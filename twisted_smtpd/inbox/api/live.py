@@ -6,7 +6,7 @@ from twisted_smtpd.inbox.api.call import Answer, APIError, Call, as_json
 from twisted_smtpd.inbox.api.events import Listener
 from twisted_smtpd.inbox.api.message import whole_answer
 from twisted_smtpd.inbox.api.messages import page_json
-from twisted_smtpd.inbox.api.waiting import TooMany
+from twisted_smtpd.inbox.api.waiting import Closed, TooMany
 from twisted_smtpd.store.summary import Summary
 
 __all__ = ["listen", "wait"]
@@ -30,6 +30,8 @@ async def wait(call: Call) -> Answer:
         found = await call.context.waiting.until(look, count, seconds)
     except TooMany:
         raise APIError(503, "too many requests wait already", _LATER) from None
+    except Closed:
+        raise APIError(503, "the server is stopping", _LATER) from None
     if len(found) < count:
         some = f"{len(found)} of {count} messages" if count > 1 else "no message"
         raise APIError(404, f"{some} came in {seconds:g} seconds")

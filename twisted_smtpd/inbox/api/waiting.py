@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_smtpd.store.summary import Change, Summary
 
-__all__ = ["MAX_WAITING", "TooMany", "Waiting"]
+__all__ = ["MAX_WAITING", "Closed", "TooMany", "Waiting"]
 
 #: Requests that may wait at the same time.
 MAX_WAITING = 100
@@ -25,11 +25,14 @@ class TooMany(Exception):
     """As many requests wait as may."""
 
 
+class Closed(Exception):
+    """The server stops."""
+
+
 class _Waiter:
     """One request that waits."""
 
-    def __init__(self, look: Look, count: int) -> None:
-        self.look, self.count = look, count
+    def __init__(self) -> None:
         self.stirred: Deferred[None] | None = None
         self.changed = False
 
@@ -71,7 +74,7 @@ class Waiting:
                 waiter.stir()
 
     def close(self) -> None:
-        """End all waiting: no message was found."""
+        """End all waiting."""
         self._closed = True
         for waiter in tuple(self._waiters):
             waiter.stir()
@@ -84,10 +87,11 @@ class Waiting:
         :param seconds: how long to wait at most.
         :returns: them; fewer if the time has passed.
         :raises TooMany: if too many wait already.
+        :raises Closed: if the server stops.
         """
         if len(self._waiters) >= MAX_WAITING:
             raise TooMany
-        waiter = _Waiter(look, count)
+        waiter = _Waiter()
         self._waiters.add(waiter)
         end = self._clock.seconds() + seconds
         try:
@@ -96,10 +100,13 @@ class Waiting:
                 begin = self._clock.seconds()
                 found = await look()
                 left = end - self._clock.seconds()
-                if len(found) >= count or left <= 0 or self._closed:
+                if len(found) >= count or left <= 0:
                     return found
                 if not await self._stirred(waiter, left):
                     return await look()
+                if self._closed:
+                    # Before another look: the store stops, too.
+                    raise Closed
                 # Not at once: the store tells of a message while its sender waits for 250.
                 pause = max(_PAUSE, len(self._waiters) / _LOOKS)
                 await self._pause(max(0.0, begin + pause - self._clock.seconds()))
