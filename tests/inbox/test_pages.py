@@ -151,6 +151,7 @@ class MessageTests(PagesCase):
     def test_it_is_read(self) -> None:
         browser = self.browser()
         browser.ask("/view/8", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate")
+        browser.ask("/view/8?peek=1")
         self.assertIs(self.store.get(8).seen, False)  # type: ignore[union-attr]
         browser.ask("/view/8")
         self.assertIs(self.store.get(8).seen, True)  # type: ignore[union-attr]

@@ -133,9 +133,9 @@ class _Message(Page):
         tab = argument(request, "tab")
         if tab not in TABS or (tab == "html" and not content.html):
             tab = "html" if content.html else "text"
-        # A link on a page of another site changes nothing here.
-        is_read = not stored.seen and request.getHeader("sec-fetch-site") not in ("cross-site", "same-site")
-        if is_read:
+        # A link on a page of another site changes nothing here, nor does our page when it brings itself up to date.
+        peeks = argument(request, "peek") == "1" or request.getHeader("sec-fetch-site") in ("cross-site", "same-site")
+        if not (stored.seen or peeks):
             await pages.ask("mark", [stored.id], True)
             stored = replace(stored, seen=True)
         newer, older = await self._neighbour(search, stored, True), await self._neighbour(search, stored, False)

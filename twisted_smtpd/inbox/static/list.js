@@ -96,13 +96,14 @@ export async function refresh() {
   if (running) { again = true; return; }
   running = true;
   try {
-    const other = await page(location.href);
+    const before = changes, other = await page(location.href);
+    if (before !== changes) { again = true; return; }
     takeShared(other);
     const list = all();
     const fresh = $$(".row", other), byId = new Map(list.map((row) => [row.dataset.id, row]));
     const freshIds = new Set(ids(fresh));
     const newest = list.length ? Number(list[0].dataset.id) : 0, top = main.scrollTop;
-    const before = rows.scrollHeight;
+    const height = rows.scrollHeight;
     // What is gone from the part of the list that was asked for is deleted, or matches no more.
     const last = fresh.length ? Number(fresh[fresh.length - 1].dataset.id) : 0;
     const isAll = !$("#more", other);
@@ -132,7 +133,7 @@ export async function refresh() {
     if (empty) empty.remove();
     if (otherEmpty) main.append(document.adoptNode(otherEmpty));
     // A person who reads further down stays there.
-    if (top > 0) main.scrollTop = top + rows.scrollHeight - before;
+    if (top > 0) main.scrollTop = top + rows.scrollHeight - height;
     tellTimes(main);
     drawSelection();
     watchEnd();
@@ -144,18 +145,18 @@ export async function refresh() {
   }
 }
 
-async function after(list) {
-  for (const row of list) box(row).checked = false;
-  drawSelection();
-  await refresh();
-}
+// What a person does shows at once; an answer that the server gave before does not undo it.
+let changes = 0;
 
 async function mark(list, read) {
   if (!list.length) return;
-  // Shown at once: who presses the key again means the opposite.
-  for (const row of list) row.classList.toggle("unread", !read);
-  await acts.mark(ids(list), read);
-  await after(list);
+  changes++;
+  for (const row of list) {
+    row.classList.toggle("unread", !read);
+    box(row).checked = false;
+  }
+  drawSelection();
+  try { await acts.mark(ids(list), read); } finally { await refresh(); }
 }
 
 export const doings = {
@@ -170,11 +171,11 @@ export const doings = {
     if (!list.length) return;
     const every = all(), gone = new Set(list), place = every.indexOf(list[list.length - 1]);
     const next = every.slice(place + 1).find((row) => !gone.has(row)) || every.slice(0, place).reverse().find((row) => !gone.has(row));
-    await acts.remove(ids(list), refresh);
+    changes++;
     for (const row of list) row.remove();
     if (next && list.includes(current)) focus(next);
     drawSelection();
-    await refresh();
+    try { await acts.remove(ids(list), refresh); } finally { await refresh(); }
   },
   tag() {
     const list = targets();

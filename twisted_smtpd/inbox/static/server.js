@@ -21,9 +21,12 @@ export async function change(method, path, body) {
 
 // A page of ours as a document. Scripts in it never run, and no text becomes HTML in this page.
 export function page(url) {
+  const asked = new URL(url, location.href);
+  // A page that is brought up to date has not been read again.
+  asked.searchParams.set("peek", "1");
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.open("GET", url);
+    request.open("GET", asked);
     request.responseType = "document";
     request.timeout = 30000;
     request.onload = () => (request.status === 200 && request.response ? resolve(request.response) : reject(new Error("The server answers no more")));
