@@ -16,6 +16,7 @@ from tests.support.queues import MemoryQueue
 from twisted_smtpd.__main__ import main
 from twisted_smtpd.queue import upkeep
 from twisted_smtpd.queue.command import _change
+from twisted_smtpd.queue.command import main as command_main
 from twisted_smtpd.queue.consumer import Consumer
 from twisted_smtpd.queue.delivery import Deliverer
 from twisted_smtpd.queue.disk import body_path
@@ -147,6 +148,17 @@ class CommandTests(QueueCase):
         with open(os.path.join(self.folder, "queue.db"), "wb") as file:
             file.write(b"x" * 9999)
         self.assertIn("is damaged or no SQLite database", self.error("list", self.folder))
+
+
+class Closed(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+class PipeTests(QueueCase):
+    def test_a_reader_that_has_seen_enough_is_no_error(self) -> None:
+        with redirect_stdout(Closed()):
+            self.assertRaises(BrokenPipeError, command_main, ["list", self.folder])
 
 
 class Terminal(io.StringIO):

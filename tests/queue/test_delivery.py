@@ -12,6 +12,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.queues import MemoryQueue
+from twisted_smtpd.queue import delivery as module
 from twisted_smtpd.queue.consumer import Consumer
 from twisted_smtpd.queue.delivery import AGAIN, GRACE, SWEEP, Deliverer
 from twisted_smtpd.queue.disk import DamagedMessage
@@ -281,6 +282,16 @@ class PlaceTests(DelivererCase):
         self.pass_time(30)
         self.assertEqual(len([one for one in self.handler.seen if "quick" in one]), 30)
         self.assertEqual(len([one for one in self.handler.seen if "slow" in one]), 2)
+
+    def test_destinations_that_can_not_be_reached_are_not_remembered_without_end(self) -> None:
+        self.patch(module, "MAX_PLACES", 5)
+        self.handler.answer = lambda envelope: UNREACHABLE
+        for number in range(40):
+            self.accept(f"b@{number}.example")
+        deliverer = self.deliver()
+        self.pass_time(5)
+        self.assertEqual(len(set(self.handler.seen)), 40)
+        self.assertLessEqual(len(deliverer._places), 5)
 
     def test_no_more_at_a_time_than_allowed(self) -> None:
         self.handler = OneHost()

@@ -51,6 +51,9 @@ def main(words: Sequence[str]) -> None:
         connection = _open(options.folder)
         with contextlib.closing(connection):
             _run(connection, options)
+    except BrokenPipeError:
+        # The reader has seen enough; the caller ends in silence.
+        raise
     except (Mistake, DatabaseError, OSError) as error:
         sys.exit(f"{NAME}: {one_line(error)}")
     except sqlite3.Error as error:

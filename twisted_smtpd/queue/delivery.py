@@ -24,6 +24,8 @@ log = Logger()
 
 # Deliveries that wait in memory for their turn.
 READY = 64
+# Destinations that are remembered because they could not be reached.
+MAX_PLACES = 10_000
 # Octets of messages that are being delivered at the same time, unless it is one message alone.
 MAX_OCTETS = 64 * 2**20
 # Seconds between two looks at what is due, and at what has waited for long; and before a queue that fails is asked
@@ -158,6 +160,7 @@ class Deliverer:
 
     def _looked(self, _: object) -> None:
         self._looking = False
+        self._forget_places()
         self._fill()
         if self._look_again:
             self._look()
@@ -196,6 +199,14 @@ class Deliverer:
                     # Behind the others.
                     self._places[name] = self._places.pop(name)
                     began = True
+
+    def _forget_places(self) -> None:
+        """Forget destinations that could not be reached, beyond a number: those that are due first."""
+        surplus = len(self._places) - MAX_PLACES
+        if surplus > 0:
+            idle = [name for name, place in self._places.items() if not place.active and not place.ready]
+            for name in sorted(idle, key=lambda name: self._places[name].until)[:surplus]:
+                del self._places[name]
 
     def _begin(self, place: _Place, delivery: Delivery) -> None:
         place.active += 1
