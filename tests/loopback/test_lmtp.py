@@ -137,7 +137,7 @@ class ProofTests(LoopbackTests):
     def test_chunks_of_any_size_are_taken_in_bounded_time_and_memory(self) -> None:
         if not Path("/proc/self/status").exists():
             raise SkipTest("memory is read from /proc")
-        self.prove("chunks_30mb.py", "--megabytes=4", "--sizes", "3000000", "300", "7")
+        self.prove("chunks_30mb.py", "--megabytes=1", "--sizes", "700000", "300", "20")
 
     def test_a_mailbox_that_is_killed_loses_nothing(self) -> None:
         self.prove("mailbox_kill9.py", "--kills=2", "--clients=4")
