@@ -66,18 +66,15 @@ def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data:
 
 def tls_context(options: common.Options) -> Any:
     """The certificate, in what decides on the library for TLS and on the layer around it."""
-    if not options.tls_layer:
-        return CertificateFiles(options.certificate)
-    from OpenSSL import SSL
-    from twisted.internet.ssl import PrivateCertificate
-
     if options.tls_layer == "twisted":
+        from twisted.internet.ssl import PrivateCertificate
+
         with open(options.certificate) as file:
             return PrivateCertificate.loadPEM(file.read()).options()
-    context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    context.use_certificate_chain_file(options.certificate)
-    context.use_privatekey_file(options.certificate)
-    return context
+    files = CertificateFiles(options.certificate)
+    # As with a server that offers SCRAM with channel binding.
+    files.choose_engine(exporter=options.tls_layer == "pyopenssl")
+    return files
 
 
 def main(options: common.Options) -> None:
