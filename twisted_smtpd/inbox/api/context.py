@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -61,7 +60,11 @@ class Statistics:
 
     @property
     def memory(self) -> int:
-        """Octets of memory that this process had at most."""
+        """Octets of memory that this process had at most; 0 where the system does not tell."""
+        try:
+            import resource
+        except ImportError:
+            return 0
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
