@@ -170,11 +170,13 @@ class IndexTests(_SQLiteCase):
     async def test_a_search_finds_what_is_not_in_the_index_yet(self) -> None:
         self.store = await self.make()
         await self.do("add", new("Lunch"))
-        self.assertEqual(await self.found("lunch"), [1])
+        self.assertEqual(await self.do("tally", Matching(text="lunch")), (1, 1))
+        await self.do("add", new("Lunch"))
+        self.assertEqual(await self.do("tally", Matching(text="lunch")), (2, 2))
         await self.do("add", new("Lunch"))
         await self.store.close()
         self.store = await self.make(path=self.store.path)
-        self.assertEqual(await self.found("lunch"), [1, 2])
+        self.assertEqual(await self.found("lunch"), [1, 2, 3])
 
     @synchronous
     async def test_it_is_brought_up_to_date_when_no_more_mail_comes(self) -> None:

@@ -200,23 +200,26 @@ class SQLiteStore:
         :returns: fires with the number.  If texts are looked for, numbers above 2,000 may be too high by some
             messages: these have each three letters of a word, but not all of it.
         """
-        wanted = statement(matching)
-
-        def count(connection: sqlite3.Connection) -> int:
-            if not wanted.is_exact:
-                limit = EXACT_COUNT + 1 if wanted.asks_index else -1
-                some = f"SELECT count(*) FROM (SELECT 1 {wanted.sql} LIMIT {limit})"
-                [number] = connection.execute(some, wanted.values).fetchone()
-                if number != limit:
-                    return int(number)
-            return int(connection.execute(f"SELECT count(*) {wanted.index_sql}", wanted.index_values).fetchone()[0])
-
-        return self._read(wanted, count)
+        return self.tally(matching).addCallback(lambda found: found[0])
 
     def tally(self, matching: Matching) -> Deferred[tuple[int, int]]:
+        """How many messages match, and how many of them are unread; see :meth:`count`."""
         wanted = statement(matching)
-        sql = f"SELECT count(*), coalesce(sum(NOT m.seen), 0) {wanted.sql}"
-        return self._database.read(lambda connection: tuple(connection.execute(sql, wanted.values).fetchone()))
+        numbers = "SELECT count(*), coalesce(sum(NOT seen), 0) FROM"
+
+        def tally(connection: sqlite3.Connection) -> tuple[int, int]:
+            if not wanted.is_exact:
+                limit = EXACT_COUNT + 1 if wanted.asks_index else -1
+                some = f"{numbers} (SELECT m.seen {wanted.sql} LIMIT {limit})"
+                found, unread = connection.execute(some, wanted.values).fetchone()
+                if found != limit:
+                    return found, unread
+            found, unread = connection.execute(
+                f"{numbers} (SELECT m.seen {wanted.index_sql})", wanted.index_values
+            ).fetchone()
+            return found, unread
+
+        return self._read(wanted, tally)
 
     def counts(self, mailbox: str | None = None) -> Deferred[Counts]:
         sql, values = "SELECT total, unread, refused FROM totals", []
