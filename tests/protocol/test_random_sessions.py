@@ -75,6 +75,8 @@ class World:
         self.pending: list[Deferred[Any]] = []
         self.clock = Clock()
         options = {name: random.choice(values) for name, values in OPTIONS.items() if random.random() < 0.15}
+        # What follows the part of a message that a hook has read is not judged, so it depends on when the hook answers.
+        self.judged = not options.keys().isdisjoint({"bare_newline", "data_size_limit", "line_length_limit"})
         if random.random() < 0.5:
             options |= {"auth_require_tls": False, "auth_callback": lambda *arguments: arguments[2] == b"secret"}
         names = [name for name in HOOKS if random.random() < random.choice((0, 0.3))]
@@ -93,7 +95,7 @@ class World:
             if random.random() < 0.4:
                 self.pending.append(Deferred())
                 await self.pending[-1]
-            if name == "DATA_STREAM" and random.random() < 0.9:
+            if name == "DATA_STREAM" and (random.random() < 0.9 or self.judged):
                 content = b"".join([chunk async for chunk in arguments[0]])
                 self.calls.append(content)
             status = random.choice(STATUSES)

@@ -116,7 +116,7 @@ class _PublicReactor:
         self.nameResolver = _PublicResolver(reactor.nameResolver)
 
     def installNameResolver(self, resolver: Any) -> Any:
-        raise NotImplementedError
+        return self._reactor.installNameResolver(resolver)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -153,7 +154,7 @@ def _shown_mailboxes(mailboxes: dict[str, Any], current: str | None) -> dict[str
     return {name: named[name] for name in sorted(ranked[:MAX_PLACES])}
 
 
-class Page(Resource):
+class Page(Resource, ABC):
     """A page that is ready later."""
 
     isLeaf = True
@@ -170,12 +171,12 @@ class Page(Resource):
         answering.addCallback(self._answer, request, gone).addErrback(self._failed, request, gone)
         return NOT_DONE_YET
 
+    @abstractmethod
     async def respond(self, request: Any) -> bytes:
         """What is answered.
 
         :raises NotThere: if there is no such message.
         """
-        raise NotImplementedError
 
     def _answer(self, body: bytes, request: Any, gone: Any) -> None:
         if not gone.called:

@@ -75,7 +75,7 @@ class Counts:
     :ivar recipients: recipients of the messages that were accepted.
     :ivar took: seconds from a message's last octet to its reply.
     :ivar refusals: replies that said no, by verb and code.
-    :ivar errors: mistakes of clients that count for ``max_errors``.
+    :ivar errors: mistakes of clients; a client with too many of them is cut off.
     :ivar hook_failures: hooks that raised, took too long or did not return a status.
     :ivar auth: attempts to sign in, by mechanism and result: ``success``, ``failure``, or ``blocked`` for an address
         that has failed too often.
