@@ -88,15 +88,20 @@ class Pages:
     :param settings: what the site was started with.
     :param store: the messages.
     :param guard: gives the pages their tokens.
-    :param reactor: connects to check links.
-    :ivar contents: what is in messages.
-    :ivar link_checker: asks for links; ``None`` if that is not wanted.
+    :param contents: what is in messages.
+    :param link_checker: asks for links; ``None`` if that is not wanted.
     """
 
-    def __init__(self, settings: SiteSettings, store: IMessageStore, guard: Guard, reactor: Any) -> None:
+    def __init__(
+        self,
+        settings: SiteSettings,
+        store: IMessageStore,
+        guard: Guard,
+        contents: Contents,
+        link_checker: LinkChecker | None,
+    ) -> None:
         self.settings, self.store, self.guard = settings, store, guard
-        self.link_checker = LinkChecker(reactor) if settings.check_links else None
-        self.contents = Contents()
+        self.contents, self.link_checker = contents, link_checker
         self.environment: Environment = make_environment()
 
     async def ask(self, method: str, *arguments: Any, **options: Any) -> Any:

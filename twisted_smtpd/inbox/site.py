@@ -15,7 +15,9 @@ from twisted.web.resource import Resource, getChildForRequest
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from twisted_smtpd.inbox.api.dispatch import API
+from twisted_smtpd.inbox.content import Contents
 from twisted_smtpd.inbox.guard import HEADERS, Guard
+from twisted_smtpd.inbox.link_checks import LinkChecker
 from twisted_smtpd.inbox.listing import ListPage
 from twisted_smtpd.inbox.page import Pages
 from twisted_smtpd.inbox.reading import View
@@ -90,10 +92,12 @@ class InboxResource(Resource):
         self.guard = Guard(settings, reactor)
         self.tree = _Tree()  # type: ignore[no-untyped-call]
         self.tree.putChild(b"static", StaticFiles())
-        self.api = API(settings, store, reactor)
+        contents = Contents()
+        link_checker = LinkChecker(reactor) if settings.check_links else None
+        self.api = API(settings, store, reactor, contents, link_checker)
         for name in self.api.NAMES:
             self.tree.putChild(name, self.api.resource)
-        self.pages = Pages(settings, store, self.guard, reactor)
+        self.pages = Pages(settings, store, self.guard, contents, link_checker)
         self.tree.putChild(b"", ListPage(self.pages))
         self.tree.putChild(b"view", View(self.pages, self.api))
 

@@ -13,10 +13,10 @@ from twisted_smtpd.inbox.api.chaos import Chaos
 from twisted_smtpd.inbox.api.events import Events
 from twisted_smtpd.inbox.api.sending import Budget
 from twisted_smtpd.inbox.api.waiting import Waiting
-from twisted_smtpd.inbox.content import Contents
-from twisted_smtpd.inbox.link_checks import LinkChecker
 
 if TYPE_CHECKING:
+    from twisted_smtpd.inbox.content import Contents
+    from twisted_smtpd.inbox.link_checks import LinkChecker
     from twisted_smtpd.inbox.settings import SiteSettings
     from twisted_smtpd.store.interfaces import IMessageStore
     from twisted_smtpd.store.messages import NewMessage, StoredMessage
@@ -95,27 +95,34 @@ class Context:
     :param settings: what the site was started with.
     :param store: the messages.
     :param clock: the provider of time.
-    :ivar contents: what is in messages.
+    :param contents: what is in messages.
+    :param link_checker: asks for links; ``None`` where that was not allowed.
+    :param document: the OpenAPI document.
     :ivar events: those who listen for changes.
     :ivar waiting: those who wait for a message.
     :ivar chaos: Mailpit's triggers of failures.
     :ivar statistics: what has come and gone.
     :ivar budget: how much memory large answers may take.
-    :ivar link_checker: asks for links; ``None`` where that was not allowed.
     :ivar bin: who has deleted what.
-    :ivar document: the OpenAPI document.
     """
 
-    def __init__(self, settings: SiteSettings, store: IMessageStore, clock: Any, document: bytes) -> None:
+    def __init__(
+        self,
+        settings: SiteSettings,
+        store: IMessageStore,
+        clock: Any,
+        contents: Contents,
+        link_checker: LinkChecker | None,
+        document: bytes,
+    ) -> None:
         self.settings, self.store, self.clock, self.document = settings, store, clock, document
-        self.contents = Contents()
+        self.contents, self.link_checker = contents, link_checker
         self.events = Events(clock)
         self.waiting = Waiting(clock)
         self.chaos = Chaos(settings.failures)
         self.statistics = Statistics(clock)
         self.bin = Bin()
         self.budget = Budget(clock)
-        self.link_checker = LinkChecker(clock) if settings.check_links else None
         self._stop = store.watch_changes(self._changed)
 
     async def take(self, new: NewMessage, mailbox: str | None) -> StoredMessage:

@@ -21,6 +21,8 @@ from twisted_smtpd.inbox.api.openapi import encoded
 from twisted_smtpd.inbox.api.route import Route
 from twisted_smtpd.inbox.api.sending import CHUNK, Budget, Sending
 from twisted_smtpd.inbox.api.table import ROUTES
+from twisted_smtpd.inbox.content import Contents
+from twisted_smtpd.inbox.link_checks import LinkChecker
 from twisted_smtpd.inbox.settings import SiteSettings
 from twisted_smtpd.store.interfaces import IMessageStore
 
@@ -43,13 +45,23 @@ class API:
     :param settings: what the site was started with.
     :param store: the messages.
     :param clock: the provider of time.
+    :param contents: what is in messages.
+    :param link_checker: asks for links; ``None`` where that was not allowed.
     """
 
     #: The first parts of the paths that are the API's alone.
     NAMES = (b"api", b"livez", b"readyz")
 
-    def __init__(self, settings: SiteSettings, store: IMessageStore, clock: Any) -> None:
-        self._context = Context(settings, store, clock, encoded(ROUTES, settings.version))
+    def __init__(
+        self,
+        settings: SiteSettings,
+        store: IMessageStore,
+        clock: Any,
+        contents: Contents,
+        link_checker: LinkChecker | None,
+    ) -> None:
+        document = encoded(ROUTES, settings.version)
+        self._context = Context(settings, store, clock, contents, link_checker, document)
         self.resource: Resource = _Root(self)
 
     def endpoint(self, request: Request) -> Resource | None:
