@@ -55,6 +55,17 @@ class LineFeedTests(SynchronousTestCase):
         self.check(LONG + b"\n" + LONG + b"\nQUIT\r\nNOOP\r\n", [500, 500, 250])
         self.check(LONG + b"\nQUIT\r\nNOOP\r\n", [500, 500, 250], bare_newline="reject")
 
+    def test_a_long_line_behind_one_that_ends_with_lf_has_the_same_answer_however_it_is_split(self) -> None:
+        """Seen in one of 7,000 random sessions: 500 either way, but with another text."""
+        long = b"x" * 14000
+        for policy in ("normalize", "reject"):
+            for sent in (long + b"\n" + long, b"NOOP\n" + long, long + b"\nNOOP", b"NOOP\n" + long + b"\nNOOP"):
+                sent += b"\r\nNOOP\r\n"
+                client = connect(bare_newline=policy)
+                split = b"".join(client.send(sent[i : i + 1]) for i in range(len(sent)))
+                self.assertEqual(connect(bare_newline=policy).send(sent), split, (policy, sent[:9]))
+                self.assertTrue(split.endswith(b"\r\n250 2.0.0 OK\r\n"), split)
+
     def test_the_longest_line_may_end_either_way(self) -> None:
         for line_end in (b"\r\n", b"\n"):
             self.check(b"NOOP " + b"x" * 505 + line_end, [250])

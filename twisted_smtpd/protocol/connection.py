@@ -230,8 +230,9 @@ class Connection(Replies):
             self.lineReceived(line)  # type: ignore[no-untyped-call]
         elif line.endswith(b"\r"):
             self._skipping_line = 0
-            if skipping == BEHIND_LINE_FEED and not lenient:
-                self._refuse_unread(BARE_LINE_FEED)
+            reply = self._unfit_line(line[:-1]) or (None if lenient else BARE_LINE_FEED)
+            if skipping == BEHIND_LINE_FEED and reply is not None:
+                self._refuse_unread(reply)
         else:
             # A line that was too long goes on to its CRLF, with either policy.
             self._skipping_line = BEHIND_LINE_FEED
