@@ -41,9 +41,9 @@ class ReleaseTests(APITestCase):
         self.release_to(host)
         new = self.store.get(self.add()).message  # type: ignore[union-attr]
         object.__setattr__(new, "mail_from", "")
-        self.do("POST", PATH, {"To": ["bärt@z.example"]})
+        self.do("POST", PATH, {"To": ["bärt@z.example", '"a b"@z.example']})
         self.assertEqual(host.commands[1].split(" ")[:3], ["MAIL", "FROM:<>", "SMTPUTF8"])
-        self.assertEqual(host.commands[2], "RCPT TO:<bärt@z.example>")
+        self.assertEqual(host.commands[2:4], ["RCPT TO:<bärt@z.example>", 'RCPT TO:<"a b"@z.example>'])
 
     def test_all_or_none(self) -> None:
         host = NextHostDouble(**{"RCPT TO:<bad": "550 5.1.1 No such user"})

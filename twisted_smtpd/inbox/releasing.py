@@ -78,7 +78,7 @@ class HostReleaser:
 
 def _address(text: str) -> str:
     try:
-        return parse_mailbox(text)
+        return parse_mailbox(f"<{text.strip()}>")
     except SMTPReplyError:
         raise ValueError(f"{text[:100]!r} is no address") from None
 

@@ -8,7 +8,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from twisted.internet.defer import Deferred, fail
 
-from tests.support.inbox_api import APITestCase
+from tests.support.inbox_api import APITestCase, message
 from twisted_smtpd.inbox.api.openapi import document
 from twisted_smtpd.inbox.api.schemas import COMPONENTS
 from twisted_smtpd.inbox.api.table import ROUTES
@@ -90,6 +90,23 @@ class TroubleTests(APITestCase):
         self.begin(M).loseConnection()
         self.assertTrue(pending.called)
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_a_client_that_goes_away_while_the_store_is_asked_for_its_health(self) -> None:
+        self.patch(self.store, "counts", lambda mailbox: Deferred())
+        self.begin("/readyz").loseConnection()
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_an_error_after_the_client_has_gone_is_logged(self) -> None:
+        def broken(pending: Deferred[Any]) -> None:
+            pending.errback(OSError("disk"))
+
+        self.patch(self.store, "counts", lambda mailbox: Deferred(broken))
+        self.begin(M).loseConnection()
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_switches(self) -> None:
+        self.store.add(message())
+        self.assertIn("dl", self.refused(400, "/api/v1/message/1/raw?dl=perhaps"))
 
     def test_queries_are_bounded(self) -> None:
         self.refused(400, f"{M}?x=" + "a" * 16_001)

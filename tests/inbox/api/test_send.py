@@ -60,6 +60,11 @@ class SendTests(APITestCase):
         self.assertIn("ännë@x.example".encode(), stored.message.content)
         self.assertEqual(self.get("/api/v1/message/1")["From"]["Address"], "ännë@x.example")
 
+    def test_a_quoted_local_part(self) -> None:
+        stored = self.send(To=[{"Email": '"a b"@y.example', "Name": "A B"}])
+        self.assertEqual(stored.message.recipients[0].address, '"a b"@y.example')
+        self.assertIn(b'To: A B <"a b"@y.example>\r\n', stored.message.content)
+
     def test_the_mailbox_is_that_of_the_rules_or_of_the_token(self) -> None:
         from dataclasses import replace
 

@@ -179,14 +179,15 @@ class _Endpoint(Resource):
 
     @staticmethod
     def _failed(failure: Failure, request: Request, gone: Deferred[None]) -> None:
-        if gone.called:
-            # The client has gone, and what it wanted was cancelled.
-            failure.trap(CancelledError)
-            return
         error = failure.value
+        if gone.called and failure.check(CancelledError, APIError):
+            # What it wanted was cancelled.
+            return
         if not isinstance(error, APIError):
             log.failure("{path} could not be answered", failure, path=request.path.decode("ascii", "replace"))
             error = APIError(500, "something went wrong here; the log says what")
+        if gone.called:
+            return
         _send(request, as_json({"Error": error.text}, error.status, error.headers))
 
 

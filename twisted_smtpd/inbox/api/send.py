@@ -42,7 +42,8 @@ class BadMessage(ValueError):
 def _address(given: Mapping[str, str], field: str) -> Address:
     email, name = given["Email"], given.get("Name", "")
     try:
-        mailbox = parse_mailbox(_one_line(field, email))
+        # Without brackets, quoted local parts with blanks would not be read.
+        mailbox = parse_mailbox(f"<{_one_line(field, email).strip()}>")
         local, _, domain = mailbox.rpartition("@")
         if local.startswith('"'):
             return Address(_one_line(field, name), addr_spec=mailbox)
