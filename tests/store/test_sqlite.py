@@ -136,6 +136,21 @@ class FileTests(_SQLiteCase):
         self.assertEqual(await self.found(before=10**30), [1])
         self.assertEqual(await self.do("get", 10**30), None)
 
+    @synchronous
+    async def test_nothing_is_left_of_a_mailbox_without_messages(self) -> None:
+        self.store = await self.make()
+        for mailbox in ("a", "b"):
+            await self.do("add", new(mailbox=mailbox))
+        await self.do("delete", [1])
+        await self.do("purge")
+        await self.do("restore", [1])
+        self.assertEqual(list(await self.do("mailboxes")), ["a", "b"])
+        await self.do("delete", [1])
+        self.pass_time(601)
+        await self.do("purge")
+        rows = await self.store._database.read(lambda c: c.execute("SELECT mailbox FROM counts").fetchall())
+        self.assertEqual(rows, [("b",)])
+
 
 class ArrivalTests(_SQLiteCase):
     @synchronous

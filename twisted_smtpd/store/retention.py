@@ -93,7 +93,14 @@ class Retention:
         return dropped
 
     def _remove_gone(self, connection: sqlite3.Connection) -> None:
-        _remove(connection, _ids(connection, "binned <= ?", self._seconds() - BIN_SECONDS))
+        gone = _ids(connection, "binned <= ?", self._seconds() - BIN_SECONDS)
+        _remove(connection, gone)
+        if gone:
+            # Clients may choose the names of mailboxes, so empty ones are not kept.
+            connection.execute(
+                "DELETE FROM counts WHERE total = 0 AND refused = 0 "
+                "AND NOT EXISTS (SELECT 1 FROM mailed WHERE mailed.mailbox = counts.mailbox)"
+            )
         self._gone = 0
 
     def _drop_aged(self, connection: sqlite3.Connection) -> Changed:
