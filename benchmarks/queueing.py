@@ -4,11 +4,15 @@
 5 MB with Postfix's ``smtp-source``, over 1, 8 and 64 connections that are kept.  The sink keeps nothing and shows what
 the protocol costs.  Postfix has ``defer_transports = smtp``, and our queue a next host that is down: both only keep.
 "queue + sink" delivers each message as well, to a handler that throws it away.
+
+``--cpu`` prints the processor's time for a message instead, of all processes of the server: it means something on a
+machine that is busy with other work, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -97,13 +101,46 @@ SERVERS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def measure(port: int, size: int, connections: int, count: int) -> float:
-    """Messages a second."""
+def descendants() -> set[int]:
+    """The processes that have us, or a Postfix of ours, as an ancestor, ``smtp-source`` apart."""
+    parents = {}
+    found = {os.getpid()}
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                name, _, rest = (path / "stat").read_text().partition("(")[2].rpartition(")")
+            except OSError:
+                continue
+            parents[int(path.name)] = int(rest.split()[1])
+            if name == "master":
+                found.add(int(path.name))
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {os.getpid()}
+
+
+def processor_time() -> float:
+    """The seconds that the servers have computed, those of their children that have ended included."""
+    ticks = 0
+    for process in descendants():
+        try:
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def measure(port: int, size: int, connections: int, count: int, cpu: bool = False) -> float:
+    """Messages a second; or the milliseconds that the processor needs for one."""
     command = [postfix("smtp-source"), "-d", "-s", str(connections), "-m", str(count), "-l", str(size)]
     command += ["-f", "a@bench.example", "-t", "b@bench.example", "-M", "client.example", f"127.0.0.1:{port}"]
-    began = time.monotonic()
+    before, began = processor_time(), time.monotonic()
     subprocess.run(command, check=True, capture_output=True, timeout=200)
-    return count / (time.monotonic() - began)
+    took = time.monotonic() - began
+    # What is delivered as well has to be delivered.
+    time.sleep(2 if cpu else 0)
+    return 1000 * (processor_time() - before) / count if cpu else count / took
 
 
 def main() -> int:
@@ -111,23 +148,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--save", help="a file for the table")
     parser.add_argument("--only", nargs="*", help="servers")
+    parser.add_argument("--cpu", action="store_true", help="milliseconds of the processor for a message")
+    parser.add_argument("--connections", nargs="*", type=int, default=CONNECTIONS)
     options = parser.parse_args()
     names = [
         name for name in SERVERS if (not options.only or name in options.only) and (name != "Postfix" or is_here())
     ]
     lines = [f"{'size':>7} {'clients':>8}" + "".join(f"{name:>14}" for name in names)]
     print(lines[0], flush=True)
+    digits = 2 if options.cpu else 0
     for size, octets in SIZES.items():
-        for connections in CONNECTIONS:
+        for connections in options.connections:
             rates = []
             for name in names:
                 folder = Path(tempfile.mkdtemp())
                 try:
                     with SERVERS[name](folder) as port:  # type: ignore[attr-defined]
-                        rates.append(measure(port, octets, connections, COUNTS[size, connections]))
+                        rates.append(measure(port, octets, connections, COUNTS[size, connections], options.cpu))
                 finally:
                     shutil.rmtree(folder, ignore_errors=True)
-            lines.append(f"{size:>7} {connections:>8}" + "".join(f"{rate:14,.0f}" for rate in rates))
+            lines.append(f"{size:>7} {connections:>8}" + "".join(f"{rate:14,.{digits}f}" for rate in rates))
             print(lines[-1], flush=True)
     if options.save:
         Path(options.save).write_text("\n".join(lines) + "\n", encoding="utf-8")
