@@ -181,6 +181,12 @@ class _Request(Request):
             super().process()  # type: ignore[no-untyped-call]
 
 
+_REFUSALS = {
+    401: (b"401 Unauthorized", "A password or a token is needed"),
+    413: (b"413 Content Too Large", "The body is too large"),
+}
+
+
 class _Channel(HTTPChannel):
     """One connection, with bounds for its requests."""
 
@@ -223,13 +229,14 @@ class _Channel(HTTPChannel):
         if self._refused:
             return
         self._refused = True
-        text = {401: b"401 Unauthorized", 413: b"413 Content Too Large"}[status]
+        text, why = _REFUSALS[status]
+        # Pages send no large bodies, so this is for programs that use the API.
+        body = json.dumps({"Error": why}).encode("ascii")
         headers = [b"%b: %b" % pair for pair in HEADERS]
+        headers += [b"content-type: application/json", b"content-length: %d" % len(body)]
         if status == 401:
             headers += [b"www-authenticate: " + value for value in self.site.inbox.guard.challenges()]
-        self.transport.write(
-            b"\r\n".join((b"HTTP/1.1 " + text, b"connection: close", b"content-length: 0", *headers, b"", b""))
-        )
+        self.transport.write(b"\r\n".join((b"HTTP/1.1 " + text, b"connection: close", *headers, b"", body)))
         self.loseConnection()  # type: ignore[no-untyped-call]
 
     def rawDataReceived(self, data: bytes) -> None:

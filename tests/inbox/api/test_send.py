@@ -94,5 +94,6 @@ class SendTests(APITestCase):
     def test_it_is_bounded_by_the_settings(self) -> None:
         self.serve(max_upload=10_000)
         self.send(Text="x" * 9_000)
-        answer = self.browser.ask("/api/v1/send", "POST", b" " * 10_001)
-        self.assertEqual(answer.status, 413)
+        self.assertIn("too large", self.refused(413, "/api/v1/send", "POST", b" " * 10_001))
+        self.serve(max_upload=10_000, tokens={"t": None})
+        self.assertIn("token", self.refused(401, "/api/v1/send", "POST", b" " * 1_001))
