@@ -20,7 +20,7 @@ LIMIT = 120  # seconds, for a recipe that hangs
 WITH_PYTEST = {
     "test_aiosmtplib.py": "aiosmtplib",
     "test_django.py": "django",
-    "test_fastapi_mail.py": "fastapi_mail",
+    "test_fastapi_mail.py": "fastapi fastapi_mail",
     "test_flask_mail.py": "flask_mail",
     "test_handler.py": "smtplib",
     "test_hello.py": "smtplib",
@@ -61,7 +61,7 @@ class RecipeTests(SynchronousTestCase):
     @skipUnless(find_spec("pytest"), "pytest is not installed")
     def test_with_pytest(self) -> None:
         # All in one process, as a project has them.
-        recipes = [recipe for recipe, library in WITH_PYTEST.items() if find_spec(library)]
+        recipes = [recipe for recipe, needed in WITH_PYTEST.items() if all(map(find_spec, needed.split()))]
         output = self.pytest(*recipes)
         for recipe in recipes:
             self.assertIn(f"{recipe}::", output)
