@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import twisted.internet.reactor  # noqa: F401 - or a loop that a test closes would become that of all tests
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
