@@ -120,6 +120,10 @@ _BUILT_IN = (
 )
 
 
+# Modules that come with an extra of this package.
+_EXTRAS = {"pika": "amqp"}
+
+
 class _Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise HandlerError(f"{self.prog}: {message}")
@@ -229,6 +233,8 @@ def _import_module(module_name: str, name: str) -> Any:
     except BaseException as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
             text = f"there is no module {error.name}: start in the folder it is in, or install it, or set PYTHONPATH"
+        elif isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+            text = f"{error.name} is missing: pip install 'twisted-smtpd[{_EXTRAS[error.name]}]'"
         else:
             text = f"importing {module_name} failed: {type(error).__name__}: {error}{_where(error)}"
         raise HandlerError(f"handler {name}: {text}") from error

@@ -23,7 +23,7 @@ from twisted_smtpd.interfaces import (
     IStartable,
 )
 from twisted_smtpd.runtime.connections import limited_address
-from twisted_smtpd.runtime.lifecycle import ServerInfo
+from twisted_smtpd.runtime.lifecycle import HandlerStartError, ServerInfo
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.replies import Reply
 
@@ -83,8 +83,10 @@ class RedisStore:
     def open(self) -> None:
         """Begin to connect."""
         # Imported here: it is an extra, and takes the reactor that is installed.
-        import txredisapi
-
+        try:
+            import txredisapi
+        except ImportError:
+            raise HandlerStartError("install txredisapi: pip install 'twisted-smtpd[redis]'") from None
         parts = self._parts
         options: dict[str, Any] = {"connectTimeout": TIMEOUT, "replyTimeout": TIMEOUT}
         if parts.password is not None:
