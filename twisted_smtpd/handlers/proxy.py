@@ -15,7 +15,7 @@ from twisted_smtpd.handlers.forwarding.arguments import proxy_arguments
 from twisted_smtpd.handlers.forwarding.client import ClientError, ConnectionGone
 from twisted_smtpd.handlers.forwarding.credentials import Credentials, SignIn, Token
 from twisted_smtpd.handlers.forwarding.hosts import Route, host_of
-from twisted_smtpd.handlers.forwarding.next_host import NextHost
+from twisted_smtpd.handlers.forwarding.next_host import NextHost, metrics_of
 from twisted_smtpd.handlers.forwarding.outgoing import Outgoing
 from twisted_smtpd.handlers.forwarding.parameters import check_message, lines_to_offer, mail_command, rcpt_command
 from twisted_smtpd.handlers.forwarding.transaction import (
@@ -36,7 +36,7 @@ from twisted_smtpd.interfaces import (
     IRSETHandler,
     IStoppable,
 )
-from twisted_smtpd.metrics.figures import Metric, histogram, total
+from twisted_smtpd.metrics.figures import Metric
 from twisted_smtpd.runtime.awaiting import MISSING, Missing
 from twisted_smtpd.runtime.computing import compute, is_large
 from twisted_smtpd.runtime.connections import limited_address
@@ -209,15 +209,7 @@ class Proxy:
 
     def metrics(self) -> list[Metric]:
         """What is known of the next host, see :doc:`/metrics`."""
-        host = self._next
-        routes = () if host is None else host.routes
-        failures: dict[tuple[str, ...], float] = {(str(one.host),): one.failures for one in routes}
-        connections = 0 if host is None else host.connections
-        return [
-            Metric.gauge("smtpd_next_host_connections", "Connections to the next host.", connections),
-            histogram("smtpd_next_host_seconds", "From a message's last octet to the next host's reply.", self._took),
-            total("smtpd_next_host_failures", "How often a next host did not serve us.", failures, "host"),
-        ]
+        return metrics_of(self._next, self._took)
 
     def close(self) -> None:
         """Close the connections that are not in use."""

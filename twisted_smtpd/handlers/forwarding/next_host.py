@@ -13,6 +13,8 @@ from twisted.python.failure import Failure
 
 from twisted_smtpd.handlers.forwarding.client import ClientError, SMTPClient
 from twisted_smtpd.handlers.forwarding.hosts import Route
+from twisted_smtpd.metrics.figures import Metric, histogram, total
+from twisted_smtpd.runtime.histogram import Histogram
 from twisted_smtpd.wire.escaping import quoted_text
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from twisted_smtpd.handlers.forwarding.credentials import SignIn
 
-__all__ = ["NextHost"]
+__all__ = ["NextHost", "metrics_of"]
 
 log = Logger()
 
@@ -260,3 +262,19 @@ class NextHost:
             if client.usable:
                 client.abort(ClientError("the server has stopped"))
             await client.closed
+
+
+def metrics_of(host: NextHost | None, took: Histogram) -> list[Metric]:
+    """What is known of the next host.
+
+    :param host: its connections; ``None`` before the first one.
+    :param took: seconds from a message's last octet to its reply.
+    """
+    routes = () if host is None else host.routes
+    failures: dict[tuple[str, ...], float] = {(str(one.host),): one.failures for one in routes}
+    connections = 0 if host is None else host.connections
+    return [
+        Metric.gauge("smtpd_next_host_connections", "Connections to the next host.", connections),
+        histogram("smtpd_next_host_seconds", "From a message's last octet to the next host's reply.", took),
+        total("smtpd_next_host_failures", "How often a next host did not serve us.", failures, "host"),
+    ]
