@@ -5,7 +5,7 @@ export const base = root.dataset.base;
 
 // Changes something; the token proves that a page of ours asks.
 export async function change(method, path, body) {
-  const response = await fetch(base + path, {
+  const response = await fetch(location.origin + base + path, {
     method,
     headers: { "Content-Type": "application/json", "X-CSRF-Token": root.dataset.csrf },
     body: body === undefined ? undefined : JSON.stringify(body),
