@@ -280,9 +280,13 @@ class Database:
         if self._closed:
             return succeed(None)
         self._closed = True
-        ends = [self._writer.ended(), *self._readers.end()]
+        return gatherResults(self._readers.end()).addCallback(self._end_writer).addCallback(self._release)
+
+    def _end_writer(self, _: object) -> Deferred[None]:
+        # The last to go: SQLite takes its log over into the file when the last connection that may write is closed.
+        ended = self._writer.ended()
         self._writer.put(None)
-        return gatherResults(ends).addCallback(self._release)
+        return ended
 
     def _release(self, _: object) -> None:
         self._lock.release()
