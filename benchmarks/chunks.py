@@ -1,4 +1,4 @@
-"""What a message costs that comes with BDAT: ``python benchmarks/chunks.py [--rounds N] [--write docs/]``.
+"""What a message costs that comes with BDAT: ``python benchmarks/chunks.py [--rounds N] [--write docs/explanation/]``.
 
 Messages of 100 KB and 5 MB are sent over one connection, with DATA, with BDAT in one chunk and in chunks of 64 KiB, to
 twisted-smtpd and, as root, to a Postfix of its own, whose ``smtpd`` takes them and whose ``cleanup`` throws them away

@@ -1,6 +1,8 @@
-"""Measure how the cost grows with connections, size and processes: ``python benchmarks/growth.py [--write docs/]``.
+"""Measure how the cost grows with connections, size and processes.
 
-``docs/benchmarks.rst`` says how it is measured.
+``python benchmarks/growth.py [--write docs/explanation/]``.
+
+``docs/explanation/benchmarks.rst`` says how it is measured.
 """
 
 from __future__ import annotations

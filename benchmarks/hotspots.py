@@ -1,7 +1,10 @@
-"""Show where the server's time goes, as a flame graph and a table: ``python benchmarks/hotspots.py [--write docs/]``.
+"""Show where the server's time goes, as a flame graph and a table.
+
+``python benchmarks/hotspots.py [--write docs/explanation/]``.
 
 Needs Linux's ``perf``, the right to see the kernel's part (root, or ``kernel.perf_event_paranoid`` of 1 or less), and
-Python 3.13 or newer, which tells ``perf`` of its own functions.  ``docs/benchmarks.rst`` says how to read the result.
+Python 3.13 or newer, which tells ``perf`` of its own functions.  ``docs/explanation/benchmarks.rst``
+says how to read the result.
 """
 
 from __future__ import annotations

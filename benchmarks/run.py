@@ -1,6 +1,6 @@
-"""Measure twisted-smtpd beside other servers: ``python benchmarks/run.py [--quick] [--write docs/]``.
+"""Measure twisted-smtpd beside other servers: ``python benchmarks/run.py [--quick] [--write docs/explanation/]``.
 
-``docs/benchmarks.rst`` says what is measured and how to read it.
+``docs/explanation/benchmarks.rst`` says what is measured and how to read it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Measure imports and starts beside those of Twisted and aiosmtpd: ``python benchmarks/start.py [--rounds N]``.
 
-Each figure is of a fresh process, in turns with its peer's, and ``docs/benchmarks.rst`` says how it is measured.
+Each figure is of a fresh process, in turns with its peer's, and
+``docs/explanation/benchmarks.rst`` says how it is measured.
 """
 
 from __future__ import annotations

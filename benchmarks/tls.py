@@ -1,6 +1,6 @@
-"""What TLS costs with each library: ``python benchmarks/tls.py [--write docs/]``.
+"""What TLS costs with each library: ``python benchmarks/tls.py [--write docs/explanation/]``.
 
-All rows are of this server; ``docs/tls.rst`` has the table.
+All rows are of this server; ``docs/reference/tls.rst`` has the table.
 """
 
 from __future__ import annotations

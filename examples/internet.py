@@ -1,4 +1,6 @@
-"""Who may send what on a server that is on the Internet; docs/internet.rst and the files in ``internet/`` use it.
+"""Who may send what on a server that is on the Internet.
+
+docs/how-to/internet.rst and the files in ``internet/`` use it.
 
 ``Recipients FILE`` takes mail for the addresses in FILE and relays nothing.  ``Senders`` has users that have signed in
 write as themselves only.  Both leave the message to the next handler of their chain::

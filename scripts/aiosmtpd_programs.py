@@ -6,7 +6,7 @@ Downloads the source of each program from PyPI, makes a virtual environment for 
 ``aiosmtpd`` in its import statements by ``twisted_smtpd``, and runs its own tests, or the program itself where it has
 none.  With ``--unchanged`` it runs with aiosmtpd, to compare.  Needs the network, and a minute or two.
 
-What came of it (Python 3.11, Twisted 26.10); docs/migrating.rst explains each failure:
+What came of it (Python 3.11, Twisted 26.10); docs/how-to/migrating.rst explains each failure:
 
 * dsmtpd 1.2.1, a server that stores into a Maildir: 27 of its 28 tests pass.  The other one wants the sender of a
   message with SMTPUTF8 in an encoded word.

@@ -1,4 +1,6 @@
-"""Have Django and nodemailer send through ``--tls-self-signed --tls-write-to``, with the lines of ``docs/tls.rst``.
+"""Have Django and nodemailer send through ``--tls-self-signed --tls-write-to``.
+
+They are set up with the lines of ``docs/reference/tls.rst``:
 
     pip install django && npm install nodemailer && python scripts/clients_that_check.py
 
@@ -45,7 +47,7 @@ transport.sendMail({{ from: "bart@example.com", to: "anne@example.com", subject:
 
 def lines_of_the_docs() -> dict[str, list[str]]:
     """The blocks of the section, by language; commands without their prompt."""
-    page = (HOME / "docs" / "tls.rst").read_text(encoding="utf-8")
+    page = (HOME / "docs" / "reference" / "tls.rst").read_text(encoding="utf-8")
     section = page.split("Clients that check certificates\n")[1].split("\n====")[0]
     blocks: dict[str, list[str]] = {}
     for language, block in re.findall(r"\.\. code-block:: (\S+)\n\n((?:    .*\n|\n)+)", section):

@@ -6,7 +6,7 @@ Another client connects, says EHLO, MAIL, RCPT and DATA, waits for the 250 of a 
 line of the table has the time from its connecting to that 250: how many sessions it had, the median, the worst.
 Everything comes from 127.0.0.1, which has no share per address, so nothing but the turns protects that client.  The
 clients that flood are in a process of their own and connect again when they are cut off.  ``--only`` names lines, by
-any of their words.  Takes some ten minutes; the table of ``docs/internet.rst`` is its output.
+any of their words.  Takes some ten minutes; the table of ``docs/how-to/internet.rst`` is its output.
 """
 
 from __future__ import annotations

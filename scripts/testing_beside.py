@@ -1,7 +1,7 @@
 """What servers for tests can do, tried: twisted-smtpd, smtpdfix, pytest-localserver and pytest-smtpd.
 
 Run it with the Python of an environment that has pytest and all four.  Each line is a thing that a test may want, with
-what each server said to it; docs/testing.rst has the table.
+what each server said to it; docs/how-to/testing.rst has the table.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What docs/design.rst says about files, functions, calls, layers and time limits is true."""
+"""What docs/explanation/design.rst says about files, functions, calls, layers and time limits is true."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from twisted_smtpd.runtime.connections import Connections
 from twisted_smtpd.tap import makeService
 from twisted_smtpd.wire.replies import encode_known
 
-PAGE = Path(__file__).parent.parent / "docs" / "design.rst"
-PROJECT = PAGE.parent.parent / "pyproject.toml"
+PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "design.rst"
+PROJECT = PAGE.parents[2] / "pyproject.toml"
 PACKAGE = Path(twisted_smtpd.__file__).parent
 
 _STEP = re.compile(r"^#\. ``([\w/]+\.py)``: (``\w+``(?:, ``\w+``)*)", re.MULTILINE)

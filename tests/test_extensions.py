@@ -17,7 +17,7 @@ from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.smtp import SMTP
 from twisted_smtpd.wire.parameter_values import OriginalRecipient
 
-PAGE = Path(__file__).parent.parent / "docs" / "extensions.rst"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "extensions.rst"
 ON_REQUEST = ["DELIVERBY", "FUTURERELEASE", "mt-priority", "RRVS"]
 
 

@@ -16,7 +16,7 @@ from tests.support.tls_dialog import SecureTestCase
 from tests.support.tls_helpers import Client as TLSSettings
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "auth_tokens.py"
-PAGE = Path(__file__).parent.parent.parent / "docs" / "authentication.rst"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "reference" / "authentication.rst"
 MAIL = b"MAIL FROM:<%b@example.com>\r\n"
 
 

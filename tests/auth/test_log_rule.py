@@ -21,7 +21,7 @@ from twisted_smtpd.logs.forms import text_line, untimed_text_line
 from twisted_smtpd.session import Envelope, Session
 from twisted_smtpd.wire.replies import Reply
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "internet.rst"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "how-to" / "internet.rst"
 
 VICTIM = "198.51.100.66"
 # What somebody would like to see in the log, in both forms.

@@ -78,7 +78,7 @@ class MonitoringTests(SynchronousTestCase):
             self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
 
     def test_the_queries_of_the_page(self) -> None:
-        page = Path(EXAMPLES.parent, "docs", "metrics.rst").read_text()
+        page = Path(EXAMPLES.parent, "docs", "reference", "metrics.rst").read_text()
         self.assertLessEqual(named(page) - {"smtpd_worker_up"}, names())
 
     def test_a_handler_that_counts(self) -> None:

@@ -24,7 +24,7 @@ from twisted_smtpd.session import Envelope, Recipient, Session
 from twisted_smtpd.wire.replies import Reply, SMTPReplyError
 
 PEER = ("192.0.2.1", 4321)
-PAGE = Path(__file__).parent.parent.parent / "docs" / "handlers.rst"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "reference" / "handlers.rst"
 BEGIN, END = "---------- MESSAGE FOLLOWS ----------", "------------ END MESSAGE ------------"
 
 

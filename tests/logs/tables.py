@@ -1,4 +1,4 @@
-"""Makes the tables of docs/log.rst: ``python -m tests.logs.tables`` writes them, and a test compares them.
+"""Makes the tables of docs/reference/log.rst: ``python -m tests.logs.tables`` writes them, and a test compares them.
 
 The refusals are found in the code, so none can be forgotten; each is sent by a connection, and its line taken from the
 log.
@@ -23,7 +23,7 @@ from twisted_smtpd.protocol.states import TABLE, for_lmtp
 from twisted_smtpd.wire.replies import Reply
 
 PACKAGE = Path(twisted_smtpd.__file__).parent
-PAGES = PACKAGE.parent / "docs"
+PAGES = PACKAGE.parent / "docs" / "reference"
 # What handlers say is theirs; the rest does not talk to clients.
 FOLDERS = ("auth", "protocol", "runtime", "wire")
 FILES = ("assemble.py", "smtp.py", "lmtp.py")

@@ -1,4 +1,4 @@
-"""The tables of docs/log.rst are those of the code."""
+"""The tables of docs/reference/log.rst are those of the code."""
 
 from __future__ import annotations
 

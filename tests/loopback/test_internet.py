@@ -1,4 +1,4 @@
-"""The configuration of docs/internet.rst does what the page says, as it stands in ``examples/internet``.
+"""The configuration of docs/how-to/internet.rst does what the page says, as it stands in ``examples/internet``.
 
 The commands are read from the unit files and run with sockets handed over as systemd does it; only folders, and the
 names of hosts that exist nowhere, are put in place.
@@ -277,9 +277,9 @@ class InternetTests(ServerCase):
             self.assertEqual(setting(f"{unit}.service", "Requires"), [f"{unit}.socket"])
 
     def test_the_page_shows_the_files(self) -> None:
-        page = EXAMPLES.parent / "docs" / "internet.rst"
+        page = EXAMPLES.parent / "docs" / "how-to" / "internet.rst"
         for name in ("internet.py", *(f"internet/{path.name}" for path in sorted(UNITS.iterdir()))):
-            self.assertIn(f".. literalinclude:: ../examples/{name}\n", page.read_text())
+            self.assertIn(f".. literalinclude:: ../../examples/{name}\n", page.read_text())
 
     @skipUnless(shutil.which("systemd-analyze"), "systemd is not installed")
     def test_systemd_understands_the_units(self) -> None:

@@ -81,7 +81,7 @@ class TableTests(SynchronousTestCase):
         )
 
     def test_the_documentation_of_the_command_line_has_a_table_of_each_group(self) -> None:
-        groups = re.findall(r"^\.\. option-table:: (\w+)$", (DOCS / "cli.rst").read_text(), re.MULTILINE)
+        groups = re.findall(r"^\.\. option-table:: (\w+)$", (DOCS / "reference" / "cli.rst").read_text(), re.MULTILINE)
         self.assertEqual(len(groups), len(set(groups)))
         self.assertLessEqual({option.group for option in TABLE.values() if option.flag}, set(groups))
 

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import twisted_smtpd.testing
 from twisted_smtpd.testing import failures
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "testing.rst"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "how-to" / "testing.rst"
 
 
 @skipUnless(PAGE.is_file(), "the documentation is not installed")

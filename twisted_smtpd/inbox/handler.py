@@ -98,7 +98,7 @@ class Inbox:
         """The handler for the command line.
 
         :param parser: says what is wrong with the arguments.
-        :param args: options; see docs/inbox.rst.
+        :param args: options; see docs/reference/inbox.rst.
         """
         return cls(parse_arguments(parser, args))
 

@@ -1,7 +1,8 @@
 """Every event of the log about a client, once: its name, its level, its fields, its text.
 
 An event is a row here and the call of its ``tell`` where it happens.  All forms of the log are made from the row: the
-text line, the JSON object, the record of the standard library's ``logging``, and the tables of ``docs/log.rst``.
+text line, the JSON object, the record of the standard library's ``logging``, and the tables of
+``docs/reference/log.rst``.
 
 An event goes to :data:`twisted.logger.globalLogPublisher`, so that each observer of Twisted's log sees it.  Its text is
 made when an observer asks for it.

@@ -1,6 +1,6 @@
 """The states of a connection: what may come when (RFC 5321 section 4.1.4), as one table.
 
-In each state, every verb is either carried out or refused with a given reply.  ``docs/states.rst`` is
+In each state, every verb is either carried out or refused with a given reply.  ``docs/reference/states.rst`` is
 made from this table, and a test walks each cell of it over the wire.  Which state a connection is in follows from its
 session and its envelope (:func:`state_of`); hooks may change both, so it is found anew after each of them.
 

@@ -1,8 +1,8 @@
 """What clients share, and what one address may have of it: connections, memory, rates, lines of the log.
 
-``docs/internet.rst`` has the table: connections, memory, turns, rates.  An address is an IPv4 address or an IPv6 /64
-(:func:`~twisted_smtpd.runtime.connections.limited_address`), behind PROXY and XCLIENT the client's.  ``None`` stands
-for loopback addresses and Unix sockets, which have no limit of their own.
+``docs/how-to/internet.rst`` has the table: connections, memory, turns, rates.  An address is an IPv4 address or an IPv6
+/64 (:func:`~twisted_smtpd.runtime.connections.limited_address`), behind PROXY and XCLIENT the client's.
+``None`` stands for loopback addresses and Unix sockets, which have no limit of their own.
 """
 
 from __future__ import annotations

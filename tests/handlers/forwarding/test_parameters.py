@@ -509,7 +509,7 @@ class CommandLineTests(ProxyTestCase):
 class PageTests(ProxyTestCase):
     @skipUnless((PROJECT / "docs").is_dir(), "the pages are not installed")
     def test_what_the_page_shows_is_so(self) -> None:
-        page = str(PROJECT / "docs" / "forwarding.rst")
+        page = str(PROJECT / "docs" / "reference" / "forwarding.rst")
         failed, tried = doctest.testfile(page, module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
         self.assertEqual(failed, 0)
         self.assertGreater(tried, 10)

@@ -18,8 +18,8 @@ from tests.support.inbox_api import message
 from twisted_smtpd.inbox.api import dispatch, events, failures, schemas, thumbnails, waiting
 from twisted_smtpd.inbox.api.table import ROUTES
 
-PAGE = Path(__file__).parents[3] / "docs" / "inbox-api.rst"
-EXAMPLE = PAGE.parent.parent / "examples" / "inbox_wait.py"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "inbox-api.rst"
+EXAMPLE = PAGE.parents[2] / "examples" / "inbox_wait.py"
 BASE = "http://127.0.0.1:8026"
 # curl's status when it has listened for as long as it was told.
 TIMED_OUT = 28
