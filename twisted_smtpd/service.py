@@ -214,6 +214,8 @@ class ServerService(ListeningService):
     """
 
     factory: SMTPFactory
+    #: Whether SIGHUP may end this process.
+    hangup_may_end = True
 
     def __init__(
         self,
@@ -229,7 +231,7 @@ class ServerService(ListeningService):
         self.grace = grace
         self.reloads = reloads
         #: Hears SIGHUP, unless the service is one of several that are reloaded together.
-        self.hangup: Hangup | None = Hangup(reactor, self.reload)
+        self.hangup: Hangup | None = Hangup(reactor, self.reload, may_end=self.hangup_may_end)
         self._handler_lives = has_life(factory.handler)
         self._serving = False
         self._starting: Deferred[None] = succeed(None)
@@ -250,15 +252,6 @@ class ServerService(ListeningService):
         if not self.reloads:
             self.log.info("SIGHUP: there is nothing to reload")
         _reload(self.reloads)
-
-    def stopService(self) -> Deferred[None]:
-        """Close the ports, drain the factory, then stop the handler and its services.
-
-        :returns: fires when that is done.  Draining takes no longer than the grace period.
-        """
-        if self.hangup is not None:
-            self.hangup.leave()
-        return super().stopService()
 
     def _first_listeners(self) -> Sequence[Listener]:
         if not self._handler_lives:
@@ -327,6 +320,7 @@ class ServerService(ListeningService):
         self._announce()
 
     async def _stop(self) -> None:
+        """Close the ports, drain the factory for no longer than the grace, then stop the handler and its services."""
         self._starting.cancel()
         await self._starting
         await super()._stop()
@@ -334,6 +328,9 @@ class ServerService(ListeningService):
         for service in reversed(self._services):
             await self._ended(maybeDeferred(service.stopService))
         await self._ended(self.factory.stop_handler())
+        if self.hangup is not None:
+            # Not before: by default, the signal would end what is in progress.
+            self.hangup.leave()
 
     async def _ended(self, ending: Deferred[Any]) -> None:
         try:
@@ -365,7 +362,7 @@ class ServersService(MultiService):
     def __init__(self, servers: Sequence[ServerService], *, reactor: Any) -> None:
         super().__init__()
         self.servers = servers
-        self._hangup = Hangup(reactor, self.reload)
+        self._hangup = Hangup(reactor, self.reload, may_end=all(server.hangup_may_end for server in servers))
         for server in servers:
             # One of them would hear the signal alone.
             server.hangup = None
@@ -381,8 +378,11 @@ class ServersService(MultiService):
 
         :returns: fires when they have stopped.
         """
+        return super().stopService().addCallback(self._stopped)
+
+    def _stopped(self, results: object) -> object:
         self._hangup.leave()
-        return super().stopService()
+        return results
 
     def reload(self) -> None:
         """Read the files of all servers again."""

@@ -21,6 +21,8 @@ from twisted_smtpd.tls import SelfSigned, ServerCertificates
 class OptionTestCase(SecureTestCase, CommandLine):
     def setUp(self) -> None:
         super().setUp()
+        # A service that is never quite stopped leaves it as it is.
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
         self.files()
         self.cert, self.key = (os.path.join(self.folder, f"server.{end}") for end in ("crt", "key"))
         self.certificate = ("--tlscert", self.cert, "--tlskey", self.key)
@@ -147,6 +149,11 @@ class WrongTLSOptionTests(OptionTestCase):
 
 
 class ReloadOptionTests(OptionTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        # Whatever these tests are run on.
+        self.patch(twisted_smtpd.runtime.hangup, "_has_terminal", lambda: False)
+
     def test_sighup_reloads_the_certificates_and_drops_nobody(self) -> None:
         service = self.service(*self.certificate, "-l", "127.0.0.1:0")
         before = signal.getsignal(signal.SIGHUP)
@@ -166,7 +173,12 @@ class ReloadOptionTests(OptionTestCase):
         assert later.tls is not None
         presented: Any = later.tls.get_peer_certificate()
         self.assertEqual(presented.to_cryptography(), self.two.certificate)
-        service.stopService()
+        stopped = service.stopService()
+        # By default, the signal would end what is in progress.
+        self.assertNotEqual(signal.getsignal(signal.SIGHUP), before)
+        for client in (peer, later):
+            client.lose()
+        self.successResultOf(stopped)
         self.assertEqual(signal.getsignal(signal.SIGHUP), before)
 
     def test_without_certificates_sighup_ends_nothing(self) -> None:
@@ -192,17 +204,34 @@ class ReloadOptionTests(OptionTestCase):
             self.assertEqual(signal.getsignal(signal.SIGHUP), use)
             service.stopService()
 
-    def test_a_terminal_that_is_closed_ends_the_server(self) -> None:
-        """It would stay in the background otherwise, and keep its port."""
-        self.addCleanup(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_DFL))
-        there = [True]
-        self.patch(twisted_smtpd.runtime.hangup, "_terminal_is_there", lambda: there[0])
-        service = self.service()
+    def test_on_a_terminal_a_hangup_is_a_sigterm(self) -> None:
+        """A server whose window was closed would stay in the background, and keep its port."""
+        self.patch(twisted_smtpd.runtime.hangup, "_has_terminal", lambda: True)
+        ends: list[int] = []
+        for number, handler in (
+            (signal.SIGHUP, signal.SIG_DFL),
+            (signal.SIGTERM, lambda number, frame: ends.append(number)),
+        ):
+            self.addCleanup(signal.signal, number, signal.signal(number, handler))
+        service = self.service(*self.certificate)
+        service.startService()
+        calls: list[Any] = []
+        service.reactor.callFromThread = lambda *call: calls.append(call)
+        # A terminal may send two, and a second SIGTERM would end the grace.
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+        self.assertEqual(ends, [signal.SIGTERM])
+        ((_, text),) = calls
+        self.assertIn("it was started on a terminal", text)
+        service.stopService()
+
+    def test_a_program_of_nohup_outlives_its_terminal(self) -> None:
+        self.patch(twisted_smtpd.runtime.hangup, "_has_terminal", lambda: True)
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        service = self.service(*self.certificate)
         service.startService()
         calls: list[Any] = []
         service.reactor.callFromThread = calls.append
         os.kill(os.getpid(), signal.SIGHUP)
-        there[0] = False
-        os.kill(os.getpid(), signal.SIGHUP)
-        self.assertEqual(calls, [service.reload, service.reactor.stop])
+        self.assertEqual(calls, [service.reload])
         service.stopService()

@@ -59,6 +59,8 @@ class ServerCase(SynchronousTestCase):
             stderr=subprocess.STDOUT,
             text=True,
             pass_fds=pass_fds,
+            # Without a terminal, as a service manager starts it.
+            start_new_session=True,
         )
         self.addCleanup(self.end, server)
         end_in_time(self, server)

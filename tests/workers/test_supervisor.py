@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.workers_fakes import SHARED, Process, ProcessReactor
 from twisted_smtpd.metrics.figures import Metric, Reading
-from twisted_smtpd.runtime import exit_status
+from twisted_smtpd.runtime import exit_status, hangup
 from twisted_smtpd.runtime.exit_status import leave_with
 from twisted_smtpd.runtime.listeners import Listener
 from twisted_smtpd.workers import supervisor as module
@@ -267,6 +267,8 @@ class SupervisorServiceTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        # Whatever these tests are run on.
+        self.patch(hangup, "_has_terminal", lambda: False)
 
     def test_its_life(self) -> None:
         reactor = ProcessReactor()
@@ -277,8 +279,8 @@ class SupervisorServiceTests(SynchronousTestCase):
         service = SupervisorService(supervisor, binder, [Listener("x", FakeEndpoint(binder))], reactor=reactor, grace=3)  # type: ignore[arg-type]
         service.startService()
         reactor.processes[0].say(b"ready\n")
-        hangup: Any = signal.getsignal(signal.SIGHUP)
-        hangup(signal.SIGHUP, None)
+        heard: Any = signal.getsignal(signal.SIGHUP)
+        heard(signal.SIGHUP, None)
         ((function, arguments),) = threads
         function(*arguments)
         self.assertEqual([p.signals for p in reactor.processes], [["HUP"], []])

@@ -1,4 +1,4 @@
-"""SIGHUP: has files read again, or ends a program whose terminal was closed."""
+"""SIGHUP: has files read again; ends a program that was started on a terminal."""
 
 from __future__ import annotations
 
@@ -7,23 +7,32 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from twisted.logger import Logger
+
 from twisted_smtpd.runtime.leaving import hears_signals
 
 __all__ = ["Hangup"]
+
+log = Logger()
 
 
 class Hangup:
     """Hears SIGHUP.
 
-    :param reactor: a reactor of a process that is ours; it is stopped when the terminal was closed.
+    A terminal sends it when its window is closed, a service manager to have files read again.  So it depends on where
+    the program was started.  A program that ``nohup`` started outlives its terminal.
+
+    :param reactor: the reactor of a process that is ours.
     :param reload: reads files again; it is called by the reactor.
+    :param may_end: whether the signal may end this process; of a worker, the parent decides.
     """
 
-    def __init__(self, reactor: Any, reload: Callable[[], object]) -> None:
+    def __init__(self, reactor: Any, reload: Callable[[], object], *, may_end: bool = True) -> None:
         self._reactor = reactor
         self._reload = reload
+        self._may_end = may_end
         self._former: Any = None
-        self._has_terminal = False
+        self._ends = self._ended = False
 
     def listen(self, needed: bool) -> None:
         """Hear the signal from now on.
@@ -33,8 +42,9 @@ class Hangup:
         """
         if not hasattr(signal, "SIGHUP") or not hears_signals():
             return
-        if needed or signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-            self._has_terminal = _terminal_is_there()
+        former = signal.getsignal(signal.SIGHUP)
+        if needed or former == signal.SIG_DFL:
+            self._ends = self._may_end and former != signal.SIG_IGN and _has_terminal()
             self._former = signal.signal(signal.SIGHUP, self._heard)
 
     def leave(self) -> None:
@@ -45,15 +55,17 @@ class Hangup:
 
     def _heard(self, *_: object) -> None:
         # A signal comes between any two instructions.
-        if self._has_terminal and not _terminal_is_there():
-            # The window was closed.  Without it the server would stay, and keep its port.
-            self._reactor.callFromThread(self._reactor.stop)
-        else:
+        if not self._ends:
             self._reactor.callFromThread(self._reload)
+        elif not self._ended:
+            # A terminal that is closed may send it twice, which does not shorten the grace.
+            self._ended = True
+            self._reactor.callFromThread(log.info, "SIGHUP: ending, since it was started on a terminal")
+            signal.raise_signal(signal.SIGTERM)
 
 
-def _terminal_is_there() -> bool:
-    """Whether this process has a terminal that could hang up, and has not."""
+def _has_terminal() -> bool:
+    """Whether this process was started on a terminal, which sends the signal when it is closed."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Mapping, Sequence
-from types import FrameType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import gatherResults
 
+from twisted_smtpd.runtime.hangup import Hangup
 from twisted_smtpd.runtime.listeners import Listener
 from twisted_smtpd.runtime.reactor_names import reactor_name
 from twisted_smtpd.service import ListeningService
@@ -60,26 +59,16 @@ class SupervisorService(ListeningService):
         self.supervisor = supervisor
         self.grace = grace
         self._binder = binder
-        self._former: Callable[[int, FrameType | None], Any] | int | None = None
+        self._hangup = Hangup(reactor, lambda: supervisor.signal("HUP"))
 
     def startService(self) -> None:
         """Bind the ports, unless they are bound, and start the workers.  SIGHUP is passed on to them."""
         super().startService()
-        self._former = signal.signal(signal.SIGHUP, self._pass_on_hangup)
+        self._hangup.listen(needed=True)
         gatherResults(self._waiting).addCallback(lambda _: self.supervisor.start(self._binder.shared))
 
-    def _pass_on_hangup(self, *_: object) -> None:
-        # A signal may come between any two instructions, so leave the rest to the reactor.
-        self.reactor.callFromThread(self.supervisor.signal, "HUP")
-
-    def stopService(self) -> Deferred[None]:
-        """Close the ports, then have the workers drain and end.
-
-        :returns: fires when all workers have ended.
-        """
-        signal.signal(signal.SIGHUP, self._former)
-        return super().stopService()
-
     async def _stop(self) -> None:
+        """Close the ports, then have the workers drain and end."""
         await super()._stop()
         await self.supervisor.drain(self.grace)
+        self._hangup.leave()

@@ -109,6 +109,7 @@ class WorkerService(ServerService):
     """
 
     link: Link | None = None
+    hangup_may_end = False
 
     def startService(self) -> None:
         """Obey the parent from now on, and serve on the inherited sockets."""
