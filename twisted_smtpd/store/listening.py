@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from threading import RLock
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from twisted.logger import Logger
 
 from twisted_smtpd.store.messages import StoredMessage
-from twisted_smtpd.store.summary import Change, Summary
+
+if TYPE_CHECKING:
+    from twisted_smtpd.store.summary import Change, Summary
 
 __all__ = ["Kind", "Listeners"]
 
@@ -72,6 +74,9 @@ class Listeners:
             self._last_change += 1
             number, listeners = self._last_change, tuple(self._of_changes)
         if listeners:
+            # Imported here: a store that no one listens to does not need it.
+            from twisted_smtpd.store.summary import Change
+
             change = Change(kind, ids, None if summary is None else summary(), number, frozenset(mailboxes))
             for listener in listeners:
                 _call(listener, change)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted_smtpd.store.messages import Matching, StoredMessage
-from twisted_smtpd.store.query import Term
-from twisted_smtpd.store.summary import Searchable, Summary
+from twisted_smtpd.store.searchable import Searchable
+
+if TYPE_CHECKING:
+    from twisted_smtpd.store.query import Term
+    from twisted_smtpd.store.summary import Summary
 
 __all__ = ["COLUMNS", "columns_of", "matches", "wanted_texts"]
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from threading import RLock
+from typing import TYPE_CHECKING
 
 from zope.interface import implementer
 
@@ -14,7 +15,10 @@ from twisted_smtpd.store.interfaces import IMessageStore
 from twisted_smtpd.store.listening import Kind, Listeners
 from twisted_smtpd.store.matching import matches
 from twisted_smtpd.store.messages import Matching, NewMessage, StoredMessage
-from twisted_smtpd.store.summary import Change, Counts, Searchable, Summary, summarise
+from twisted_smtpd.store.searchable import Searchable
+
+if TYPE_CHECKING:
+    from twisted_smtpd.store.summary import Change, Counts, Summary
 
 __all__ = ["BIN_SECONDS", "MAX_MESSAGES", "MAX_OCTETS", "MemoryStore", "count"]
 
@@ -126,6 +130,9 @@ class MemoryStore:
         """Its summary and its texts, which are made once."""
         known = self._looks.get(stored.id)
         if known is None:
+            # Imported here: most servers for tests are asked for no summaries, and each begins with these imports.
+            from twisted_smtpd.store.summary import summarise
+
             known = summarise(stored)
             with self._lock:
                 if stored.id in self._messages:
@@ -246,6 +253,9 @@ class MemoryStore:
 
 def count(messages: Iterable[StoredMessage]) -> Counts:
     """How many of these were accepted, are unread, were refused."""
+    # Imported here: as above.
+    from twisted_smtpd.store.summary import Counts
+
     total = unread = refused = 0
     for stored in messages:
         if stored.message.refusal is not None:

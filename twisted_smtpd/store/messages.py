@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from email.message import EmailMessage
-from email.parser import BytesHeaderParser
-from email.policy import default
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from twisted_smtpd.session import Envelope, Peer, Recipient, Session, within_brackets
-from twisted_smtpd.store.query import Term
+
+if TYPE_CHECKING:
+    from email.message import EmailMessage
+
+    from twisted_smtpd.store.query import Term
 
 __all__ = ["Matching", "NewMessage", "SessionFacts", "StoredMessage"]
 
@@ -101,6 +103,10 @@ class NewMessage:
     @cached_property
     def headers(self) -> EmailMessage:
         """The message's headers, parsed when they are first asked for."""
+        # Imported here: they take time to load, and a server for tests that gets no message does not need them.
+        from email.parser import BytesHeaderParser
+        from email.policy import default
+
         message: EmailMessage = BytesHeaderParser(policy=default).parsebytes(self.content)
         return message
 

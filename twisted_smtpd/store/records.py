@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from twisted_smtpd.session import Recipient
 from twisted_smtpd.store.messages import NewMessage, SessionFacts, StoredMessage
 from twisted_smtpd.store.schema import COLUMN_NAMES
+from twisted_smtpd.store.searchable import Searchable
 from twisted_smtpd.store.searching import MAX_ID, text_value
-from twisted_smtpd.store.summary import Address, Searchable, Summary
+from twisted_smtpd.store.summary import Address, Summary
 
 __all__ = [
     "PORTION",

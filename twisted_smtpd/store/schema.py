@@ -6,7 +6,7 @@ import sqlite3
 from urllib.parse import quote
 
 from twisted_smtpd.runtime.database import DatabaseError
-from twisted_smtpd.store.summary import Searchable
+from twisted_smtpd.store.searchable import Searchable
 
 __all__ = ["COLUMN_NAMES", "SCHEMA", "check_sqlite", "check_version", "index_texts"]
 

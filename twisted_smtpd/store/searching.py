@@ -10,7 +10,7 @@ from twisted_smtpd.store.matching import COLUMNS, columns_of, wanted_texts
 from twisted_smtpd.store.messages import Matching
 from twisted_smtpd.store.query import Term
 from twisted_smtpd.store.schema import COLUMN_NAMES
-from twisted_smtpd.store.summary import Searchable
+from twisted_smtpd.store.searchable import Searchable
 
 __all__ = ["MAX_ID", "Statement", "statement", "text_value"]
 

@@ -25,8 +25,9 @@ from twisted_smtpd.store.messages import Matching, NewMessage, StoredMessage
 from twisted_smtpd.store.records import Arrival, Changed, change_tags, insert, messages, numbers, summaries, update
 from twisted_smtpd.store.retention import Retention
 from twisted_smtpd.store.schema import SCHEMA, check_sqlite, check_version, index_texts
+from twisted_smtpd.store.searchable import Searchable
 from twisted_smtpd.store.searching import MAX_ID, Statement, statement, text_value
-from twisted_smtpd.store.summary import Change, Counts, Searchable, Summary, summarise
+from twisted_smtpd.store.summary import Change, Counts, Summary, summarise
 from twisted_smtpd.store.together import Together
 
 __all__ = ["TEMPORARY_MESSAGES", "SQLiteStore"]

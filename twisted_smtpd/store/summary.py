@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from twisted_smtpd.store.outline import Address, Outline, outline
+from twisted_smtpd.store.searchable import Searchable
 
 if TYPE_CHECKING:
     from twisted_smtpd.store.messages import NewMessage, StoredMessage
 
-__all__ = ["Address", "Change", "Counts", "Searchable", "Summary", "summarise"]
+__all__ = ["Address", "Change", "Counts", "Summary", "summarise"]
 
 MAX_SNIPPET = 250
 MAX_SUBJECT = 1000
@@ -70,19 +71,6 @@ class Summary:
     def of(cls, stored: StoredMessage) -> Summary:
         """Make it of a stored message; hostile ones are no error, and take no longer than others of their size."""
         return summarise(stored)[0]
-
-
-class Searchable(NamedTuple):
-    """The texts of a message in which a search looks, all in small letters (:meth:`str.casefold`)."""
-
-    sender: str
-    to: str
-    cc: str
-    bcc: str
-    reply_to: str
-    subject: str
-    message_id: str
-    body: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,21 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import RLock
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from twisted_smtpd.session import Session
 from twisted_smtpd.store.memory import MAX_MESSAGES, MemoryStore
 from twisted_smtpd.store.messages import Matching, StoredMessage, header
-from twisted_smtpd.testing.messages import ReceivedMessage
 from twisted_smtpd.testing.transcript import Transcript
+
+if TYPE_CHECKING:
+    from twisted_smtpd.testing.messages import ReceivedMessage
 
 __all__ = ["Criteria", "Mailbox", "Pattern", "Predicate"]
 
 #: What is looked for in a text: a part of it, whatever the case; or a compiled regular expression.
 Pattern: TypeAlias = "str | re.Pattern[str]"
-Predicate: TypeAlias = Callable[[ReceivedMessage], object]
+Predicate: TypeAlias = "Callable[[ReceivedMessage], object]"
 
 # Sessions whose dialogs are kept, and how many of them a failed assertion shows.
 MAX_DIALOGS = 1000
@@ -113,6 +115,9 @@ class Mailbox:
             return [self._known.get(stored.id) or self._read(stored) for stored in found]
 
     def _read(self, stored: StoredMessage) -> ReceivedMessage:
+        # Imported here: the email package takes time to load, and a server starts without it.
+        from twisted_smtpd.testing.messages import ReceivedMessage
+
         session = stored.message.session.id
         transcript = self._dialogs.get(session)
         message = ReceivedMessage.of(stored, lambda: str(transcript or self.store.transcript(session) or ""))

@@ -20,7 +20,6 @@ from twisted_smtpd.store.messages import StoredMessage
 from twisted_smtpd.testing.failures import Failure, Failures, Step
 from twisted_smtpd.testing.handler import DoubleHandler, Users
 from twisted_smtpd.testing.mailbox import Criteria, Mailbox, Pattern, Predicate
-from twisted_smtpd.testing.messages import ReceivedMessage
 from twisted_smtpd.testing.protocol import LMTPDouble, SMTPDouble
 from twisted_smtpd.testing.tls import FailingTLS
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from twisted_smtpd.testing.certificates import Authority
+    from twisted_smtpd.testing.messages import ReceivedMessage
 
 __all__ = ["DEFAULT_TIMEOUT", "AsyncMailServer", "BaseMailServer", "MailServer"]
 
