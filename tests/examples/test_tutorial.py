@@ -51,7 +51,7 @@ class TutorialTests(ServerCase):
         done = self.shop(port)
         shown = re.findall(r"^    (smtplib\.SMTPRecipientsRefused: .*)$", PAGE.read_text(), re.MULTILINE)
         self.assertEqual(done.stderr.splitlines()[-1:], shown)
-        self.read_until(server, 'refused "RCPT TO:<bart@elsewhere.example>": 550 5.7.1 Mail for example.com only')
+        self.read_until(server, '<bart@elsewhere.example>": 550 5.7.1 Mail for example.com only')
 
     def test_the_tests_pass(self) -> None:
         path = os.pathsep.join(filter(None, (HOME, os.environ.get("PYTHONPATH"))))
