@@ -16,7 +16,7 @@ from twisted_smtpd.factory import SMTPFactory
 from twisted_smtpd.interfaces import IOffersProtocol
 from twisted_smtpd.metrics.figures import Collect, Reading, snapshot
 from twisted_smtpd.runtime.computing import give_way
-from twisted_smtpd.runtime.exit_status import leave_with, program_name
+from twisted_smtpd.runtime.exit_status import EX_USAGE, leave_with, program_name
 from twisted_smtpd.runtime.leaving import BoundedExit
 from twisted_smtpd.runtime.lifecycle import reloadables
 from twisted_smtpd.runtime.steady import make_steady
@@ -35,7 +35,7 @@ def makeService(options: Options) -> IService:
     give_way()
     if options.supervising:
         return _supervisor(options)
-    factories = [_factory(server) for server in options.servers]
+    factories = _factories(options)
     _share_limits(options.servers, factories)
     if options.dry:
         _end_dry(options, factories)
@@ -56,6 +56,20 @@ def makeService(options: Options) -> IService:
         return next(filter(None, (server.not_ready() for server in servers)), "")
 
     return _with_metrics(options, service, collect, not_ready)
+
+
+def _factories(options: Options) -> list[SMTPFactory]:
+    """The server of each listener.  With ``--check``, an error in one does not hide those in the others."""
+    factories = []
+    for server in options.servers:
+        try:
+            factories.append(_factory(server))
+        except SystemExit:
+            if not options["check"]:
+                raise
+    if len(factories) < len(options.servers):
+        sys.exit(EX_USAGE)
+    return factories
 
 
 def _factory(options: Options) -> SMTPFactory:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -230,9 +232,6 @@ class DryTests(ConfigurationCase):
         return self.printed(lambda: makeService(self.parse(*words)))
 
     def printed(self, call: Any) -> str:
-        import io
-        import sys
-
         stdout = io.StringIO()
         self.patch(sys, "stdout", stdout)
         self.assertEqual(self.assertRaises(SystemExit, call).code, 0)
@@ -241,6 +240,64 @@ class DryTests(ConfigurationCase):
     def test_check_says_what_would_start_and_starts_nothing(self) -> None:
         text = self.dry(self.write(TWO), "--check")
         self.assertIn("would start: sink on 127.0.0.1:25 and 127.0.0.2:25; console on unix:/run/lmtp", text)
+
+    def faults(self, text: str, *words: str) -> list[str]:
+        """The lines of --check about a file that is wrong, without what all of them have."""
+        stderr = io.StringIO()
+        self.patch(sys, "stderr", stderr)
+        path = self.write(text)
+        call = self.assertRaises(SystemExit, lambda: makeService(self.parse(path, "--check", *words)))
+        self.assertEqual(call.code, 64)
+        lines = stderr.getvalue().splitlines()
+        for line in lines:
+            self.assertTrue(line.startswith("twist smtpd: ") and line.endswith(" (see twist smtpd --help)"), line)
+        return [line[13:-25].replace(str(self.file), "FILE") for line in lines]
+
+    def test_check_names_all_that_is_wrong(self) -> None:
+        self.patch(os, "environ", {"TWISTED_SMTPD_MAX_ERROR": "9", "TWISTED_SMTPD_TIMEOUT": "soon"})
+        wrong = (
+            TWO.replace("max_errors = 5", 'max_erors = 5\nlmtp = 3\nhandler = ["mailbx"]')
+            .replace('"1M"', '"1X"')
+            .replace(
+                "max_errors = 7", 'max_errors = "many"\nworkers = 2\nauth_file = "/nonesuch"\nauth_required = true'
+            )
+        )
+        faults = self.faults(wrong, "--max-recipients=x")
+        for fault, (begin, end) in zip(
+            faults,
+            (
+                ("the environment variable TWISTED_SMTPD_MAX_ERROR is no option", "TWISTED_SMTPD_MAX_ERRORS?"),
+                ("FILE, line 3: max_erors is no option", "did you mean max_errors?"),
+                ("FILE, line 4: lmtp is true or false", "not 3"),
+                ("FILE, line 16: workers is for the whole process", "the first [[listener]]"),
+                ("FILE, line 10: size: '1X' is not", "1G"),
+                ("TWISTED_SMTPD_TIMEOUT: 'soon' is not", "0.5"),
+                ("--max-recipients: 'x' is not", "number"),
+                ("FILE, line 15: max_errors: 'many' is not", "number"),
+                ("FILE, line 17: auth_file: /nonesuch", "directory"),
+                ("FILE, line 5: handler: there is no handler 'mailbx'", "mailbox?"),
+            ),
+            strict=True,
+        ):
+            self.assertIn(begin, fault)
+            self.assertTrue(fault.endswith(end), fault)
+
+    def test_check_goes_on_where_a_server_can_not_be_made(self) -> None:
+        text = "\n".join(
+            f'[[listener]]\nlisten = ["127.0.0.1:{port}"]\n{line}'
+            for port, line in ((1, "auth_required = true"), (2, "timeout = 5"), (25, "lmtp = true"))
+        )
+        faults = self.faults(text)
+        self.assertEqual([fault.split(":")[0] for fault in faults], ["FILE, line 3", "FILE, line 9"], faults)
+
+    def test_check_says_nothing_of_what_only_follows(self) -> None:
+        for line in ("implicit_tls = true", 'tls_client_ca = "/nonesuch"'):
+            (fault,) = self.faults(f'listen = ["127.0.0.1:1"]\ntlscert = "/nonesuch"\n{line}\n')
+            self.assertIn("line 2: tlscert", fault)
+
+    def test_check_ends_in_a_bounded_time(self) -> None:
+        faults = self.faults("".join(f"nonesuch{number} = 1\n" for number in range(1000)))
+        self.assertEqual((len(faults), faults[-1]), (101, "there are more errors"))
 
     def test_what_is_in_force_and_from_where(self) -> None:
         self.patch(os, "environ", {"TWISTED_SMTPD_TIMEOUT": "9"})

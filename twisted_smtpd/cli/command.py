@@ -26,7 +26,7 @@ from twisted_smtpd.cli.logs import LogOptions
 from twisted_smtpd.cli.masking import without_secrets
 from twisted_smtpd.cli.proxies import TrustOptions
 from twisted_smtpd.cli.server import ServerOptions
-from twisted_smtpd.cli.sources import Layer, changed_keys, from_command_line, merged
+from twisted_smtpd.cli.sources import Layer, Report, changed_keys, from_command_line, merged, raise_it
 from twisted_smtpd.cli.workers import WorkerOptions
 from twisted_smtpd.handlers.registry import HandlerError
 from twisted_smtpd.options.command import COMMAND, FLAGS
@@ -44,6 +44,8 @@ _FLAG = re.compile(r"--([a-z][a-z0-9-]*)")
 _ENDS = ("--help", "--version", "--help-handlers", "--help-auth")
 # Where each listener has its own.
 _PLACES = ("listen", "listen_tls")
+# Lines that --check prints at most.
+MAX_ERRORS = 100
 
 
 def refuse(error: object) -> NoReturn:
@@ -51,9 +53,13 @@ def refuse(error: object) -> NoReturn:
 
     :param error: what is wrong, and what to do.
     """
+    _say(error)
+    sys.exit(EX_USAGE)
+
+
+def _say(error: object) -> None:
     line, name = " ".join(str(error).split()), program_name()
     sys.stderr.write(f"{name}: {line} (see {name} --help)\n")
-    sys.exit(EX_USAGE)
 
 
 # The last group is the first to check its options, so that no handler is made for a command line that is wrong.
@@ -82,6 +88,8 @@ class Options(HandlerOptions, WorkerOptions, FailureOptions, TrustOptions, AuthO
         self._handlers: dict[tuple[str, ...], object] = {}
         self._layers: list[Layer] = []
         self._others: list[Layer] = []
+        # What --check has found wrong, in order.
+        self._found: dict[str, None] = {}
 
     def getSynopsis(self) -> str:
         """The first line of the help; Twisted's would repeat that of the command above."""
@@ -101,6 +109,8 @@ class Options(HandlerOptions, WorkerOptions, FailureOptions, TrustOptions, AuthO
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Read the command line, the environment and the configuration file; exit with 64 and one line if it is wrong.
 
+        With ``--check``, there is a line for each error that can be found.
+
         :param options: the words of the command line.
         """
         self.words = list(sys.argv[1:] if options is None else options)
@@ -109,14 +119,18 @@ class Options(HandlerOptions, WorkerOptions, FailureOptions, TrustOptions, AuthO
             layer, others = from_command_line(given, arguments)
             if ends := [word for word in others if word.startswith(_ENDS)]:
                 usage.Options.parseOptions(self, ends)
-            self._lay(layer)
+            self._lay(layer, self._note if "check" in layer else raise_it)
         except usage.UsageError as error:
             refuse(error)
         for server in self.servers:
             try:
                 server.parse_entries()
             except usage.UsageError as error:
-                server.refuse(error)
+                if "check" not in layer:
+                    server.refuse(error)
+                server.note_all(error)
+        if self._found:
+            sys.exit(EX_USAGE)
 
     def _words(self) -> tuple[list[tuple[str, str]], list[str]]:
         """The options by their long names, and the handler's arguments.
@@ -148,39 +162,38 @@ class Options(HandlerOptions, WorkerOptions, FailureOptions, TrustOptions, AuthO
             return f": did you mean --{found[0]}?"
         return " (a handler's own options follow `--`)"
 
-    def _lay(self, command_line: Layer) -> None:
+    def _lay(self, command_line: Layer, report: Report) -> None:
         """Lay the sources over each other, for each listener."""
-        environment = from_environment(os.environ)
+        environment = from_environment(os.environ, report)
         self._others = [environment, command_line]
         configuration = Configuration({})
         entry = command_line.get("config") or environment.get("config")
         if entry is not None:
-            configuration = read_configuration(entry.values[0])
+            configuration = read_configuration(entry.values[0], report)
         handler = command_line.get("handler")
         below = merged([configuration.top, *configuration.listeners, environment])
         if handler is not None and not handler.words and "handler" in below:
             origin = below["handler"].origin
-            raise usage.UsageError(
-                f"{' '.join(handler.values[1:])!r}: the handler and its arguments are in {origin}: name it with -c"
-            )
-        self._check_places(configuration)
+            words = " ".join(handler.values[1:])
+            report(usage.UsageError(f"{words!r}: the handler and its arguments are in {origin}: name it with -c"))
+        self._check_places(configuration, report)
         self._layers = [configuration.top, *configuration.listeners]
         layers = [merged([configuration.top, one, *self._others]) for one in configuration.listeners or ({},)]
         self.servers = [self, *(self._sibling() for _ in layers[1:])]
         for server, layer in zip(self.servers, layers, strict=True):
             server.entries = layer
 
-    def _check_places(self, configuration: Configuration) -> None:
+    def _check_places(self, configuration: Configuration, report: Report) -> None:
         """With several listeners, each says where it is."""
         if not configuration.listeners:
             return
         outside = {key: entry for layer in (configuration.top, *self._others) for key, entry in layer.items()}
         for key in _PLACES:
             if key in outside and (len(configuration.listeners) > 1 or outside[key].place):
-                raise usage.UsageError(f"{outside[key].label}: each [[listener]] has places of its own")
+                report(usage.UsageError(f"{outside[key].label}: each [[listener]] has places of its own"))
         for place, layer in zip(configuration.places, configuration.listeners, strict=True):
             if not any(key in layer or key in outside for key in _PLACES):
-                raise usage.UsageError(f"{place}: this [[listener]] has no listen = […]")
+                report(usage.UsageError(f"{place}: this [[listener]] has no listen = […]"))
 
     def _sibling(self) -> Options:
         """The options of another listener in this process."""
@@ -239,13 +252,56 @@ class Options(HandlerOptions, WorkerOptions, FailureOptions, TrustOptions, AuthO
 
         :param error: what is wrong.
         """
+        refuse(self._line(error))
+
+    def _line(self, error: object) -> str:
         text = str(error)
         if isinstance(error, BaseException) and isinstance(error.__cause__, HandlerError):
             entry = self.entries.get("handler")
             text = f"{entry.label}: {text}" if entry and not entry.name.startswith("-") else text
         else:
             text = self._as_given(text)
-        refuse(without_secrets(text, self.entries.values()))
+        return without_secrets(text, self.entries.values())
+
+    def _note(self, error: object) -> None:
+        """Print an error, unless it was printed for another listener."""
+        found = self._first._found
+        if str(error) in found:
+            return
+        found[str(error)] = None
+        if len(found) > MAX_ERRORS:
+            refuse("there are more errors")
+        _say(error)
+
+    def note_all(self, error: usage.UsageError | None) -> None:
+        """Print each error in these options: leave out what is wrong, and try the rest.
+
+        :param error: the first of them.
+        """
+        left, gone, reactor = dict(self.entries), set[str](), self.reactor
+        while error is not None:
+            keys = _keys_in(error)
+            if not gone.intersection(keys):
+                self._note(self._line(error))
+            if not keys or keys[0] not in left:
+                break
+            # An error about it and another option is none any more.
+            gone.add(keys[0])
+            del left[keys[0]]
+            rest = self._sibling()
+            rest.entries, rest.reactor = left, reactor
+            rest._first = rest if self is self._first else self._first
+            error = rest.first_error()
+            # It can be installed only once.
+            reactor = rest.reactor
+
+    def first_error(self) -> usage.UsageError | None:
+        """What is wrong first with these options, if anything is."""
+        try:
+            self.parse_entries()
+        except usage.UsageError as error:
+            return error
+        return None
 
     def _as_given(self, text: str) -> str:
         """An error about an option of the command line, with the name and the place under which it was given."""
@@ -285,6 +341,15 @@ class Options(HandlerOptions, WorkerOptions, FailureOptions, TrustOptions, AuthO
         from twisted_smtpd.workers.service import twist_arguments
 
         return twist_arguments(self.reactor, getattr(self, "parent", None), self.words)
+
+
+def _keys_in(error: usage.UsageError) -> list[str]:
+    """The options that an error is about; the first is the one that is wrong."""
+    if isinstance(error.__cause__, HandlerError):
+        return ["handler"]
+    text = str(error)
+    options = [FLAGS.get(match[1], (None, None))[0] for match in _FLAG.finditer(text)]
+    return [option.key for option in options if option is not None] if _FLAG.match(text) else []
 
 
 def _key_of_flag(match: re.Match[str]) -> str:

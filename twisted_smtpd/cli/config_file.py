@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.python import usage
 
-from twisted_smtpd.cli.sources import Entry, Layer, entry_of_file, file_key, known_file, suggestion
+from twisted_smtpd.cli.sources import Entry, Layer, Report, entry_of_file, file_key, known_file, raise_it, suggestion
 from twisted_smtpd.logs.escaping import clean
 from twisted_smtpd.options.command import SETTINGS
 from twisted_smtpd.options.option import Option
@@ -41,11 +41,12 @@ class Configuration:
     places: tuple[str, ...] = ()
 
 
-def read_configuration(path: str) -> Configuration:
+def read_configuration(path: str, report: Report = raise_it) -> Configuration:
     """Read a configuration file.
 
     :param path: the file.
-    :raises usage.UsageError: it can't be read, or something in it is no option; the error has the file and the line.
+    :param report: is given an error for each thing in it that is no option; the error has the file and the line.
+    :raises usage.UsageError: it can't be read.
     """
     shown = known_file(path)
     text = _read(path, shown)
@@ -67,7 +68,7 @@ def read_configuration(path: str) -> Configuration:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         line = places.get((0, "listener"), 0)
         raise usage.UsageError(f"{shown}{f', line {line}' if line else ''}: a listener is written as [[listener]]")
-    layers = [_layer(table, number, shown, places) for number, table in enumerate([document, *tables])]
+    layers = [_layer(table, number, shown, places, report) for number, table in enumerate([document, *tables])]
     starts = tuple(f"{shown}, line {places.get((number, ''), '?')}" for number in range(1, len(layers)))
     return Configuration(layers[0], tuple(layers[1:]), starts)
 
@@ -113,15 +114,21 @@ def _places(text: str) -> dict[tuple[int, str], int]:
     return places
 
 
-def _layer(table: Mapping[str, Any], number: int, shown: str, places: Mapping[tuple[int, str], int]) -> Layer:
+def _layer(
+    table: Mapping[str, Any], number: int, shown: str, places: Mapping[tuple[int, str], int], report: Report
+) -> Layer:
     layer: dict[str, Entry] = {}
     for name, value in table.items():
         line = places.get((number, name)) or places.get((0, name)) or places.get((number, ""))
         place = f"{shown}, line {line}" if line else shown
-        entry = _entry(name, value, number, place)
+        try:
+            entry = _entry(name, value, number, place)
+        except usage.UsageError as error:
+            report(error)
+            continue
         former = layer.setdefault(entry.option.key, entry)
         if former is not entry:
-            raise usage.UsageError(f"{place}: {former.name} and {name} contradict each other")
+            report(usage.UsageError(f"{place}: {former.name} and {name} contradict each other"))
     return layer
 
 

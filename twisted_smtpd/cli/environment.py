@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from twisted.python import usage
 
-from twisted_smtpd.cli.sources import Entry, entry_of_file, file_key, split, suggestion
+from twisted_smtpd.cli.sources import Entry, Report, entry_of_file, file_key, raise_it, split, suggestion
 from twisted_smtpd.options.command import SETTINGS
 
 __all__ = ["PREFIX", "from_environment", "variable"]
@@ -29,11 +29,11 @@ def variable(key: str) -> str:
     return PREFIX + key.upper()
 
 
-def from_environment(environment: Mapping[str, str]) -> dict[str, Entry]:
+def from_environment(environment: Mapping[str, str], report: Report = raise_it) -> dict[str, Entry]:
     """The layer of environment variables.  An empty one counts as not set.
 
     :param environment: all variables; those that are not ours are passed over.
-    :raises usage.UsageError: a variable is no option, or its value can't be one.
+    :param report: is given an error for each variable that is no option, or whose value can't be one.
     """
     layer: dict[str, Entry] = {}
     for name, text in sorted(environment.items()):
@@ -42,10 +42,14 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Entry]:
             continue
         if (rest == "PORT" or rest.endswith("_PORT")) and _URL.match(text):
             continue
-        entry = _entry(name, rest.lower(), text)
+        try:
+            entry = _entry(name, rest.lower(), text)
+        except usage.UsageError as error:
+            report(error)
+            continue
         former = layer.setdefault(entry.option.key, entry)
         if former is not entry:
-            raise usage.UsageError(f"{former.name} and {name} contradict each other")
+            report(usage.UsageError(f"{former.name} and {name} contradict each other"))
     return layer
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from twisted.python import usage
 
@@ -20,7 +20,7 @@ from twisted_smtpd.options.command import FLAGS, SETTINGS
 from twisted_smtpd.options.option import Option
 from twisted_smtpd.options.table import TABLE
 
-__all__ = ["Entry", "Layer", "entry_of_file", "merged", "resolved", "suggestion"]
+__all__ = ["Entry", "Layer", "Report", "entry_of_file", "merged", "raise_it", "resolved", "suggestion"]
 
 # Octets of a file that has one value.
 MAX_VALUE = 2**16
@@ -83,6 +83,14 @@ class Entry:
 
 #: What one source sets, by the options' names in a configuration file.
 Layer: TypeAlias = Mapping[str, Entry]
+
+#: Is given what is wrong in a source; unless it raises that, the rest of the source is read.
+Report: TypeAlias = Callable[[usage.UsageError], object]
+
+
+def raise_it(error: usage.UsageError) -> NoReturn:
+    """The first error is the last."""
+    raise error
 
 
 def merged(layers: Iterable[Layer]) -> dict[str, Entry]:
