@@ -94,6 +94,33 @@ class PackageTests(SynchronousTestCase):
         self.assertIn("twisted_smtpd.smtp", modules)
         self.assertEqual(modules & (SELDOM_USED | OF_COMMAND_LINE), set())
 
+    def test_a_server_for_tests_starts_without_what_only_some_tests_need(self) -> None:
+        names = loaded_by(
+            "from twisted_smtpd.testing import MailServer; MailServer().__enter__().__exit__(None, None, None)"
+        )
+        late = {"auth.credentials", "store.outline", "store.query", "store.summary", "testing.messages"}
+        late = {f"twisted_smtpd.{name}" for name in late} | {"email.policy", "twisted.internet.ssl"}
+        self.assertEqual(late & names, set())
+        self.assertIn("twisted_smtpd.testing.server", names)
+
+    def test_what_is_withheld_from_a_reactor_is_there_for_others(self) -> None:
+        code = (
+            "import sys, threading\n"
+            "from twisted_smtpd.on_demand import withheld\n"
+            "with withheld('twisted.internet.ssl'):\n"
+            "    from twisted.internet import posixbase\n"
+            "    other = threading.Thread(target=lambda: __import__('twisted.internet.ssl'))\n"
+            "    assert 'twisted.internet.ssl' not in sys.modules\n"
+            "    other.start()\n"
+            "    other.join()\n"
+            "    assert 'twisted.internet.ssl' in sys.modules\n"
+            "from twisted.internet import reactor, ssl\n"
+            "from twisted.internet.protocol import Factory\n"
+            "print(reactor.listenSSL(0, Factory(), ssl.CertificateOptions(), interface='127.0.0.1')._type)\n"
+        )
+        said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        self.assertEqual(said, "TLS\n")
+
     def test_the_command_line_loads_nothing_that_few_servers_need(self) -> None:
         modules = loaded_by(
             "import twisted_smtpd.tap; twisted_smtpd.tap.Options().parseOptions(['--listen', '127.0.0.1:0'])"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import Any
 
-__all__ = ["on_demand", "without_collections"]
+__all__ = ["on_demand", "withheld", "without_collections"]
 
 
 def on_demand(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
@@ -45,3 +46,31 @@ def without_collections() -> Iterator[None]:
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()
+
+
+@contextmanager
+def withheld(name: str) -> Iterator[None]:
+    """Import other modules without one that they import if it is there, and make no use of.
+
+    Other threads get it all the same.
+
+    :param name: the module; nothing happens if it has been imported before.
+    """
+    finder = _Withheld(name)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _Withheld:
+    """A finder of modules that says that one is not there."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._thread = threading.get_ident()
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == self._name and threading.get_ident() == self._thread:
+            raise ImportError(f"{name} is not imported here", name=name)

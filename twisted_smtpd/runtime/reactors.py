@@ -20,13 +20,13 @@ from functools import partial
 from typing import Any
 from weakref import WeakSet
 
-from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorNotRestartable, ReactorNotRunning
 from twisted.internet.main import installReactor
 from twisted.python import threadable
 from twisted.python.failure import Failure
 
+from twisted_smtpd.on_demand import withheld
 from twisted_smtpd.runtime.steady import Unfrozen, steady_seconds
 from twisted_smtpd.runtime.twisted_private import (
     DAEMON_THREADS,
@@ -36,6 +36,11 @@ from twisted_smtpd.runtime.twisted_private import (
     move_timers,
     running_loop,
 )
+
+# Twisted's reactors import it, and have not used it since there is twisted.protocols.tls.  Without it, a server starts
+# 20 ms sooner.
+with withheld("twisted.internet.ssl"):
+    from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
 __all__ = [
     "HasToWait",
