@@ -9,13 +9,13 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IHostnameResolver
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
 from tests.support.inbox_mail import SHOP, sample_mail
+from tests.support.memory_reactor import ResolvingReactor
 from tests.support.web import Browser
 from twisted_smtpd.inbox import link_checks
 from twisted_smtpd.inbox.content import Content
@@ -177,7 +177,7 @@ class LinkTests(SynchronousTestCase):
     """What becomes of links."""
 
     def check(self, links: list[str], **answers: Any) -> list[LinkResult]:
-        self.clock, self.agent = MemoryReactorClock(), FakeAgent(**answers)
+        self.clock, self.agent = ResolvingReactor(), FakeAgent(**answers)
         checker = LinkChecker(self.clock, self.agent)
         self.checking = Deferred.fromCoroutine(checker.check(links))
         return self.successResultOf(self.checking) if self.checking.called else []
@@ -216,7 +216,7 @@ class LinkTests(SynchronousTestCase):
 
     def test_odd_links(self) -> None:
         self.patch(link_checks, "Agent", Agent)
-        checker = LinkChecker(MemoryReactorClock())
+        checker = LinkChecker(ResolvingReactor())
         links = ["http://", "http://x:y/", "https://ä.example/", "http://[::1/", "http://127.0.0.1/", "http://[::1]/"]
         checking = Deferred.fromCoroutine(checker.check([*links, "http://2130706433/", "http://x\r\ny/"]))
         found = self.successResultOf(checking)
@@ -240,7 +240,7 @@ class ConnectionTests(SynchronousTestCase):
     """Connections go to public addresses only, whatever a name means."""
 
     def connections(self, *addresses: str) -> list[str]:
-        reactor: Any = MemoryReactorClock()
+        reactor: Any = ResolvingReactor()
         reactor.nameResolver = FakeResolver(*addresses)
         checking = Deferred.fromCoroutine(LinkChecker(reactor).check(["http://x.example/"]))
         reactor.advance(1)
@@ -259,7 +259,7 @@ class PageTests(SynchronousTestCase):
     def browser(self, **settings: Any) -> Browser:
         self.store = MemoryStore()
         sample_mail(self.store)
-        self.site: Any = make_site(SiteSettings(**settings), self.store, MemoryReactorClock())
+        self.site: Any = make_site(SiteSettings(**settings), self.store, ResolvingReactor())
         return Browser(self.site, Clock())
 
     def test_tab(self) -> None:
@@ -275,7 +275,7 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(browser.ask("/view/8/links").status, 405)
         self.assertEqual(browser.ask("/view/8/links", "POST").status, 403)
         pages_checker = FakeAgent(**{"48213?track=1": FakeResponse(200)})
-        self.site.inbox.pages.link_checker = LinkChecker(MemoryReactorClock(), pages_checker)
+        self.site.inbox.pages.link_checker = LinkChecker(ResolvingReactor(), pages_checker)
         cookie = page.headers["set-cookie"].partition(";")[0]
         token = page.text.partition('data-csrf="')[2].partition('"')[0]
         answer = browser.ask("/view/8/links", "POST", Cookie=cookie, X_CSRF_Token=token)
