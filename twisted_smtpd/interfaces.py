@@ -123,7 +123,7 @@ class IOffersServices(Interface):
 
 
 class IOffersProtocol(Interface):
-    """Has a class of its own for connections.  Only the command line asks for it, and not for a part of a chain.
+    """Has a class of its own for connections.  Only the command line asks for it; of a chain, the first is used.
 
     A handler has to declare this: a method ``protocol`` may be meant for something else.
     """

@@ -11,6 +11,7 @@ from twisted.internet.defer import fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_smtpd.handlers import PASS, Chain
 from twisted_smtpd.handlers.registry import HandlerError, make_handler
 from twisted_smtpd.inbox.handler import Inbox
 from twisted_smtpd.interfaces import IOffersProtocol, IOffersServices, IStartable
@@ -38,6 +39,56 @@ class _InboxCase(SynchronousTestCase):
 
     def kept(self, refused: bool | None = None) -> list[StoredMessage]:
         return self.store.find(Matching(refused=refused))  # type: ignore[no-any-return]
+
+
+class Blocking:
+    """Refuses a recipient, and messages with a word in them."""
+
+    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
+        return "550 5.1.1 no such box" if address.startswith("no@") else PASS
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        return "554 5.7.1 spam" if b"pills" in envelope.content else PASS
+
+
+class ChainTests(_InboxCase):
+    """In a chain the inbox keeps as much as alone."""
+
+    def chained(self, *failures: str, lmtp: bool = False) -> Dialog:
+        self.inbox = Inbox(store=self.store)
+        chain = Chain(Blocking(), Chain(self.inbox))
+        self.assertTrue(IOffersProtocol.providedBy(chain))
+        wrong = Failures()
+        for text in failures:
+            wrong.add(parse_failure(text, 0))
+        dialog = connect(chain, protocol=chain.protocol(lmtp, wrong))
+        dialog.send(b"LHLO c.example\r\n" if lmtp else b"EHLO c.example\r\n")
+        return dialog
+
+    def test_a_chain_without_it_has_no_connections_of_its_own(self) -> None:
+        self.assertFalse(IOffersProtocol.providedBy(Chain(Blocking())))
+
+    def test_a_dialog(self) -> None:
+        dialog = self.chained()
+        dialog.send(MESSAGE.encode())
+        dialog.lose()
+        [stored] = self.kept()
+        self.assertEqual(stored.message.refusal, None)
+        self.assertIn("C: DATA", self.store.transcript(stored.message.session.id))
+
+    def test_what_a_handler_before_it_refuses(self) -> None:
+        dialog = self.chained()
+        dialog.send(MESSAGE.replace("hello", "pills").encode())
+        dialog.send(b"MAIL FROM:<a@x.example>\r\nRCPT TO:<no@y.example>\r\nRSET\r\n")
+        refusals = [one.message.refusal for one in self.kept(refused=True)]
+        self.assertEqual(refusals, ["554 5.7.1 spam", "550 5.1.1 no such box"])
+        self.assertEqual(self.kept(refused=False), [])
+
+    def test_a_failure_for_one_recipient_of_two(self) -> None:
+        dialog = self.chained("message=552 5.2.2 full:match=b@", lmtp=True)
+        dialog.send(MESSAGE.replace("DATA", "RCPT TO:<c@y.example>\r\nDATA").encode())
+        kept = {(one.message.recipients[0].address, one.message.refusal) for one in self.kept()}
+        self.assertEqual(kept, {("b@y.example", "552 5.2.2 full"), ("c@y.example", None)})
 
 
 class KeepTests(_InboxCase):
@@ -192,6 +243,8 @@ class ArgumentTests(SynchronousTestCase):
 
     def test_limits_unless_they_are_given(self) -> None:
         self.assertEqual(self.made()._arguments.max_messages, None)
+        self.assertFalse(self.made()._arguments.trust_programs)
+        self.assertTrue(self.made("--http-trust-programs")._arguments.trust_programs)
         self.assertEqual(self.made("--store", "x.db")._arguments.max_messages, 100_000)
 
     def test_mistakes_are_one_line(self) -> None:
@@ -209,6 +262,7 @@ class ArgumentTests(SynchronousTestCase):
             (("--mailboxes", "moon"), "recipient"),
             (("--mailboxes", "missing.toml"), "missing.toml"),
             (("--release", "mail.example"), "has no port"),
+            (("--http-trust-programs", "--http-token", "t" * 16), "not with a password or a token"),
             (("--wrong",), "unrecognized"),
         ):
             error = self.assertRaises(HandlerError, self.made, *words)

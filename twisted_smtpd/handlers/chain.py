@@ -11,6 +11,7 @@ from zope.interface import alsoProvides, implementer
 from twisted_smtpd.interfaces import (
     HookServer,
     IMeasured,
+    IOffersProtocol,
     IOffersServices,
     IPreceded,
     IReloadable,
@@ -60,6 +61,7 @@ class Chain:
     * ``start``: the handlers are started in order.  If one fails, those before it are stopped again.
     * ``stop``: they are stopped in reverse order.  An error is logged, and the others are stopped all the same.
     * ``services``: the services of all.
+    * ``protocol``: that of the first handler that declares :class:`~twisted_smtpd.interfaces.IOffersProtocol`.
     * ``metrics``: those of all handlers that declare :class:`~twisted_smtpd.interfaces.IMeasured`.
     * ``reload``: all handlers that declare :class:`~twisted_smtpd.interfaces.IReloadable` read their files again.
 
@@ -84,6 +86,8 @@ class Chain:
             alsoProvides(self, IReloadable)
         if any(IMeasured.providedBy(handler) for handler in handlers):
             alsoProvides(self, IMeasured)
+        if any(IOffersProtocol.providedBy(handler) for handler in handlers):
+            alsoProvides(self, IOffersProtocol)
         # The hooks of the chain's own that stand for its handlers' hooks of the moment.
         self._made: dict[str, Any] = {}
         self.renew_hooks()
@@ -164,6 +168,10 @@ class Chain:
                 await use.stop()
             except Exception:
                 log.failure("stop() of {handler} failed", handler=use.handler)
+
+    def protocol(self, lmtp: bool, failures: Any) -> Any:
+        """The class for connections of the first handler that has one."""
+        return next(one for one in self.handlers if IOffersProtocol.providedBy(one)).protocol(lmtp, failures)
 
     def metrics(self) -> list[Metric]:
         """The metrics of all handlers that have some."""

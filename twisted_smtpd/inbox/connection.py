@@ -41,6 +41,11 @@ class Keeper(Protocol):
     ) -> None:
         """A message was refused; or all that would have led to one, then the envelope has no content."""
 
+    def message_refused(
+        self, server: Any, session: Session, envelope: Envelope, recipients: tuple[Recipient, ...], refusal: str
+    ) -> None:
+        """A failure on demand has refused a message, for some recipients or for all."""
+
 
 class _WatchedDialog(WatchedContent):
     """Notes replies as well, where no :class:`~twisted_smtpd.testing.wire.Wire` does."""
@@ -91,6 +96,11 @@ class InboxConnection(SMTPDouble):
     keeper: Keeper
     was_kept = False
     _refused_parts: tuple[tuple[bytes, str], ...] = ()
+
+    @property
+    def refusal_listener(self) -> Keeper:
+        # Not the handler: that may be a chain.
+        return self.keeper
 
     def makeConnection(self, transport: Any) -> None:
         if self.failures:

@@ -306,9 +306,14 @@ class SMTPDouble(SMTP):
         failure = self._due("MESSAGE", f"{self.envelope.mail_from} {recipient.address}")
         return None if failure is None else await self.status_of(failure)
 
+    @property
+    def refusal_listener(self) -> Any:
+        """What may have ``message_refused``."""
+        return self.event_handler
+
     async def _note_refusals(self, refusals: Sequence[str | None]) -> None:
         """Tell a handler that wants to know it what it does not get."""
-        note = getattr(self.event_handler, "message_refused", None)
+        note = getattr(self.refusal_listener, "message_refused", None)
         if note is None:
             return
         for refusal in dict.fromkeys(refusals):
