@@ -184,7 +184,7 @@ class CrossSiteTests(SiteCase):
             (200, {}),
             (200, {"Origin": "http://localhost:8026"}),
             (200, {"Origin": "https://localhost:8026"}),
-            (200, {"Origin": "https://mail.example"}),
+            (403, {"Origin": "https://mail.example"}),
             (200, {"Sec-Fetch-Site": "same-origin"}),
             (403, {"Origin": "http://evil.example"}),
             (403, {"Origin": "null"}),
@@ -199,6 +199,21 @@ class CrossSiteTests(SiteCase):
         ):
             with self.subTest(headers=headers):
                 self.assertEqual(browser.ask("/echo", "POST", b"{}", **headers).status, status)
+
+    def test_a_proxy_with_another_name_or_port_in_front(self) -> None:
+        browser = self.site(http_hosts=frozenset({"mail.example"}))
+        guard = browser.site.inbox.guard
+        cookie = "c" * 43
+        page = {"Cookie": f"smtpd_inbox={cookie}", "X-CSRF-Token": guard._token(cookie.encode())}
+        for origin, status in (
+            ("https://mail.example", 200),
+            ("https://mail.example:8443", 200),
+            ("https://evil.example", 403),
+        ):
+            # Only the page knows its token: another server on the same host has the same name, and gets the cookie.
+            alone = browser.ask("/echo", "POST", b"{}", Origin=origin, Cookie=page["Cookie"])
+            self.assertEqual((origin, alone.status), (origin, 403))
+            self.assertEqual(browser.ask("/echo", "POST", b"{}", Origin=origin, **page).status, status)
 
     def test_a_token_is_enough(self) -> None:
         browser = self.site(tokens={"t": None})

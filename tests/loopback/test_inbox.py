@@ -81,7 +81,7 @@ class InboxTests(ServerCase):
         self.assertEqual(sorted(file.name for file in self.folder.glob("mail.db*")), ["mail.db", "mail.db.lock"])
 
     def test_mail_over_http_waiting_and_failures(self) -> None:
-        server, url, port = self.begin(MODULE, "--mailboxes", "listener")
+        server, url, port = self.begin(MODULE, "--mailboxes", "listener", "--http-trust-programs")
 
         def ask(method: str, path: str, body: Any = None) -> Any:
             octets = None if body is None else json.dumps(body).encode()

@@ -103,8 +103,10 @@ class APITestCase(SynchronousTestCase):
         self.store = MemoryStore(seconds=self.clock.seconds)
         self.serve(**settings)
 
-    def serve(self, **settings: Any) -> None:
-        self.site: Any = make_site(SiteSettings(**settings), self.store, self.clock)
+    def serve(self, trust_programs: bool = True, **settings: Any) -> None:
+        """Make the site; unlike it, most tests may send and set failures without a token."""
+        options = SiteSettings(trust_programs=trust_programs, **settings)
+        self.site: Any = make_site(options, self.store, self.clock)
         self.api = self.site.inbox.api
         self.browser = Browser(self.site, self.clock)
 

@@ -53,6 +53,7 @@ class Arguments:
     :ivar title: its title.
     :ivar release: the arguments of the handler ``proxy`` for the host to which messages may be sent on.
     :ivar check_links: whether links in messages may be asked for.
+    :ivar trust_programs: whether programs may send, release and set failures without a token.
     """
 
     http: str = DEFAULT_HTTP
@@ -68,6 +69,7 @@ class Arguments:
     title: str = "Inbox"
     release: tuple[str, ...] = ()
     check_links: bool = False
+    trust_programs: bool = False
 
 
 def parse_arguments(parser: ArgumentParser, words: Sequence[str]) -> Arguments:
@@ -81,7 +83,7 @@ def parse_arguments(parser: ArgumentParser, words: Sequence[str]) -> Arguments:
         raise ValueError(f"{' and '.join(missing)} missing: pip install 'twisted-smtpd[inbox]'")
     for name, text in _HELP.items():
         extra: dict[str, Any] = {"action": "append"} if name == "http-host" else {}
-        if name == "check-links":
+        if name in _SWITCHES:
             extra = {"action": "store_true"}
         parser.add_argument(f"--{name}", help=text, **extra)
     given = parser.parse_args(list(words))
@@ -101,7 +103,10 @@ def parse_arguments(parser: ArgumentParser, words: Sequence[str]) -> Arguments:
         title=given.title or "Inbox",
         release=tuple(shlex.split(given.release or "")),
         check_links=given.check_links,
+        trust_programs=given.http_trust_programs,
     )
+    if arguments.trust_programs and (arguments.users or arguments.tokens):
+        raise ValueError("--http-trust-programs: not with a password or a token, which programs have to show then")
     if not (arguments.users or arguments.tokens) and not all(map(_is_loopback, _places(http))):
         raise ValueError(f"--http {http}: not without --http-password-file or --http-token, as others can reach it")
     return arguments
@@ -118,10 +123,12 @@ _HELP = {
     "http-token": "a token for the page and the API, file:PATH to read it, auto to make one and log it",
     "http-host": "a name under which browsers reach the page, beside localhost; repeatable",
     "http-path": "the path below which the page is, such as /inbox",
+    "http-trust-programs": "programs on this machine may send, release and set failures without a token",
     "title": "the title of the page",
     "release": "'HOST:PORT [--tls starttls …]': the host to which messages may be sent on; as for the handler proxy",
     "check-links": "let people have links in messages checked, which asks web servers",
 }
+_SWITCHES = frozenset({"check-links", "http-trust-programs"})
 
 
 def _read(name: str, text: str | None, read: Any, default: Any) -> Any:

@@ -87,7 +87,9 @@ class Guard:
         if origin:
             # A proxy in front of us may have another scheme.
             place, host = urlsplit(origin).netloc.lower(), _header(request, "host").lower()
-            return not place or (place != host and _host_name(place) not in self._settings.http_hosts)
+            # It may have another name or port as well; but so has another server on the same host.
+            is_ours = _host_name(place) in self._settings.http_hosts and self._is_from_page(request)
+            return not place or (place != host and not is_ours)
         if fetched or _header(request, "authorization").lower().startswith("bearer "):
             return False
         # A very old browser, or a program: a form needs the page's token.

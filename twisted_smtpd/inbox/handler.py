@@ -170,6 +170,7 @@ class Inbox:
             failures=self.failures,
             sort=self._sorted,
             check_links=arguments.check_links,
+            trust_programs=arguments.trust_programs,
         )
         return make_site(settings, self.store, self._server.reactor)
 

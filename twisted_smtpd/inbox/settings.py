@@ -51,6 +51,8 @@ class SiteSettings:
     :ivar sort: gives a message that comes over HTTP the mailboxes that it is for; ``None`` where there are no rules.
     :ivar max_upload: octets of a request's body, at most.
     :ivar check_links: whether links in messages may be asked for, when a person wants them checked.
+    :ivar trust_programs: whether programs may send, release and set failures without a token or a password, where
+        none is asked for.  Browsers may not.
     """
 
     title: str = "Inbox"
@@ -65,6 +67,7 @@ class SiteSettings:
     sort: Callable[[NewMessage], NewMessage] | None = None
     max_upload: int = 32 * 2**20
     check_links: bool = False
+    trust_programs: bool = False
 
     @property
     def is_open(self) -> bool:

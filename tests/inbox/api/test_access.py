@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+
 from tests.support.inbox_api import APITestCase
+from tests.support.web import Browser
+from twisted_smtpd.inbox.settings import SiteSettings
+from twisted_smtpd.inbox.site import make_site
 
 M = "/api/v1/messages"
 OWN = {"Authorization": "Bearer t-ann"}
@@ -29,6 +34,10 @@ class BrowserTests(APITestCase):
     """What sends mail, or has it fail, takes a token, or the page itself."""
 
     ROUTES = (("POST", "/api/v1/send"), ("PUT", "/api/v1/chaos"), ("DELETE", "/api/v1/failures"))
+    OTHERS = (
+        *(("POST", "/api/v1/message/1/release"), ("POST", "/api/v1/failures"), ("DELETE", "/api/v1/failures/1")),
+        ("GET", "/api/v1/message/1/link-check"),
+    )
 
     def test_a_browser_without_the_page_s_token(self) -> None:
         for name, value in (
@@ -36,20 +45,35 @@ class BrowserTests(APITestCase):
             ("Origin", "http://localhost:8026"),
             ("User_Agent", "Mozilla/5.0"),
         ):
-            for method, path in (*self.ROUTES, ("POST", "/api/v1/message/1/release"), ("POST", "/api/v1/failures")):
+            for method, path in (*self.ROUTES, *self.OTHERS):
                 self.assertIn("page itself", self.refused(403, path, method, {}, **{name: value}))
 
-    def test_programs(self) -> None:
+    def test_programs_without_a_token(self) -> None:
+        self.browser = Browser(make_site(SiteSettings(), self.store, self.clock), self.clock)
+        for method, path in (*self.ROUTES, *self.OTHERS):
+            self.assertIn("--http-trust-programs", self.refused(403, path, method, {}, User_Agent="curl/8"))
+
+    def test_programs_that_are_trusted(self) -> None:
+        self.start(trust_programs=True)
         for method, path in self.ROUTES:
             self.assertEqual(self.ask(path, method, {}, User_Agent="curl/8").status, 400)
 
+    def test_programs_with_a_password(self) -> None:
+        self.start(users={"anne": "secret"}, trust_programs=False)
+        password = f"Basic {b64encode(b'anne:secret').decode()}"
+        for method, path in self.ROUTES:
+            self.assertEqual(self.ask(path, method, {}, User_Agent="curl/8", Authorization=password).status, 400)
+            # A browser sends it by itself.
+            self.refused(403, path, method, {}, User_Agent="Mozilla/5.0", Authorization=password)
+
     def test_a_token(self) -> None:
-        self.start(tokens={"t": None})
+        self.start(tokens={"t": None}, trust_programs=False)
         headers = {"Authorization": "Bearer t", "Origin": "http://localhost:8026"}
         for method, path in self.ROUTES:
             self.assertEqual(self.ask(path, method, {}, **headers).status, 400)
 
     def test_the_page(self) -> None:
+        self.start(trust_programs=False)
         page = self.browser.ask("/")
         cookie = page.headers["set-cookie"].partition(";")[0]
         token = page.text.partition('data-csrf="')[2].partition('"')[0]

@@ -68,7 +68,7 @@ class ThreadCase(TestCase):
 
     async def start(self, store: Any = None, **settings: Any) -> None:
         self.store: Any = MemoryStore() if store is None else store
-        site = make_site(SiteSettings(**settings), self.store, reactor)
+        site = make_site(SiteSettings(**{"trust_programs": True, **settings}), self.store, reactor)
         port: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(site)
         self.addCleanup(port.stopListening)
         self.pool = HTTPConnectionPool(reactor, persistent=False)

@@ -134,8 +134,8 @@ class _Endpoint(Resource):
 
     async def _answer(self, request: Request, route: Route, parts: Mapping[str, str]) -> Answer | Stream:
         access = _access(request, route)
-        if route.guarded and access.by != "token" and not access.from_page and _is_browser(request):
-            raise APIError(403, "in a browser, only the page itself may do this")
+        if route.guarded:
+            _check_asker(request, access, self._context.settings.trust_programs)
         if route.server and access.mailbox is not None:
             raise APIError(403, "this token is for one mailbox only, and this concerns the whole server")
         call = Call(
@@ -199,6 +199,19 @@ def _access(request: Request, route: Route) -> Access:
             raise APIError(401, "a password or a token is needed")
         return Access()
     return access
+
+
+def _check_asker(request: Request, access: Access, trusts_programs: bool) -> None:
+    """Refuse what neither shows a token nor comes from a page of ours; a program may show a password as well.
+
+    A page of another program on this machine could ask without a token, too, and a browser sends passwords by itself.
+    """
+    if access.by == "token" or access.from_page:
+        return
+    if _is_browser(request):
+        raise APIError(403, "in a browser, only the page itself may do this")
+    if access.by == "loopback" and not trusts_programs:
+        raise APIError(403, "this takes a token: start the server with --http-token or with --http-trust-programs")
 
 
 def _is_browser(request: Request) -> bool:

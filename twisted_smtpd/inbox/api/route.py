@@ -106,7 +106,7 @@ class Route:
     :ivar status: the HTTP status of its answer.
     :ivar errors: the HTTP statuses of its errors, besides those that all have.
     :ivar server: whether it concerns the server, so that a token for one mailbox is not enough.
-    :ivar guarded: whether a browser has to prove that a page of ours asks, unless it shows a token.
+    :ivar guarded: whether it takes a token, or the proof that a page of ours asks.
     :ivar open: whether it is answered without a password or token.
     :ivar large: whether the answer may be so large that clients have to come again later.
     :ivar upload: whether the body may be as large as the settings allow; else it is small.
