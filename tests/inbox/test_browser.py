@@ -519,7 +519,7 @@ class CommandTests(Looking, ServerCase):
     def see_dialog(self) -> bool:
         # It is kept a moment after the session.
         self.open("/view/1?tab=dialog")
-        return "rcpt TO:<bart@example.com>" in self.text("#panel")
+        return "rcpt to:<bart@example.com>" in self.text("#panel").lower()
 
     def test_with_a_password(self) -> None:
         passwords = self.folder / "passwords"

@@ -95,10 +95,15 @@ class World:
             if random.random() < 0.4:
                 self.pending.append(Deferred())
                 await self.pending[-1]
-            if name == "DATA_STREAM" and (random.random() < 0.9 or self.judged):
-                content = b"".join([chunk async for chunk in arguments[0]])
-                self.calls.append(content)
-            status = random.choice(STATUSES)
+            statuses = STATUSES
+            if name == "DATA_STREAM":
+                if random.random() < 0.9 or self.judged:
+                    content = b"".join([chunk async for chunk in arguments[0]])
+                    self.calls.append(content)
+                else:
+                    # It ends the connection at once, and what has come of a chunk until then depends on the pieces.
+                    statuses = tuple(status for status in STATUSES if status != "421 bye")
+            status = random.choice(statuses)
             if isinstance(status, Exception):
                 raise status
             return status
