@@ -10,7 +10,7 @@ WIDTH, ROW, MARGIN = 960.0, 15, 8
 FONT_SIZE = 10
 # Of a monospaced font, in its size.
 LETTER = 0.602
-# Frames below this part of the whole are left out: nobody could see them.
+# Frames below this part of the whole are left out: they would be too narrow to see.
 SMALLEST = 0.002
 
 

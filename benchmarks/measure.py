@@ -70,7 +70,7 @@ def allow_many_sockets() -> None:
 
 
 def free_port() -> int:
-    """A TCP port nobody listens on."""
+    """A TCP port without a listener."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

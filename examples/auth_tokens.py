@@ -29,7 +29,7 @@ MACHINES: dict[str, bytes] = {}
 
 
 class Authenticator:
-    """Lets in whoever has a token, as a password or as a bearer token, or a certificate that is known."""
+    """Lets in each user who has a token, as a password or as a bearer token, or a certificate that is known."""
 
     mechanisms = ("PLAIN", "LOGIN", "OAUTHBEARER", "EXTERNAL")
 

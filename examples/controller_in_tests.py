@@ -22,7 +22,7 @@ def remind(host: str, port: int, whom: str) -> None:
 
 
 class Outbox:
-    """Keeps messages.  Mail to nobody@… is refused, to see what the program does about it."""
+    """Keeps messages.  Mail to ``nobody@…`` is refused, to see what the program does about it."""
 
     def __init__(self) -> None:
         self.messages: list[Any] = []

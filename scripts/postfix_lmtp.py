@@ -74,7 +74,7 @@ postlog unix-dgram n - n - 1 postlogd
 
 
 class Verdicts:
-    """Decides by the recipient's local part; whoever is to be deferred is so once."""
+    """Decides by the recipient's local part; a deferred recipient is deferred once."""
 
     def __init__(self) -> None:
         self.deferred: set[str] = set()
@@ -226,7 +226,7 @@ def try_domain(postfix: Postfix, domain: str) -> bool:
         "deliver.too": ["250"],
         "sender": ["250"],
     }
-    good &= check("nobody got it twice", said == expected, said)
+    good &= check("no recipient got it twice", said == expected, said)
     together = notes_of(postfix.folder, domain)[0]["together"]
     return good & check("in one transaction", together == len(RECIPIENTS), f"{together} recipients")
 

@@ -428,7 +428,7 @@ class NoTLSTests(TLSTestCase):
     """AUTH that can't be offered is said at the start, once."""
 
     NAMES = "CRAM-MD5 LOGIN OAUTHBEARER PLAIN XOAUTH2"
-    TEXT = f"AUTH {NAMES} is offered with TLS only, and there is no TLS: nobody can authenticate"
+    TEXT = f"AUTH {NAMES} is offered with TLS only, and there is no TLS: no client can authenticate"
 
     def warnings_of(self, use: Callable[[SMTPFactory], object], **options: Any) -> list[str]:
         events: list[Any] = []

@@ -85,7 +85,7 @@ def _factory(options: Options) -> SMTPFactory:
     except (ValueError, TypeError) as error:
         options.refuse(named_by_flag(str(error)))
     if options["auth-required"] and not factory.settings.mechanisms:
-        options.refuse("--auth-required: nobody can authenticate without --auth-file, --auth or --auth-any")
+        options.refuse("--auth-required: no client can authenticate without --auth-file, --auth or --auth-any")
     announce(factory, tls=any(listener.secure for listener in options.listeners))
     return factory
 

@@ -106,7 +106,7 @@ class ReturnTests(AuthCase):
             client = dial(foo(hook))
             self.assertEqual(client.send(FOO), REJECTED, hook)
             self.assertIsNone(client.protocol.session.authenticated)
-            self.assertIn("nobody's identity", formatEvent(events[0]))
+            self.assertIn("that is no identity", formatEvent(events[0]))
             waiting[0].close()
 
     def test_a_generator_by_mistake_is_never_an_identity(self) -> None:

@@ -60,7 +60,7 @@ class AuthOptionsTests(CommandLine):
 
     def test_auth_without_tls_anywhere_is_said(self) -> None:
         self.service(CRED)
-        self.assertIn("there is no TLS: nobody can authenticate", self.said())
+        self.assertIn("there is no TLS: no client can authenticate", self.said())
 
     def test_mechanisms(self) -> None:
         settings = self.service(CRED, "--auth-mechanisms=plain,CRAM-MD5").factory.settings
@@ -92,7 +92,7 @@ class AuthOptionsTests(CommandLine):
 
     def test_what_the_server_refuses(self) -> None:
         for words, text in (
-            (("--auth-required",), "--auth-required: nobody can authenticate"),
+            (("--auth-required",), "--auth-required: no client can authenticate"),
             ((CRED, "--auth-mechanisms=GSSAPI"), "nothing here can do GSSAPI"),
         ):
             self.patch(sys, "stderr", io.StringIO())

@@ -210,8 +210,8 @@ class RegistryTests(SynchronousTestCase):
             """,
         )
         said = self.warnings("own_o.Handler")
-        self.assertIn("handler own_o.Handler: nobody calls handle_data: did you mean handle_DATA?", said)
-        self.assertIn("handler own_o.Handler: nobody calls handle_RPCT: did you mean handle_RCPT?", said)
+        self.assertIn("handler own_o.Handler: no server calls handle_data: did you mean handle_DATA?", said)
+        self.assertIn("handler own_o.Handler: no server calls handle_RPCT: did you mean handle_RCPT?", said)
         self.assertEqual(self.warnings("own_o.Right"), [])
 
     def test_a_start_or_a_stop_that_is_not_called_is_warned_of(self) -> None:

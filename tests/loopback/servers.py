@@ -33,7 +33,7 @@ def hear_ctrl_c(test: SynchronousTestCase) -> None:
 
 
 def end_in_time(test: SynchronousTestCase, program: subprocess.Popen[str]) -> None:
-    """Kill a program that is there far too long: a test that waits for a line of it would wait for ever."""
+    """Kill a program that is there far too long: a test that waits for a line of it would wait forever."""
     timer = threading.Timer(3 * LIMIT, program.kill)
     timer.daemon = True
     timer.start()

@@ -171,7 +171,7 @@ class CommandTests(ServerCase):
         (self.folder / "mine.py").write_text("class Handler:\n    async def handle_RCTP(self, server): ...\n")
         status, stdout, stderr = self.run_out(MODULE, "--check", "-c", "mine.Handler")
         self.assertEqual((status, stdout.count("\n")), (0, 1), stderr)
-        self.assertIn("nobody calls handle_RCTP: did you mean handle_RCPT?", stderr)
+        self.assertIn("no server calls handle_RCTP: did you mean handle_RCPT?", stderr)
 
     @skipUnless(Path("/proc/self/fd").is_dir(), "needs /proc")
     def test_a_closed_stream_is_not_replaced_by_a_client(self) -> None:

@@ -33,7 +33,7 @@ class WarningTests(SynchronousTestCase):
 
         said = warned(Typo())
         self.assertEqual(len(said), 2)
-        self.assertIn("nobody calls handle_data: did you mean handle_DATA?", said[0])
+        self.assertIn("no server calls handle_data: did you mean handle_DATA?", said[0])
         self.assertIn("THROWN AWAY", said[1])
 
     def test_a_handler_without_hooks(self) -> None:

@@ -93,7 +93,7 @@ class CredAuthenticator:
                 except UnauthorizedLogin:
                     continue
                 if unfinished(avatar):
-                    log.error("{checker} gave a {kind}: no one is let in", checker=checker, kind=type(avatar).__name__)
+                    log.error("{checker} gave a {kind}: no client gets in", checker=checker, kind=type(avatar).__name__)
                 # A checker gives b"" for an anonymous user.
                 elif avatar:
                     # Its name, which is not always the name that was typed: a checker may not care about case.

@@ -214,7 +214,7 @@ class AuthExchange:
             await self._failed_authentication(mechanism.name, INVALID)
         elif unfinished(verdict) or not verdict:
             kind = type(verdict).__name__
-            self._tell_fault(f"auth_{mechanism.name} gave a {kind} that is nobody's identity: the client is refused")
+            self._tell_fault(f"auth_{mechanism.name} gave a {kind} that is no identity: the client is refused")
             await self._failed_authentication(mechanism.name, INVALID)
         else:
             await self._let_in(mechanism.name, None, verdict, SUCCESS)

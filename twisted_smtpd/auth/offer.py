@@ -135,7 +135,7 @@ def warn_of_no_tls(settings: SharedSettings) -> None:
     """
     names = " ".join(settings.mechanisms)
     if names and settings.values["auth_require_tls"] and not settings.security.can_have_tls:
-        log.warn("AUTH {names} is offered with TLS only, and there is no TLS: nobody can authenticate", names=names)
+        log.warn("AUTH {names} is offered with TLS only, and there is no TLS: no client can authenticate", names=names)
 
 
 def any_credentials(authenticator: object) -> bool:

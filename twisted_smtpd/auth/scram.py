@@ -165,7 +165,7 @@ class ScramServer:
             return b""
         data = self._binding(kind) if kind in BINDINGS else None
         if data is None:
-            raise ScramError(f"channel binding {kind[:40]} is not to be had on this connection")
+            raise ScramError(f"channel binding {kind[:40]} does not exist on this connection")
         return data
 
     def challenge(self, keys: ScramKeys) -> bytes:

@@ -31,7 +31,7 @@ class Busy(Exception):
 class Worker:
     """Runs functions in threads.
 
-    Those that wait get their turns by owner, one after the other, so that nobody waits for all jobs of somebody else.
+    Those that wait get their turns by owner, one after the other, so that no owner waits for all jobs of another.
 
     :param defer: runs a function in a thread: it is called with the function and its arguments, and returns a Deferred
         of the result; by default :func:`twisted_smtpd.runtime.reactors.in_thread`.

@@ -29,7 +29,7 @@ class Consumer(Service):
 
     The handler's hooks are called as in a :class:`~twisted_smtpd.queue.Queue`.  A message whose recipients are all
     settled is acknowledged; one that has to wait goes into a queue for that, and comes back; one for whose failure
-    there is nobody to tell goes into the queue of the dead.  Bounces are messages in the same queue.
+    has no sender to tell goes into the queue of the dead.  Bounces are messages in the same queue.
 
     Several consumers, on this machine or others, share the messages.  One that ends without a word loses none: the
     broker hands its messages to the others.

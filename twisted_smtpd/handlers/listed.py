@@ -1,4 +1,4 @@
-"""Handlers that refuse recipients or senders by a list, so that nobody has to write Python for it."""
+"""Handlers that refuse recipients or senders by a list, without Python."""
 
 from __future__ import annotations
 

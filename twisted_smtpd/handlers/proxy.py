@@ -368,7 +368,7 @@ class Proxy:
     def _hold_for(self, transaction: Transaction, seconds: float) -> None:
         """Take the connection away if the message doesn't begin in time.
 
-        So a client that names recipients for ever, or whose session is replaced, keeps no connection from the others.
+        So a client that names recipients forever, or whose session is replaced, keeps no connection from the others.
         """
 
         def over() -> None:

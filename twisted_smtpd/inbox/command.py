@@ -43,7 +43,7 @@ class Arguments:
     :ivar http: where the page is: ``HOST:PORT`` or an endpoint description.
     :ivar store: the file with the messages; ``None`` for a temporary one.
     :ivar max_messages: how many messages are kept; 0 for any number, ``None`` for 500 or 100,000.
-    :ivar max_age: seconds for which a message is kept; 0 for ever.
+    :ivar max_age: seconds for which a message is kept; 0 keeps it forever.
     :ivar max_size: octets that all messages may have together; 0 for any number.
     :ivar mailboxes: a word or a file, see :class:`~twisted_smtpd.inbox.mailboxes.Mailboxes`; empty for one mailbox.
     :ivar users: user to password for the page.
@@ -116,7 +116,7 @@ _HELP = {
     "http": f"where the page is (default {DEFAULT_HTTP})",
     "store": "the file that keeps the messages (default a temporary one)",
     "max-messages": f"keep so many messages, 0 for any number (default 500; {MAX_MESSAGES} with --store)",
-    "max-age": "keep messages for so long: 90s, 30m, 12h, 7d (default for ever)",
+    "max-age": "keep messages for so long: 90s, 30m, 12h, 7d (default forever)",
     "max-size": "keep so many octets of messages: 500M, 2G (default any number)",
     "mailboxes": "recipient, domain, tag, user, listener, header:NAME, or a TOML file with rules",
     "http-password-file": "a file with lines USER:PASSWORD for the page",

@@ -252,7 +252,7 @@ def takes_too_long(html: str) -> bool:
     """Whether a parser of HTML would need minutes, or gigabytes, for this.
 
     It follows the tags as a parser would at worst: a formatting element whose end is missing, or in a place where it
-    may not count, is taken for open for ever; what is in comments counts as well.
+    may not count, counts as open to the end; what is in comments counts as well.
 
     :param html: the HTML.
     """

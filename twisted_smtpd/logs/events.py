@@ -123,7 +123,7 @@ class Event:
             event = Told(self.template)
             event.update(fields, log_failure=failure)
             if is_bridged():
-                # A critical one would go to the standard error as well, while nobody has begun Twisted's log.
+                # A critical one would go to the standard error as well, until Twisted's log has begun.
                 event["log_level"] = LogLevel.error
             publish_about(client, event)
 

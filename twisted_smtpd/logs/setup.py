@@ -22,7 +22,7 @@ FORMATS = tuple(FORMS)
 LEVELS = tuple(level.name for level in LogLevel.iterconstants())
 
 _ORDER = {level: number for number, level in enumerate(LogLevel.iterconstants())}
-# What Twisted's ports say in the name of nobody; a service says where it listens.
+# What Twisted's ports say without a name; a service says where it listens.
 _OF_PORTS = re.compile(r"\S+ starting on \S+|\(\S+ Port \S+ Closed\)")
 _WARN = _ORDER[LogLevel.warn]
 

@@ -1,4 +1,4 @@
-"""Writes lines without ever waiting: a log that nobody reads must not stop the server."""
+"""Writes lines without ever waiting: a log without a reader must not stop the server."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class LineWriter:
             self._try_again_later()
 
     def _look_after_file(self) -> None:
-        """Open the file again if its name is another file's now, or nobody's.  It is looked at once a second."""
+        """Open the file again if its name is another file's now, or no file's.  It is looked at once a second."""
         if self._path is None or time.monotonic() - self._looked < 1.0:
             return
         self._looked = time.monotonic()

@@ -146,14 +146,14 @@ _ROWS = (
     ),
     Option(
         None,
-        "the key for --tlscert, if that has none; may be repeated",
+        "the key, if --tlscert has no key; may be repeated",
         flag="tlskey",
         group="tls",
         metavar="FILE",
         repeats=True,
         path=True,
     ),
-    Option(None, "the key for --smtpscert, if that has none", flag="smtpskey", group="tls", metavar="FILE", path=True),
+    Option(None, "the key, if --smtpscert has no key", flag="smtpskey", group="tls", metavar="FILE", path=True),
     Option(
         None,
         "ask clients for certificates of the authorities in this file (PEM)",

@@ -216,7 +216,7 @@ class Connection(Replies):
         """Take a line that ends with LF alone, or a part of one that has been refused.
 
         What stands behind a LF that ends no line is not carried out, since a server before this one may have seen one
-        line only.  Each LF is answered all the same, or a client that ends its lines so would wait for ever.
+        line only.  Each LF is answered all the same, or a client that ends its lines so would wait forever.
 
         :param line: without its LF.
         """

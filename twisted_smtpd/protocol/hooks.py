@@ -193,7 +193,7 @@ class Hooks(Connection):
         return AlreadySent(self._code)
 
     def _check_replied(self, method: str, result: Any) -> None:
-        """Check that a subclass's command has sent a reply; without one the client would wait for ever.
+        """Check that a subclass's command has sent a reply; without one the client would wait forever.
 
         :param method: the command's name.
         :param result: what it returned.

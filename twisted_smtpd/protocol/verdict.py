@@ -56,7 +56,7 @@ async def each_status(status: Any, recipients: int, began: Callable[[], None]) -
             began()
             yield reply
     finally:
-        # After a bad status it would stay suspended for ever, perhaps inside a `with`.
+        # After a bad status it would stay suspended forever, perhaps inside a `with`.
         if hasattr(status, "aclose"):
             await status.aclose()
     if due:

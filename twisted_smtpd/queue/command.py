@@ -31,7 +31,7 @@ list    the messages in the queue, the oldest first, with what was answered last
 show    all that is known of messages, with their header; --content: with all of it
 retry   try messages now, also those that are held or dead
 hold    keep messages, and don't try them until retry
-delete  remove messages; nobody is told
+delete  remove messages; the sender gets no bounce
 flush   try all messages now that are neither held nor dead
 """
 

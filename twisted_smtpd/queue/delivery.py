@@ -302,7 +302,7 @@ class Deliverer:
             log.info(
                 "{id}: {kind} {address} {reply}",
                 id=delivery.id,
-                kind={"later": "deferred", "dead": "failed, nobody to tell"}.get(outcome.kind, outcome.kind),
+                kind={"later": "deferred", "dead": "failed, no sender to tell"}.get(outcome.kind, outcome.kind),
                 address=quoted_text(delivery.recipients[position].address),
                 reply=quoted_text(outcome.reply),
             )

@@ -91,7 +91,7 @@ class Outcome:
     """What has become of one recipient.
 
     :ivar kind: ``"delivered"``; ``"bounced"``: it failed, and its sender has been told or does not want to be;
-        ``"dead"``: it failed, and there is nobody to tell; ``"later"``: it is tried again.
+        ``"dead"``: it failed, and there is no sender to tell; ``"later"``: it is tried again.
     :ivar reply: what was answered.
     """
 

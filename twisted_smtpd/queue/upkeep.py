@@ -163,7 +163,7 @@ def _ask_for_all(connection: Connection) -> None:
 
 
 def delete(connection: Connection, found: Sequence[int]) -> Iterator[list[str]]:
-    """Remove messages; nobody is told.
+    """Remove messages; the sender gets no bounce.
 
     :returns: yields the ids of those that have a file, which is to be removed then, after each transaction.
     """

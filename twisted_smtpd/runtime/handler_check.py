@@ -89,7 +89,7 @@ def faults(handler: object) -> Iterator[tuple[str, bool]]:
     hooks = {f"handle_{hook}" for hook in hook_names(handler)}
     for hook in sorted(hooks - _HOOKS - _OTHERS):
         hint = _nearest(hook)
-        yield f": nobody calls {hook}{hint}", bool(hint)
+        yield f": no server calls {hook}{hint}", bool(hint)
     for hook in sorted(hooks & _ARGUMENTS.keys()):
         if not _can_be_called(getattr(handler, hook), _ARGUMENTS[hook], optional=hook == "handle_EHLO"):
             yield f": {hook} is called with ({', '.join(_ARGUMENTS[hook])}), which it does not take", True

@@ -1,7 +1,7 @@
 """The end of a process in bounded time, whatever its hooks do.
 
 Twisted waits for its threads when it stops, and Python for its own.  A hook that hangs in one of them would keep the
-process for ever.
+process forever.
 """
 
 from __future__ import annotations

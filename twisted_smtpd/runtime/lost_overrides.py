@@ -1,4 +1,4 @@
-"""Methods that a class written for aiosmtpd overrides, and that are not called here: they are warned of."""
+"""Methods that a class written for aiosmtpd overrides, but that this server does not call: it warns of them."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Unfrozen:
     monotonic: Callable[[], float] = staticmethod(_real_monotonic())
 
 
-# What is logged with a reactor's time has the right date, as long as nobody sets the clock.
+# What is logged with a reactor's time has the right date, as long as the clock is not set.
 _BEGAN = time.time() - Unfrozen.monotonic()
 
 

@@ -289,7 +289,7 @@ SOCKETS = Shortcut(
 
 #: An event of a connection is made only if anybody sees it.
 LISTENERS = Shortcut(
-    "events are made for the log, and kept for a while, where nobody has begun one",
+    "events are made for the log, and kept for a while, where no program has begun one",
     (
         Names("globalLogPublisher", lambda _: globalLogPublisher, {"_observers": "who sees events"}),
         Names(

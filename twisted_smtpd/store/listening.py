@@ -74,7 +74,7 @@ class Listeners:
             self._last_change += 1
             number, listeners = self._last_change, tuple(self._of_changes)
         if listeners:
-            # Imported here: a store that no one listens to does not need it.
+            # Imported here: a store without listeners does not need it.
             from twisted_smtpd.store.summary import Change
 
             change = Change(kind, ids, None if summary is None else summary(), number, frozenset(mailboxes))
@@ -82,7 +82,7 @@ class Listeners:
                 _call(listener, change)
 
     def clear(self) -> None:
-        """Tell nobody any more."""
+        """Stop telling listeners."""
         with self._lock:
             self._of_messages.clear()
             self._of_changes.clear()

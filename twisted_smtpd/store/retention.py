@@ -21,7 +21,7 @@ class Retention:
 
     :param max_messages: how many messages are kept; 0 for any number.
     :param max_octets: how many octets they may have together; 0 for any number.
-    :param max_age: seconds for which a message is kept; 0 for ever.
+    :param max_age: seconds for which a message is kept; 0 keeps it forever.
     :param seconds: the time in seconds since 1970.
     """
 

@@ -55,7 +55,7 @@ class SQLiteStore:
         with one.  Deleted ones that can be brought back are counted, and go first.  Until the next :meth:`purge` there
         may be a tenth more, 100 at most.
     :param max_octets: how many octets they may have together; 0 for any number.
-    :param max_age: seconds for which a message is kept; 0 for ever.
+    :param max_age: seconds for which a message is kept; 0 keeps it forever.
     :param synchronous: see :class:`~twisted_smtpd.runtime.database.Database`.
     :param seconds: the time in seconds since 1970.
     :raises DatabaseError: if the file can't be used.

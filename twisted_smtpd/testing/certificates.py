@@ -82,7 +82,7 @@ class Authority:
             return self._contexts[names, fault]
 
     def _new_context(self, names: tuple[str, ...], fault: str) -> SSL.Context:
-        issuer = _new_authority("an authority nobody knows") if fault == "unknown authority" else self._issuer
+        issuer = _new_authority("an unknown authority") if fault == "unknown authority" else self._issuer
         issued = _issue(
             issuer,
             ("elsewhere.invalid",) if fault == "wrong name" else names,

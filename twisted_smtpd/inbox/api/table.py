@@ -279,7 +279,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "send",
         send.send_message,
         "Put a message into the inbox",
-        "As if it had come by SMTP. It is sent to nobody.",
+        "As if it had come by SMTP. It is not sent to any other server.",
         body=ref("Send"),
         returns=ref("Confirmation"),
         upload=True,
