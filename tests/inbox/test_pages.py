@@ -230,6 +230,25 @@ class MessageTests(PagesCase):
             self.assertLess(len(answer.body), 700_000)
             self.assertIn("The rest is left out", answer.text)
 
+    def test_many_recipients_mailboxes_and_attachments(self) -> None:
+        browser = self.browser(mail=False)
+        people = ", ".join(f"p{number}@x.example" for number in range(20))
+        parts = "".join(
+            f'--b\r\nContent-Disposition: attachment; filename="f{number}.txt"\r\n\r\nx\r\n' for number in range(20)
+        )
+        text = f"To: {people}\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n{parts}--b--\r\n"
+        facts = SessionFacts("s", ("192.0.2.1", 4321))
+        boxes = tuple(f"box{number}" for number in range(10))
+        self.store.add(NewMessage(text.encode(), "a@x.example", (), (), facts, mailboxes=boxes))
+        page = browser.ask("/view/1").text
+        for shown, left_out in (("p7@x", "p8@x"), ("box2", "· box3"), ("f11.txt", "f12.txt")):
+            self.assertIn(shown, page)
+            self.assertNotIn(left_out, page.partition('id="panel"')[0])
+        for number in (12, 7, 8):
+            self.assertIn(f"{number} more", page)
+        self.assertIn("192.0.2.1:4321", browser.ask("/view/1?tab=envelope").text)
+        self.assertIn("f19.txt", browser.ask("/view/1?tab=parts").text)
+
 
 class MailboxTests(PagesCase):
     """A token for one mailbox shows that mailbox, and nothing of the others."""

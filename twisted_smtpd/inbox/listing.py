@@ -31,7 +31,10 @@ class ListPage(Page):
         # All matches are counted for a first page; those who scroll or listen have the number.
         total = 0
         if not search.problem:
-            if search.query:
+            if before is None and after is None and len(found) <= PAGE:
+                # These are all: to count them would be to look for them again.
+                total = len(found)
+            elif search.query:
                 total = await self.pages.ask("count", search.matching)
             else:
                 total = (await self.pages.ask("counts", search.mailbox)).total

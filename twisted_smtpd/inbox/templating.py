@@ -11,6 +11,7 @@ from zlib import crc32
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from twisted_smtpd.logs.escaping import peer_text
 from twisted_smtpd.store.summary import Address
 
 __all__ = ["age", "make_environment", "size"]
@@ -90,7 +91,8 @@ def make_environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    filters: dict[str, Any] = {"octets": size, "age": age, "hue": hue, "initial": initial, "with_links": with_links}
+    filters: dict[str, Any] = {"octets": size, "age": age, "hue": hue, "initial": initial}
+    filters.update(with_links=with_links, peer=peer_text)
     environment.filters.update(filters)
     icons: Any = environment.get_template("icons.html").module
     environment.globals["icon"] = icons.icon

@@ -94,6 +94,16 @@ class SearchTests(APITestCase):
         self.assertEqual((found["messages_count"], found["messages_unread"]), (1, 1))
         self.assertEqual(self.get("/api/v1/search?query=-subject:order")["messages_unread"], 0)
 
+    def test_what_is_on_one_page_is_not_looked_for_twice(self) -> None:
+        self.add("Your order")
+        self.add("My order")
+        self.store.mark([2], True)
+        tally, asked = self.store.tally, []
+        self.store.tally = lambda matching: (asked.append(matching), tally(matching))[1]
+        for query, times in (("", 0), ("&limit=2", 1), ("&limit=1", 2), ("&start=1", 3), ("&limit=0", 4)):
+            found = self.get(f"/api/v1/search?query=order{query}")
+            self.assertEqual((found["messages_count"], found["messages_unread"], len(asked)), (2, 1, times), query)
+
     def test_an_empty_search_is_refused(self) -> None:
         for query in ("", "?query=", "?query=%20"):
             self.assertIn("query", self.refused(400, f"/api/v1/search{query}"))

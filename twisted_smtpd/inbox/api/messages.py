@@ -25,7 +25,10 @@ async def page_json(call: Call, matching: Matching, start: int, limit: int) -> d
     found = [] if limit == 0 else await call.ask("summaries", matching, limit, True, start)
     counts = await call.ask("counts", call.mailbox)
     matches, unread = counts.total, counts.unread
-    if matching != call.matching():
+    if start == 0 and len(found) < limit:
+        # These are all: to count them would be to look for them again.
+        matches, unread = len(found), sum(not summary.seen for summary in found)
+    elif matching != call.matching():
         matches, unread = await call.ask("tally", matching)
     return {
         "total": counts.total,
