@@ -121,6 +121,18 @@ class StoreTests(StoreContract):
             self.assertEqual(await self.found(**criteria), ids, criteria)
 
     @synchronous
+    async def test_signs_that_patterns_have_stand_for_themselves(self) -> None:
+        self.store = await self.make()
+        long = "y" * 900 + "*"
+        for subject in ("a*b?c[d]e", "aXbYcde", long):
+            await self.do("add", new(subject, body=f"{subject} {'z' * 2000}"))
+        for text, found in (
+            *(("a*b", 1), ("b?c", 1), ("c[d]e", 1), ("*", 2), ("?", 1), ("[d", 1), ("]e", 1), ("axb", 1)),
+            *(("a?b", 0), ("[a]x", 0), (long, 1), (long[:-1], 1), ("z" * 1500, 3), ("z" * 1500 + "*", 0), ("c\0d", 0)),
+        ):
+            self.assertEqual((text, await self.do("count", Matching(text=text))), (text, found))
+
+    @synchronous
     async def test_search_by_query(self) -> None:
         self.store = await self.make()
         noon = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)

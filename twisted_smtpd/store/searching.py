@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -20,6 +21,11 @@ MAX_ID = 2**63 - 1
 # Pieces of a text that the index is asked for; all of the text is compared with what it finds.
 MAX_PIECES = 16
 _PIECE = 3
+# Characters of a text that GLOB compares: SQLite takes patterns of 50,000 octets.
+MAX_PATTERN = 1000
+_SPECIAL = re.compile(r"[*?[]")
+# To see that a text is empty is cheaper than to look for something in it.
+_OFTEN_EMPTY = frozenset({"cc", "bcc", "reply_to"})
 _BODY = "(SELECT body FROM contents c WHERE c.id = m.id)"
 
 Conditions = Sequence[tuple[str, tuple[str, ...]]]
@@ -172,8 +178,21 @@ def _is_decided(text: str, columns: tuple[str, ...]) -> bool:
 def _comparison(text: str, columns: tuple[str, ...]) -> tuple[str, list[Any]]:
     """A condition that compares a text, which is what the index can't do, with its values."""
     # The body is in a row of its own, which is read only where the others do not have the text.
-    places = (_BODY if column == "body" else f"m.{COLUMN_NAMES[column]}" for column in columns)
-    return f"({' OR '.join(f'instr({place}, ?)' for place in places)})", [text_value(text)] * len(columns)
+    value = text_value(text)
+    # GLOB takes 4/5 of the time of instr(), but ends its pattern at a NUL.
+    by_pattern = len(value) <= MAX_PATTERN and "\0" not in value
+    has = "{} GLOB ?" if by_pattern else "instr({}, ?)"
+    conditions: list[str] = []
+    for column in columns:
+        place = _BODY if column == "body" else f"m.{COLUMN_NAMES[column]}"
+        is_filled = f"{place} != '' AND " if column in _OFTEN_EMPTY else ""
+        conditions.append(f"({is_filled}{has.format(place)})")
+    return f"({' OR '.join(conditions)})", [_pattern(value) if by_pattern else value] * len(columns)
+
+
+def _pattern(text: str) -> str:
+    """The pattern of GLOB for texts that have this one in them."""
+    return "*" + _SPECIAL.sub(r"[\g<0>]", text) + "*"
 
 
 def _pieces(text: str) -> str:
