@@ -179,13 +179,16 @@ class ReturnTests(AuthCase):
         client = self.check(FOO, b"535 5.7.8 No\r\n", foo(lambda *a: AuthResult(success=True, message="535 No")))
         self.assertIsNone(client.protocol.session.authenticated)
 
-    def test_whoever_has_been_refused_is_not_let_in_afterwards(self) -> None:
+    def test_a_client_that_has_been_refused_is_not_let_in_afterwards(self) -> None:
+        events = self.events()
+
         async def auth_FOO(server: Any, args: list[str]) -> Any:
             await server.push("535 5.7.8 No")
             return "anne"
 
         client = self.check(FOO, b"535 5.7.8 No\r\n", foo(auth_FOO))
         self.assertIsNone(client.protocol.session.authenticated)
+        self.assertIn("auth_FOO refused the client, then let it in", " ".join(map(formatEvent, events)))
 
     def test_a_hook_that_says_nothing_and_returns_nothing(self) -> None:
         events = self.events()

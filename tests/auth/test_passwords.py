@@ -285,6 +285,7 @@ class WorkerTests(AuthCase):
         jobs = [self.worker.run(len, "x") for _ in range(9)]
         self.assertEqual(len(self.started), worker.MAX_RUNNING)
         for number, job in enumerate(jobs):
+            self.assertEqual(len(self.started), min(len(jobs), number + worker.MAX_RUNNING))
             self.started[number].callback(number)
             self.assertEqual(self.successResultOf(job), number)
 

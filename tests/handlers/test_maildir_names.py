@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.message
 import email.policy
 import mailbox
+import os
 import runpy
 import socket
 from pathlib import Path
@@ -39,6 +40,14 @@ class FromLineTests(MailboxTestCase):
     def test_one_message_is_one_for_who_reads_the_maildir(self) -> None:
         self.deliver(Mailbox(self.folder), CONTENT)
         self.assertEqual(len(mailbox.Maildir(self.folder, create=False)), 1)
+
+
+class DescriptorTests(MailboxTestCase):
+    def test_no_message_leaves_an_open_file(self) -> None:
+        self.deliver(Mailbox(self.folder), CONTENT)
+        before = os.listdir("/dev/fd")
+        self.deliver(Mailbox(Path(self.mktemp())), CONTENT)
+        self.assertEqual(os.listdir("/dev/fd"), before)
 
 
 class HostNameTests(MailboxTestCase):

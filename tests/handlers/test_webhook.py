@@ -211,7 +211,9 @@ class RequestTests(WebhookTestCase):
         ):
             error = self.assertRaises(ValueError, Webhook, url)
             self.assertNotIn("s3cret", str(error))
-        for wrong in ({"secret": ""}, {"secret": b""}, {"secret": "whsec_%"}, {"timeout": 0}, {"max_connections": 0}):
+        for wrong in ({"secret": ""}, {"secret": b""}, {"secret": "whsec_%"}, {"secret": "whsec_AAA!A"}):
+            self.assertRaises(ValueError, Webhook, URL, **wrong)
+        for wrong in ({"timeout": 0}, {"max_connections": 0}):
             self.assertRaises(ValueError, Webhook, URL, **wrong)
 
 

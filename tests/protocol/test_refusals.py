@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.auth_helpers import RIGHT, dial
 from tests.support.fakes import EHLO, ENVELOPE, MESSAGE, Client, answering, codes, connect, hooks, join, make_factory
 from twisted_smtpd.lmtp import LMTP
 from twisted_smtpd.runtime.limits import MAX_ADDRESSES, MINUTE, Rates
@@ -45,6 +46,11 @@ class IdleCommandTests(SynchronousTestCase):
         for _ in range(10):
             self.assertEqual(codes(client.send(b"RSET\r\nNOOP\r\n" + MESSAGE))[-1], 250)
         self.assertFalse(client.closed)
+
+    def test_a_sign_in_begins_the_count_anew(self) -> None:
+        client = dial(max_idle_commands=3)
+        said = client.send(b"NOOP\r\n" * 2 + b"AUTH PLAIN %b\r\n" % RIGHT + b"NOOP\r\n" * 3)
+        self.assertEqual(codes(said), [250, 250, 235, 250, 250, 250])
 
     def test_zero_is_any_number(self) -> None:
         self.assertEqual(codes(connect(max_idle_commands=0).send(b"NOOP\r\n" * 200)), [250] * 200)

@@ -91,6 +91,7 @@ class ParameterTests(SynchronousTestCase):
     def test_deliver_by(self) -> None:
         """RFC 2852 section 4."""
         self.assertEqual(parse_deliver_by("120;R"), DeliveryTime(120, "R", False))
+        self.assertEqual(parse_deliver_by("1;R"), DeliveryTime(1, "R", False))
         self.assertEqual(parse_deliver_by("-5;nt"), DeliveryTime(-5, "N", True))
         self.assertEqual(parse_deliver_by("+999999999;RT"), DeliveryTime(999_999_999, "R", True))
         self.refuse(parse_deliver_by, None, "", "120", "120;", "120;X", "1234567890;R", "0;R", "-1;R", "1;T")
