@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import re
 import smtplib
@@ -300,6 +301,10 @@ class TrialTests(AsyncMailServerMixin, TestCase):
 
 
 class AsyncioTests(unittest.TestCase):
+    def setUp(self) -> None:
+        # With Twisted 24.7 trial has not chosen its reactor yet, and takes none that is moved to a loop of a test.
+        importlib.import_module("twisted.internet.reactor")
+
     def test_parallel_tests_have_a_server_each(self) -> None:
         async def one(number: int) -> str:
             async with AsyncMailServer() as server:
