@@ -57,9 +57,10 @@ class Memory:
         inside.add(name)
         return True
 
-    async def leave(self, key: str, name: str) -> None:
+    async def leave(self, key: str, name: str) -> bool:
         self.ask()
-        self.inside[key].remove(name)
+        self.inside.get(key, set()).discard(name)
+        return True
 
     def ask(self) -> None:
         self.asked += 1
@@ -119,11 +120,13 @@ class SharedLimitsTests(SynchronousTestCase):
         one, two = self.server(failures=2), self.server(failures=2)
         client = self.join(one)
         client.send(HELLO)
-        for _ in range(2):
+        for number in range(2):
+            # Both servers hear of it here, since they are one process; it counts once.
+            self.assertEqual(self.store.counts["smtpd:failures:192.0.2.1"], number)
+            self.assertTrue(self.join(two).read().startswith(b"220 "))
             client.send(b"AUTH PLAIN AGFubmUAd3Jvbmc=\r\n")
             self.assertTrue(self.join(two, "192.0.2.2").read().startswith(b"220 "))
             one.connections.timers.clock.advance(30)  # type: ignore[attr-defined]
-        # Both servers hear of it here, since they are one process.
         self.assertTrue(self.join(two).read().startswith(b"421 Too many failed sign-ins"))
 
     def test_an_ipv6_network_is_one_client(self) -> None:
@@ -150,9 +153,58 @@ class SharedLimitsTests(SynchronousTestCase):
         self.join(factory)
         self.assertTrue(self.join(factory).read().startswith(b"421 "))
 
+    def test_a_connection_that_ends_while_redis_is_down_counts_no_more(self) -> None:
+        factory = self.server(connections=1)
+        client = self.join(factory)
+        self.store.fails = True
+        client.lose()
+        self.store.fails = False
+        self.now += PAUSE
+        self.join(factory, "192.0.2.2")
+        self.assertTrue(self.join(factory).read().startswith(b"220 "))
+
+    def test_a_connection_that_redis_noted_without_an_answer_counts_no_more(self) -> None:
+        factory = self.server(connections=1)
+        enter = self.store.enter
+
+        async def too_late(*arguments: Any) -> bool:
+            await enter(*arguments)
+            raise TimeoutError
+
+        self.patch(self.store, "enter", too_late)
+        client = self.join(factory)
+        self.patch(self.store, "enter", enter)
+        client.lose()
+        self.now += PAUSE
+        self.join(factory, "192.0.2.2")
+        self.assertTrue(self.join(factory).read().startswith(b"220 "))
+
+    def test_no_more_are_remembered_than_a_bound(self) -> None:
+        self.patch(module, "MAX_LEFT", 3)
+        factory = self.server(connections=9)
+        clients = [self.join(factory) for _ in range(5)]
+        self.store.fails = True
+        for client in clients:
+            client.lose()
+        self.store.fails = False
+        self.now += PAUSE
+        self.join(factory, "192.0.2.2")
+        self.assertEqual(len(self.store.inside["smtpd:connections:192.0.2.1"]), 2)
+
+    def test_the_handler_that_is_left_counts(self) -> None:
+        first, second = (SharedLimits(self.store, failures=2) for _ in range(2))
+        for limits in (first, second):
+            self.successResultOf(Deferred.fromCoroutine(limits.start(INFO)))
+        self.successResultOf(Deferred.fromCoroutine(first.stop()))
+        self.addCleanup(lambda: self.successResultOf(Deferred.fromCoroutine(second.stop())))
+        factory = SMTPFactory(Chain(second, hooks()), clock=Clock(), auth_callback=know, auth_require_tls=False)
+        self.join(factory).send(HELLO + b"AUTH PLAIN AGFubmUAd3Jvbmc=\r\n")
+        self.assertEqual(self.store.counts["smtpd:failures:192.0.2.1"], 1)
+
     def test_what_is_wrong(self) -> None:
         self.assertRaises(ValueError, SharedLimits, self.store)
-        self.assertRaises(ValueError, SharedLimits, self.store, connections=-1)
+        for name in ("connections", "messages", "recipients", "failures"):
+            self.assertRaises(ValueError, SharedLimits, self.store, **{name: -1})
         for url in ("localhost", "http://h", "redis://", "redis://:s3cret@h:x", "redis://:s3cret@h/x"):
             error = self.assertRaises(HandlerError, make_handler, "limits", [url, "--messages=1"])
             self.assertNotIn("s3cret", str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,11 @@ HOUR = 3600
 TIMEOUT, PAUSE = 1.0, 5.0
 # Seconds after which a connection counts no more, if its server has died without a word.
 LONGEST_CONNECTION = 24 * HOUR
+# Ended connections that are remembered until Redis can be asked.
+MAX_LEFT = 10_000
+
+# Handlers of this process that hear of wrong passwords, by where they count them.
+_counting: dict[tuple[str, str], list[SharedLimits]] = {}
 
 # Counts, and gives the number; a counter ends an hour after its first count.
 _COUNT = """
@@ -112,9 +118,13 @@ class RedisStore:
         """Note a connection, if there are fewer than so many."""
         return bool(await self._connection.eval(_ENTER, [key], [name, most, LONGEST_CONNECTION]))
 
-    async def leave(self, key: str, name: str) -> None:
-        """A connection has ended."""
+    async def leave(self, key: str, name: str) -> bool:
+        """A connection has ended.
+
+        :returns: true.
+        """
         await self._connection.zrem(key, name)
+        return True
 
     async def close(self) -> None:
         """Close the connection."""
@@ -148,16 +158,19 @@ class SharedLimits:
         failures: int = 0,
         prefix: str = "smtpd:",
     ) -> None:
-        for name, value in (("connections", connections), ("messages", messages), ("recipients", recipients)):
+        limits = {"connections": connections, "messages": messages, "recipients": recipients, "failures": failures}
+        for name, value in limits.items():
             if value < 0:
                 raise ValueError(f"{name} is 0 or more, not {value}")
-        if not any((connections, messages, recipients, failures)):
+        if not any(limits.values()):
             raise ValueError("no limit is given: connections, messages, recipients or failures")
         self._store, self._prefix = store, prefix
         self._connections, self._messages = connections, messages
         self._recipients, self._failures = recipients, failures
         self._not_before = 0.0
         self._inside: dict[Session, tuple[str, str]] = {}
+        # Ended while Redis could not be asked: it would count them for a day.
+        self._left: deque[tuple[str, str]] = deque(maxlen=MAX_LEFT)
         self._numbers = iter(range(2**63))
         self._name = ""
         self._clock: Any = None
@@ -205,16 +218,23 @@ class SharedLimits:
         self._clock = server.reactor
         self._store.open()
         if self._failures:
+            _counting.setdefault(self._counted_in, []).append(self)
             globalLogPublisher.addObserver(self._observer)
 
     async def stop(self) -> None:
         """Close the connection."""
         if self._failures:
             globalLogPublisher.removeObserver(self._observer)
+            _counting[self._counted_in].remove(self)
         await self._store.close()
 
+    @property
+    def _counted_in(self) -> tuple[str, str]:
+        return self._store.place, self._prefix
+
     def _hear(self, event: Any) -> None:
-        if event.get("event") != "sign_in_failed":
+        # Each of these handlers in a process hears of it, and one of them counts.
+        if event.get("event") != "sign_in_failed" or _counting[self._counted_in][0] is not self:
             return
         host = event["peer"].rpartition(":")[0].strip("[]")
         if (address := limited_address(host)) is not None:
@@ -262,12 +282,13 @@ class SharedLimits:
             if failed >= self._failures:
                 return Reply(421, "4.7.0", ("Too many failed sign-ins from your address, try again later",))
         if self._connections:
+            self._leave_late()
             key, name = f"{self._prefix}connections:{address}", f"{self._name}:{next(self._numbers)}"
             entered = await self._ask(lambda: self._store.enter(key, name, self._connections))
             if entered is False:
                 return Reply(421, "4.7.0", ("Too many connections from your address, try again later",))
-            if entered:
-                self._inside[session] = key, name
+            # Without an answer it may have been noted all the same.
+            self._inside[session] = key, name
         return PASS
 
     async def handle_DISCONNECT(
@@ -275,7 +296,21 @@ class SharedLimits:
     ) -> None:
         """Make room for another connection."""
         if (entry := self._inside.pop(session, None)) is not None:
-            await self._ask(lambda: self._store.leave(*entry))
+            self._leave_late()
+            await self._leave(entry)
+
+    async def _leave(self, entry: tuple[str, str]) -> None:
+        if not await self._ask(lambda: self._store.leave(*entry)):
+            self._left.append(entry)
+
+    def _leave_late(self) -> None:
+        """Tell Redis of the connections that ended while it could not be asked."""
+        if self._left and monotonic() >= self._not_before:
+            entries = tuple(self._left)
+            self._left.clear()
+            for entry in entries:
+                leaving = Deferred.fromCoroutine(self._leave(entry))
+                leaving.addErrback(lambda failure: log.failure("an ended connection was not removed", failure))
 
     async def handle_MAIL(
         self, server: HookServer, session: Session, envelope: Envelope, address: str, mail_options: list[str]
