@@ -27,6 +27,6 @@ autodoc_member_order = "bysource"
 exclude_patterns = ["_build"]
 
 html_static_path = ["_static"]
-html_css_files = ["states.css"]
+html_css_files = ["states.css", "blocks.css"]
 html_theme = "furo"
 html_title = f"twisted-smtpd {release}"

@@ -46,12 +46,12 @@ transport.sendMail({{ from: "bart@example.com", to: "anne@example.com", subject:
 
 
 def lines_of_the_docs() -> dict[str, list[str]]:
-    """The blocks of the section, by language; commands without their prompt."""
+    """The blocks of the section, by language."""
     page = (HOME / "docs" / "reference" / "tls.rst").read_text(encoding="utf-8")
     section = page.split("Clients that check certificates\n")[1].split("\n====")[0]
     blocks: dict[str, list[str]] = {}
     for language, block in re.findall(r"\.\. code-block:: (\S+)\n\n((?:    .*\n|\n)+)", section):
-        blocks.setdefault(language, []).append(re.sub("(?m)^    ", "", block).strip().removeprefix("$ "))
+        blocks.setdefault(language, []).append(re.sub("(?m)^    ", "", block).strip())
     return blocks
 
 
@@ -94,7 +94,7 @@ def main() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     blocks = lines_of_the_docs()
-    serve, django, node = blocks["console"]
+    serve, django, node = blocks["sh"]
     settings, transport = (blocks[kind][0].replace(PORT, port) for kind in ("python", "javascript"))
     bad = 0
     with tempfile.TemporaryDirectory() as name:
