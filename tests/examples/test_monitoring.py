@@ -16,8 +16,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.examples.test_examples import EXAMPLES, converse
 from twisted_smtpd import SMTPFactory
+from twisted_smtpd.handlers import Sink
 from twisted_smtpd.metrics.exposition import families
 from twisted_smtpd.metrics.figures import Reading, snapshot
+from twisted_smtpd.queue import Queue
 from twisted_smtpd.runtime.connections import Connections
 
 # Seconds; promtool answers at once.
@@ -31,6 +33,8 @@ def names() -> set[str]:
         found.add(f"{family.name}_total" if family.type == "counter" else family.name)
         if family.type == "histogram":
             found.add(f"{family.name}_bucket")
+    for metric in Queue("spool", Sink()).metrics():
+        found |= {metric.name + suffix for suffix, _, _ in metric.samples}
     return found
 
 
