@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import runpy
 import sys
+import textwrap
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,11 @@ class ExampleTests(SynchronousTestCase):
         shown = [line.strip() for line in (PROJECT / "README.rst").read_text().splitlines()]
         start = shown.index(lines[0])
         self.assertEqual([line for line in shown[start : start + 11] if line][:9], [line.strip() for line in lines])
+
+    def test_a_test_of_the_examples_stands_in_the_readme(self) -> None:
+        code = (EXAMPLES / "testing" / "test_hello.py").read_text()
+        readme = (PROJECT / "README.rst").read_text()
+        self.assertIn(textwrap.indent(code, "    "), readme)
 
     def test_parse_while_it_comes_tells_the_parts(self) -> None:
         handler = self.example("parse_while_it_comes.py")["Parts"]()
