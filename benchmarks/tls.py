@@ -1,4 +1,4 @@
-"""What TLS costs with each library: ``python benchmarks/tls.py [--write docs/explanation/]``.
+"""What TLS costs with each library: ``python benchmarks/tls.py [--write docs/reference/]``.
 
 All rows are of this server; ``docs/reference/tls.rst`` has the table.
 """

@@ -2,11 +2,11 @@
 
 It makes the table of ``docs/reference/extensions.rst`` of it.
 
-``python scripts/peers_extensions.py [--write docs/reference/]`` starts each server that is installed, twice:
-as it is, with a certificate and a way to authenticate where it needs them, and with all extensions turned on that can
-be.  Each time it says EHLO before and after STARTTLS.  aiosmtpd and twisted.mail are Python packages, smtp-server is an
-npm package (``npm install --prefix benchmarks``), Postfix and Exim need root.  go-smtp is not
-started: what is said of it is quoted from its source.  Exits with 77 if a server is missing.
+``python scripts/peers_extensions.py [--write docs/reference/]`` starts each server that is installed, twice: as it
+is, with a certificate and a way to authenticate where it needs them, and with all extensions turned on that can be.
+Each time it says EHLO before and after STARTTLS.  aiosmtpd and twisted.mail are Python packages, smtp-server is an
+npm package (``npm install --prefix benchmarks``), Postfix and Exim need root.  go-smtp is not started: what is said
+of it is quoted from its source.  Exits with 77 if a server is missing.
 """
 
 from __future__ import annotations

@@ -162,6 +162,14 @@ class SharedLimitsTests(SynchronousTestCase):
         self.now += PAUSE
         self.join(factory, "192.0.2.2")
         self.assertTrue(self.join(factory).read().startswith(b"220 "))
+        asked = self.store.asked
+        self.join(factory, "192.0.2.3")
+        # It is told once: this is the new connection alone.
+        self.assertEqual(self.store.asked - asked, 1)
+
+    def test_one_that_was_never_started_can_be_stopped(self) -> None:
+        limits = SharedLimits(self.store, failures=1)
+        self.successResultOf(Deferred.fromCoroutine(limits.stop()))
 
     def test_a_connection_that_redis_noted_without_an_answer_counts_no_more(self) -> None:
         factory = self.server(connections=1)

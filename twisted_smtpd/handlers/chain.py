@@ -84,10 +84,9 @@ class Chain:
         self._started: list[HandlerUse] = []
         if any(reloadables(handler) for handler in handlers):
             alsoProvides(self, IReloadable)
-        if any(IMeasured.providedBy(handler) for handler in handlers):
-            alsoProvides(self, IMeasured)
-        if any(IOffersProtocol.providedBy(handler) for handler in handlers):
-            alsoProvides(self, IOffersProtocol)
+        for interface in (IMeasured, IOffersProtocol):
+            if any(interface.providedBy(handler) for handler in handlers):
+                alsoProvides(self, interface)
         # The hooks of the chain's own that stand for its handlers' hooks of the moment.
         self._made: dict[str, Any] = {}
         self.renew_hooks()

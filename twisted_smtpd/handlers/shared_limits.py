@@ -223,9 +223,10 @@ class SharedLimits:
 
     async def stop(self) -> None:
         """Close the connection."""
-        if self._failures:
+        counting = _counting.get(self._counted_in, [])
+        if self in counting:
             globalLogPublisher.removeObserver(self._observer)
-            _counting[self._counted_in].remove(self)
+            counting.remove(self)
         await self._store.close()
 
     @property
